@@ -1,0 +1,1 @@
+"""Stream processing for Python on a log of its own."""

@@ -1,0 +1,1 @@
+"""Streams and tables: the graph, the fluent surface, tasks and the runner."""

@@ -1,0 +1,1 @@
+"""Windows as pure values on integer milliseconds."""
