@@ -1,0 +1,162 @@
+"""Who may import whom (docs/design.md, "Folders"), and the only doors to files, time and chance.
+
+The tables below are the rules; each exception has its reason beside it, and one that is no longer needed fails.
+"""
+
+import ast
+
+from tailrace.tests.support.source import Import, find_cycle, folder_of, imports, python_files, sources
+
+# What a folder may import besides itself. "" is the root: __init__.py, errors.py, … hand on names from the folders.
+ALLOWED: dict[str, set[str]] = {
+    "windows": set(),
+    "log": set(),
+    "state": {"log"},
+    "streams": {"windows", "state", "log"},
+    "server": {"log"},
+    "cluster": {"log"},
+    "connect": {"streams"},
+    "cli": {"", "examples", "windows", "log", "state", "streams", "server", "cluster", "connect"},
+    "": {"windows", "log", "state", "streams", "cli"},
+    "examples": {""},
+    "tests": {"", "examples", "windows", "log", "state", "streams", "server", "cluster", "connect", "cli"},
+}
+
+# What a program outside would import; examples may name nothing else.
+PUBLIC = {"tailrace", "tailrace.errors", "tailrace.testing", "tailrace.reducers"}
+
+# The fluent surface: three classes that return each other.
+FLUENT = {"tailrace.streams.stream", "tailrace.streams.table", "tailrace.streams.grouped"}
+
+# Modules by which time, chance and files come in.
+DOORS = {"time", "random", "secrets", "uuid", "shutil", "tempfile", "mmap", "fcntl", "glob", "pathlib", "io", "gzip"}
+# What `os` offers without touching a file.
+PURE_OS = {"fspath", "environ", "getpid", "sep", "cpu_count", "PathLike", "strerror", "kill", "name", "_exit"}
+PURE_OS_PATH = {"join", "basename", "dirname", "split", "splitext", "sep", "normpath", "isabs", "relpath", "commonpath"}
+
+# (module, door): why it stands there.
+THROUGH_THE_DOOR: dict[tuple[str, str], str] = {}
+IMPORTLIB: dict[str, str] = {}
+
+
+def test_every_folder_has_a_rule() -> None:
+    assert {folder_of(name) for name in python_files()} <= set(ALLOWED)
+
+
+def test_only_allowed_edges() -> None:
+    known = python_files()
+    wrong: list[str] = []
+    for name, path in known.items():
+        for edge in imports(path, known):
+            if edge.module.startswith("."):
+                wrong.append(f"{path}:{edge.line}: relative import; write it from tailrace on")
+            elif edge.module.split(".")[0] == "tailrace" and not _allowed(name, edge):
+                wrong.append(f"{path}:{edge.line}: {name} must not import {edge.module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _allowed(name: str, edge: Import) -> bool:
+    here, there = folder_of(name), folder_of(edge.module)
+    if here == "examples":
+        return there == "examples" or edge.module in PUBLIC
+    if name == "tailrace.__main__":
+        return there == "cli"
+    if here == "" and there == "cli":
+        return False
+    return here == there or there in ALLOWED[here]
+
+
+def test_no_cycle_between_files() -> None:
+    known = sources()
+    graph = {name: {edge.module for edge in imports(path, known)} & set(known) for name, path in known.items()}
+    assert find_cycle(_without_fluent_surface(graph)) == []
+
+
+def _without_fluent_surface(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Edges among the three classes of the fluent surface are the one cycle that is allowed (for the type checkers)."""
+    return {name: others - FLUENT if name in FLUENT else others for name, others in graph.items()}
+
+
+def test_no_cycle_between_folders() -> None:
+    known = sources()
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        here = folder_of(name) or name
+        there = {folder_of(edge.module) or edge.module for edge in imports(path, known) if edge.module in known}
+        graph.setdefault(here, set()).update(there - {here})
+    assert find_cycle(graph) == []
+
+
+def test_no_edge_hides_under_type_checking() -> None:
+    known = python_files()
+    wrong = [
+        f"{path}: TYPE_CHECKING"
+        for name, path in known.items()
+        if name not in FLUENT | {__name__, "tailrace.tests.test_layers"}
+        and any(
+            isinstance(node, ast.Name | ast.Attribute | ast.alias) and "TYPE_CHECKING" in ast.unparse(node)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_fluent_surface_hides_only_itself() -> None:
+    known = python_files()
+    for name in FLUENT & set(known):
+        for node in ast.walk(ast.parse(known[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                hidden = {
+                    inner.module for part in node.body for inner in ast.walk(part) if isinstance(inner, ast.ImportFrom)
+                }
+                assert hidden <= FLUENT, f"{name} hides {hidden - FLUENT} under TYPE_CHECKING"
+
+
+def test_files_time_and_chance_come_in_by_two_doors() -> None:
+    """Only log/disk.py and log/clock.py touch them, so that tests can replace both; the rest is listed."""
+    found = {
+        (name, door)
+        for name, path in sources().items()
+        if name not in {"tailrace.log.disk", "tailrace.log.clock"}
+        for door in _doors(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert sorted(found - set(THROUGH_THE_DOOR)) == [], "take a Disk or a Clock as an argument"
+    assert sorted(set(THROUGH_THE_DOOR) - found) == [], "no longer needed: take it off the list"
+
+
+def _doors(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & DOORS
+        elif isinstance(node, ast.ImportFrom):
+            if node.module in DOORS:
+                found |= (
+                    {node.module} if {alias.name for alias in node.names} - {"PurePath", "PurePosixPath"} else set()
+                )
+            elif node.module == "os":
+                found |= {f"os.{alias.name}" for alias in node.names if alias.name not in PURE_OS | {"path"}}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            found.add("open")
+        elif isinstance(node, ast.Attribute):
+            found |= _door_of_attribute(node)
+    return found
+
+
+def _door_of_attribute(node: ast.Attribute) -> set[str]:
+    text = ast.unparse(node)
+    if text.startswith("os.path."):
+        return set() if text.split(".")[2] in PURE_OS_PATH else {text}
+    if text.startswith("os.") and text != "os.path":
+        return set() if text.split(".")[1] in PURE_OS else {text}
+    return {text} if text in {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"} else set()
+
+
+def test_modules_are_loaded_by_name_in_few_places() -> None:
+    known = sources()
+    found = {
+        name
+        for name, path in known.items()
+        if any(edge.module.split(".")[0] == "importlib" for edge in imports(path, known))
+    }
+    assert found == set(IMPORTLIB)
