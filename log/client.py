@@ -1,0 +1,472 @@
+"""The narrow interface through which everything above uses a log: `Log`, `Producer`, `Consumer`, `Delivery`.
+
+The classes here are abstract; `Log.open` looks a URL's scheme up in a table and loads the module that implements them,
+so that whoever holds a `Log` never knows which one it is.
+
+1. A producer keeps the order of its records per partition.
+2. A consumer's position in a partition is the next offset it will hand out; it only moves forward, except by a seek.
+3. `acks="all"` and a commit of offsets return when the bytes are on disk; `acks=1` when they are in the page cache.
+
+Every call blocks (`async for` over a consumer is the one exception). Every object may be used by several threads,
+except a consumer, which belongs to one at a time.
+"""
+
+import importlib
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+from tailrace.log.errors import InvalidError
+from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
+
+Acks = Literal["all", 0, 1]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+Isolation = Literal["read_committed", "read_uncommitted"]
+Reset = Literal["earliest", "latest", "none"]
+Rebalance = Callable[[list[TopicPartition]], None]
+
+DEFAULT_LINGER_MS: Final = 5.0
+DEFAULT_BATCH_BYTES: Final = 65_536
+DEFAULT_BUFFER_BYTES: Final = 32 * 1024 * 1024
+DEFAULT_FETCH_WAIT_MS: Final = 500
+
+# Scheme -> module that has `open_log(address, *, read_only, flush, **options) -> Log`. Loaded at the call: the one
+# upward door.
+ENGINES: Final[dict[str, str]] = {
+    "": "tailrace.log.embedded",
+    "memory": "tailrace.log.embedded",
+    "file": "tailrace.log.embedded",
+}
+
+
+class RawRecord(Protocol):
+    """A record inside a `FetchedBatch`, as the compiled codec makes it."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset in the partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch; -1 where the writer gave none."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The key's bytes."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The value's bytes."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Pairs of name and bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedBatch:
+    """Records of one partition as they came from one record batch: the unit of everything that runs on a log.
+
+    base_offset <= offset of every record < next_offset. `records` begins at the consumer's position; control records
+    and those that compaction removed are not in it, so it may be empty while `next_offset` still moves the position
+    on. It may be walked more than once.
+    """
+
+    partition: TopicPartition
+    base_offset: int
+    next_offset: int
+    leader_epoch: int
+    max_timestamp_ms: int
+    records: Sequence[RawRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedOffset:
+    """The next offset a group will read, the epoch of the record before it, and up to 4,096 bytes of its own text."""
+
+    offset: int
+    leader_epoch: int = -1
+    metadata: str = ""
+
+
+class TopicDescription(msgspec.Struct, frozen=True):
+    """A topic. `topic_id` is Kafka's base64 form of a UUID; `config` has every value, defaults included."""
+
+    name: str
+    topic_id: str
+    partitions: int
+    config: Mapping[str, str]
+    internal: bool
+
+
+class GroupDescription(msgspec.Struct, frozen=True):
+    """A consumer group: `state` is Kafka's word (`Empty`, `Stable`); `lag` = end of the partition - committed."""
+
+    group: str
+    state: str
+    members: Sequence[Any]
+    offsets: Mapping[TopicPartition, int]
+    lag: Mapping[TopicPartition, int]
+
+
+class Delivery(Protocol):
+    """The fate of one record that was sent."""
+
+    def result(self, timeout: float | None = None) -> RecordMetadata:
+        """Waits for the acknowledgement, at most `timeout` seconds; does not wait for the linger.
+
+        Raises:
+            RetriableError: not acknowledged in time; `DiskFullError` where there was no room.
+            TailraceError: whatever else kept the record out of the log.
+        """
+        ...
+
+    def done(self) -> bool:
+        """Whether `result` would return or raise at once."""
+        ...
+
+
+class Producer(AbstractContextManager["Producer"]):
+    """Writes records, batched per partition. Made by `Log.producer`; leaving the `with` block flushes and closes."""
+
+    @abstractmethod
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        timestamp_ms: int | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Delivery:
+        """Takes one record; `value=None` is a tombstone, `timestamp_ms=None` is now.
+
+        Without `partition` Kafka's murmur2 of the key chooses it, and for a null key one that stays the same for a
+        batch. Blocks while `buffer_bytes` are not yet acknowledged.
+
+        Raises:
+            TypeError: value, key, headers, timestamp or partition of a wrong type; argument and topic are named.
+            TopicNotFoundError: nothing is created silently.
+            InvalidError: larger than the topic's `max.message.bytes`, a timestamp beyond its future guard, no such
+                partition.
+            RetriableError: no room in the buffer for 60 s.
+        """
+
+    @abstractmethod
+    def send_many(
+        self,
+        topic: str,
+        values: Iterable[bytes | None],
+        *,
+        keys: Iterable[bytes | None] | None = None,
+        timestamps_ms: Iterable[int] | None = None,
+        headers: Iterable[Headers] | None = None,
+        partition: int | None = None,
+    ) -> Delivery:
+        """Sends many records to one topic in order; returns when all are in the buffer or the log: the path for bulk.
+
+        `keys`, `timestamps_ms` and `headers` are as long as `values`. The result is the last record's delivery;
+        `flush` waits for all. Raises as `send`; what came before the record that is wrong has been sent.
+        """
+
+    @abstractmethod
+    def flush(self, timeout: float | None = None) -> None:
+        """Writes what is buffered and waits until it is acknowledged, at most `timeout` seconds.
+
+        Raises:
+            RetriableError: not all was acknowledged in time.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flushes and closes; again does nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+class Consumer(AbstractContextManager["Consumer"]):
+    """Reads records. Made by `Log.consumer`; one thread at a time."""
+
+    @abstractmethod
+    def subscribe(
+        self, topics: Sequence[str], *, on_assign: Rebalance | None = None, on_revoke: Rebalance | None = None
+    ) -> None:
+        """Shares the topics' partitions with the other members of the group, by range.
+
+        When a member comes or goes, the next `poll` calls `on_revoke` with what is lost, then `on_assign` with what is
+        new.
+
+        Raises:
+            InvalidError: the consumer has no group, or has been assigned partitions by hand.
+            TopicNotFoundError: one of the topics does not exist.
+        """
+
+    @abstractmethod
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Reads these partitions instead, from the group's committed offsets or else as `reset` says."""
+
+    @abstractmethod
+    def assignment(self) -> list[TopicPartition]:
+        """The partitions being read, in order."""
+
+    @abstractmethod
+    def poll(self, timeout: float = 0.0, max_records: int = 500) -> list[Record[bytes | None, bytes | None]]:
+        """Up to `max_records` records; waits at most `timeout` seconds for the first.
+
+        Raises:
+            InvalidError: the position is out of range and `reset="none"`.
+            CorruptError: a batch on disk fails its CRC.
+        """
+
+    @abstractmethod
+    def poll_batches(self, timeout: float = 0.0, max_bytes: int = 1 << 20) -> list[FetchedBatch]:
+        """Whole batches of the assigned, unpaused partitions, about `max_bytes` altogether: the fast path.
+
+        Positions move past what is returned. Raises as `poll`.
+        """
+
+    @abstractmethod
+    def position(self, partition: TopicPartition) -> int:
+        """The next offset that will be handed out."""
+
+    @abstractmethod
+    def committed(self, partition: TopicPartition) -> int | None:
+        """The group's committed offset, None where there is none."""
+
+    @abstractmethod
+    def commit(self, offsets: Offsets | None = None) -> None:
+        """Commits the positions (or `offsets`) for the group; returns when they are on disk.
+
+        Raises:
+            InvalidError: the consumer has no group.
+        """
+
+    @abstractmethod
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Goes on at `offset`."""
+
+    @abstractmethod
+    def seek_to_beginning(self, partitions: Sequence[TopicPartition] | None = None) -> None:
+        """Goes on at the log start offset (of all assigned partitions unless some are given)."""
+
+    @abstractmethod
+    def seek_to_end(self, partitions: Sequence[TopicPartition] | None = None) -> None:
+        """Goes on at the end."""
+
+    @abstractmethod
+    def seek_to_time(self, when: Instant, partitions: Sequence[TopicPartition] | None = None) -> None:
+        """Goes on at the first record at or after `when`; at the end where there is none."""
+
+    @abstractmethod
+    def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        """The first offset whose timestamp is at or after each time in ms; None where there is none."""
+
+    @abstractmethod
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Leaves these partitions out of `poll` until `resume`."""
+
+    @abstractmethod
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """Takes these partitions back into `poll`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves the group; commits nothing. Again does nothing."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Record[bytes | None, bytes | None]]:
+        """Records one by one, waiting for more without end; ends when the consumer is closed."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[Record[bytes | None, bytes | None]]:
+        """The same without blocking the event loop."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+class Log(AbstractContextManager["Log"]):
+    """Topics of records, wherever they are kept. Open one with `Log.open`."""
+
+    @classmethod
+    def open(cls, url: str, *, read_only: bool = False, flush: Literal["disk", "os"] = "disk", **options: Any) -> "Log":
+        """Opens a log: a directory (created when missing), or `memory:` for one that is gone with the process.
+
+        `read_only` takes no lock and writes nothing: it may stand beside a writer. `flush="os"` lets `acks="all"` mean
+        what `acks=1` means, in the page cache. `options` go to the engine (see its `open_log`).
+
+        Raises:
+            LogLockedError: another process writes the directory.
+            InvalidError: not a log, a log of a newer format, an unknown scheme or option.
+            CorruptError: a bad batch before the tail.
+        """
+        scheme, colon, address = url.partition(":")
+        if not colon or "/" in scheme or len(scheme) == 1:  # "data", "./a:b", and a drive letter are paths
+            scheme, address = "", url
+        module = ENGINES.get(scheme)
+        if module is None:
+            known = ", ".join(sorted(f"{each}:" for each in ENGINES if each))
+            raise InvalidError(f"no engine here opens {url!r}: use a directory or one of {known}")
+        engine = importlib.import_module(module)
+        opened = engine.open_log(
+            url if scheme == "memory" else address.removeprefix("//"), read_only=read_only, flush=flush, **options
+        )
+        assert isinstance(opened, Log)
+        return opened
+
+    @abstractmethod
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = 1,
+        config: Mapping[str, Any] | None = None,
+        exist_ok: bool = False,
+        internal: bool = False,
+    ) -> None:
+        """Creates a topic; it is on disk when the call returns. `internal` hides it from `topics()`.
+
+        Raises:
+            TopicExistsError: it exists, and not `exist_ok` (which leaves an existing one as it is).
+            InvalidError: name, partition count or configuration refused.
+        """
+
+    @abstractmethod
+    def delete_topic(self, name: str) -> None:
+        """Deletes a topic, its data and the offsets committed for it.
+
+        Raises:
+            TopicNotFoundError: there is none of this name.
+        """
+
+    @abstractmethod
+    def topics(self, *, internal: bool = False) -> list[str]:
+        """The topics' names, sorted; those that the log or an app made for itself only with `internal`."""
+
+    @abstractmethod
+    def describe_topic(self, name: str) -> TopicDescription:
+        """Id, partitions, configuration.
+
+        Raises:
+            TopicNotFoundError: there is none of this name; near ones are in the message.
+        """
+
+    @abstractmethod
+    def offsets(self, name: str, at: At = "latest") -> dict[TopicPartition, int]:
+        """An offset per partition: the log start, the end, or the first at or after an instant (the end if none)."""
+
+    @abstractmethod
+    def groups(self) -> list[str]:
+        """The groups that have committed offsets or members, sorted."""
+
+    @abstractmethod
+    def describe_group(self, group: str) -> GroupDescription:
+        """State, members, committed offsets and lag.
+
+        Raises:
+            InvalidError: the group is not known; near names are in the message.
+        """
+
+    @abstractmethod
+    def delete_group(self, group: str) -> None:
+        """Forgets a group's offsets; on disk when the call returns.
+
+        Raises:
+            InvalidError: the group is not known, or has members.
+        """
+
+    @abstractmethod
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """The group's committed offsets; empty where it has none."""
+
+    @abstractmethod
+    def alter_offsets(self, group: str, offsets: Offsets) -> None:
+        """Sets a group's committed offsets; on disk when the call returns.
+
+        Raises:
+            InvalidError: the group has members, or an offset is negative.
+            TopicNotFoundError: no such topic or partition.
+        """
+
+    @abstractmethod
+    def commit_offsets(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """Commits offsets with epoch and metadata, atomically; on disk when the call returns.
+
+        Raises:
+            InvalidError: metadata over 4,096 bytes, a negative offset.
+            TopicNotFoundError: no such topic or partition.
+        """
+
+    @abstractmethod
+    def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:
+        """The group's committed offsets with epoch and metadata."""
+
+    @abstractmethod
+    def wait_for_data(self, positions: Mapping[TopicPartition, int], timeout: float | None = None) -> bool:
+        """True as soon as a partition has data at or past its position here; False after `timeout` s, or at `wake`."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Makes every `wait_for_data` and waiting `poll` of this log return at once; may be called by any thread."""
+
+    @abstractmethod
+    def producer(
+        self,
+        *,
+        acks: Acks = "all",
+        linger_ms: float = DEFAULT_LINGER_MS,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
+        compression: Compression = "none",
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+    ) -> Producer:
+        """A producer. A batch is written at `batch_bytes`, after `linger_ms`, or at once when someone waits for it.
+
+        `acks`: "all" = on disk, 1 = in the page cache, 0 = not waited for (errors are logged). `buffer_bytes` bounds
+        what is not yet acknowledged; beyond it `send` blocks.
+        """
+
+    @abstractmethod
+    def consumer(
+        self,
+        *,
+        group: str | None = None,
+        isolation: Isolation = "read_committed",
+        reset: Reset = "earliest",
+        fetch_min_bytes: int = 1,
+        fetch_max_wait_ms: int = DEFAULT_FETCH_WAIT_MS,
+    ) -> Consumer:
+        """A consumer. `reset` says where to begin without a committed offset, or where the position is out of range.
+
+        A waiting `poll` returns as soon as `fetch_min_bytes` are there, or with whatever there is after
+        `fetch_max_wait_ms`. Nothing here writes transactions yet; where another writer's lie in the log,
+        `isolation="read_committed"` refuses to read past the first, as it cannot tell the aborted from the committed,
+        and "read_uncommitted" reads all.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Writes and syncs everything, marks the log as cleanly shut, frees the lock; again does nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        self.close()

@@ -1,0 +1,186 @@
+"""What a topic is besides its data: its name, its configuration.
+
+1. A name follows Kafka's rules, so that it can be a folder's name and can move to a cluster.
+2. A configuration uses Kafka's names and, except for retention, Kafka's defaults: a new topic keeps everything, as a
+   record of 2023 that is replayed today must not be deleted on arrival.
+3. A `TopicConfig` is always valid: whatever cannot be parsed is refused before anything is written.
+
+Not here: where topics are recorded (`metadata`), which partition a key belongs to (`partitioner`).
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from tailrace.log.errors import InvalidError
+
+CONSUMER_OFFSETS: Final = "__consumer_offsets"
+CLUSTER_METADATA: Final = "__cluster_metadata"
+NAME_LENGTH_MAX: Final = 249  # Kafka's Topic.MAX_NAME_LENGTH: with "-<partition>" and a suffix it stays under 255
+INT32_MAX: Final = 2**31 - 1
+INT64_MAX: Final = 2**63 - 1
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]+\Z")
+
+
+def check_topic_name(name: str) -> None:
+    """Refuses a name that Kafka would refuse.
+
+    Raises:
+        InvalidError: empty, over 249 characters, `.` or `..`, or a character other than ASCII letters, digits, `.`,
+            `_`, `-`.
+        TypeError: not a str.
+    """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+        raise TypeError(f"a topic's name is a str, not {type(name).__name__}")
+    if not name:
+        raise InvalidError("a topic's name cannot be empty: give it at least one character")
+    if len(name) > NAME_LENGTH_MAX:
+        raise InvalidError(f"the topic name {name[:20]!r}… has {len(name)} characters: shorten it to {NAME_LENGTH_MAX}")
+    if name in {".", ".."}:
+        raise InvalidError(f"{name!r} cannot be a topic's name, as it names a folder: choose another")
+    if not _NAME.match(name):
+        raise InvalidError(
+            f"the topic name {name!r} has a character that is not allowed: use ASCII letters, digits, '.', '_', '-'"
+        )
+
+
+def near_names(name: str, names: Iterable[str]) -> str:
+    """Names like `name` as the tail of an error's message: `; did you mean 'clicks'?`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(each) for each in close)}?" if close else ""
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(f"not between {low} and {high}")
+        return number
+
+    return parse
+
+
+def _ratio(text: str) -> float:
+    number = float(text)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError("not between 0 and 1")
+    return number
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"not one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def _policies(text: str) -> str:
+    parts = sorted({part.strip() for part in text.split(",")})
+    if not parts or not set(parts) <= {"compact", "delete"}:
+        raise ValueError("not delete, compact, or both with a comma")
+    return ",".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicConfig:
+    """The configuration of a topic: Kafka's names with `_` for `.`; times in ms, sizes in bytes, -1 = no limit."""
+
+    cleanup_policy: str = "delete"
+    compression_type: str = "producer"
+    delete_retention_ms: int = 86_400_000
+    file_delete_delay_ms: int = 60_000
+    index_interval_bytes: int = 4096
+    max_compaction_lag_ms: int = INT64_MAX
+    max_message_bytes: int = 1_048_588
+    message_timestamp_after_max_ms: int = 3_600_000
+    message_timestamp_before_max_ms: int = INT64_MAX
+    message_timestamp_type: str = "CreateTime"
+    min_cleanable_dirty_ratio: float = 0.5
+    min_compaction_lag_ms: int = 0
+    retention_bytes: int = -1
+    retention_ms: int = -1
+    segment_bytes: int = 1_073_741_824
+    segment_index_bytes: int = 10_485_760
+    segment_ms: int = 604_800_000
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any] | None) -> "TopicConfig":
+        """A configuration from Kafka's names; values as text or as the numbers themselves.
+
+        Raises:
+            InvalidError: an unknown name (near ones are listed) or a value out of range.
+        """
+        values: dict[str, Any] = {}
+        for name, value in (config or {}).items():
+            parse = _PARSERS.get(name)
+            if parse is None:
+                near = near_names(name, _PARSERS) or f": use one of {', '.join(_PARSERS)}"
+                raise InvalidError(f"there is no topic configuration {name!r}{near}")
+            try:
+                values[name.replace(".", "_")] = parse(_text(value))
+            except (ValueError, TypeError) as error:
+                raise InvalidError(
+                    f"the topic configuration {name}={value!r} cannot be used: {error}; give another value"
+                ) from None
+        return cls(**values)
+
+    def as_strings(self) -> dict[str, str]:
+        """Every value, defaults included, under Kafka's names."""
+        return {each.name.replace("_", "."): _text(getattr(self, each.name)) for each in fields(self)}
+
+    @property
+    def compacted(self) -> bool:
+        """Whether the policy keeps the last value per key."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the policy deletes old segments by time and size."""
+        return "delete" in self.cleanup_policy
+
+    @property
+    def log_append_time(self) -> bool:
+        """Whether the log's clock replaces the producer's timestamps."""
+        return self.message_timestamp_type == "LogAppendTime"
+
+
+def config_strings(config: Mapping[str, Any] | None) -> dict[str, str]:
+    """The values given, checked and as text, without the defaults: what the metadata log keeps."""
+    every = TopicConfig.parse(config).as_strings()
+    return {name: every[name] for name in (config or {})}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(each) for each in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # a list of the user's
+    return str(value)
+
+
+_SIZE = _integer(0, INT32_MAX)
+_TIME = _integer(0, INT64_MAX)
+_PARSERS: Final[dict[str, Callable[[str], Any]]] = {
+    "cleanup.policy": _policies,
+    "compression.type": _one_of("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"),
+    "delete.retention.ms": _TIME,
+    "file.delete.delay.ms": _TIME,
+    "index.interval.bytes": _SIZE,
+    "max.compaction.lag.ms": _integer(1, INT64_MAX),
+    "max.message.bytes": _SIZE,
+    "message.timestamp.after.max.ms": _TIME,
+    "message.timestamp.before.max.ms": _TIME,
+    "message.timestamp.type": _one_of("CreateTime", "LogAppendTime"),
+    "min.cleanable.dirty.ratio": _ratio,
+    "min.compaction.lag.ms": _TIME,
+    "retention.bytes": _integer(-1, INT64_MAX),
+    "retention.ms": _integer(-1, INT64_MAX),
+    "segment.bytes": _integer(14, INT32_MAX),  # Kafka's own floor
+    "segment.index.bytes": _integer(12, INT32_MAX),
+    "segment.ms": _integer(1, INT64_MAX),
+}
