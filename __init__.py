@@ -1,1 +1,25 @@
 """Stream processing for Python on a log of its own."""
+
+from tailrace.windows.duration import days, hours, milliseconds, minutes, seconds
+from tailrace.windows.hopping import hopping
+from tailrace.windows.session import session
+from tailrace.windows.sliding import sliding
+from tailrace.windows.tumbling import tumbling
+from tailrace.windows.unlimited import unlimited
+from tailrace.windows.window import Window
+from tailrace.windows.windowed import Windowed
+
+__all__ = [
+    "Window",
+    "Windowed",
+    "days",
+    "hopping",
+    "hours",
+    "milliseconds",
+    "minutes",
+    "seconds",
+    "session",
+    "sliding",
+    "tumbling",
+    "unlimited",
+]

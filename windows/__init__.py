@@ -1,1 +1,1 @@
-"""Windows as pure values on integer milliseconds."""
+"""Windows as pure values on integer milliseconds: which ones a record opens, which merge, when each one closes."""
