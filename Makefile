@@ -41,7 +41,7 @@ check: $(VENV)/installed-dev
 	@echo "ruff"; $(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@echo "mypy"; $(BIN)/mypy
-	@echo "pyright"; $(BIN)/pyright -p .dev --stats > $(VENV)/pyright.txt || { cat $(VENV)/pyright.txt; exit 1; }
+	@echo "pyright"; $(BIN)/pyright -p .dev --pythonpath $(BIN)/python --stats > $(VENV)/pyright.txt || { cat $(VENV)/pyright.txt; exit 1; }
 	@grep -E '^[0-9]+ errors' $(VENV)/pyright.txt
 	@grep -E '^Found [1-9][0-9]* source files' $(VENV)/pyright.txt || { echo "pyright found no source files: see .dev/pyrightconfig.json" >&2; exit 1; }
 
