@@ -19,6 +19,7 @@ import struct
 from collections.abc import Iterable
 from typing import Protocol
 
+from tailrace.log.client import RawRecord
 from tailrace.state.store import ROWS
 
 pack_int64 = struct.Struct(">q").pack
@@ -30,31 +31,10 @@ NO_SEQUENCE = b"\x00\x00\x00\x00"
 _START_FROM, _START_TO = -12, -4
 
 
-class ChangelogRecord(Protocol):
-    """What restoring needs of a record, as the log's consumer hands it on."""
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes; None is a tombstone."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-
 class Layout(Protocol):
     """How one kind of store lays changelog records out as rows."""
 
-    def rows(
-        self, records: Iterable[ChangelogRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /
-    ) -> int:
+    def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /) -> int:
         """Add the rows of `records` to `into` (None deletes); returns how many records were read.
 
         Windows that belong to the time before `expire_before_ms` are left out.
@@ -65,9 +45,7 @@ class Layout(Protocol):
 class KeyValueLayout:
     """Key-value stores: nothing expires."""
 
-    def rows(
-        self, records: Iterable[ChangelogRecord], into: dict[bytes, bytes | None], _expire_before_ms: int, /
-    ) -> int:
+    def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], _expire_before_ms: int, /) -> int:
         """See `Layout`. A record without a key is no entry of a store: left out."""
         count = 0
         for record in records:
@@ -82,9 +60,7 @@ class KeyValueLayout:
 class WindowLayout:
     """Window stores: time first, so that expiry is one range delete."""
 
-    def rows(
-        self, records: Iterable[ChangelogRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /
-    ) -> int:
+    def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /) -> int:
         """See `Layout`: windows that start before `expire_before_ms` are left out."""
         count = 0
         oldest = pack_int64(max(expire_before_ms, 0))
