@@ -12,11 +12,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tailrace.windows.duration import to_ms
 from tailrace.windows.window import Window, call, check_not_negative, check_positive
 from tailrace.windows.windowed import session_windowed_bytes, split_session_windowed
+
+
+class Bounds(Protocol):
+    """A session that a record may join: the times of its first and last record."""
+
+    @property
+    def start_ms(self) -> int:
+        """The time of its first record."""
+        ...
+
+    @property
+    def end_ms(self) -> int:
+        """The time of its last record."""
+        ...
 
 
 class Merge(NamedTuple):
@@ -47,16 +61,18 @@ class SessionWindow(Window):
         """Return the first stream time at which a session that ends at `end_ms` is closed: end + gap + grace + 1."""
         return end_ms + self.gap_ms + self.grace_ms + 1
 
-    def merge(self, sessions: Sequence[tuple[int, int]], timestamp_ms: int) -> Merge:
-        """Return what a record makes of its key's sessions (start, end), which are in order of time.
+    def merge(self, sessions: Sequence[Bounds], timestamp_ms: int) -> Merge:
+        """Return what a record makes of its key's sessions, which are in order of time.
 
         No indices: the record opens a session of its own.
         """
         earliest_end, latest_start = timestamp_ms - self.gap_ms, timestamp_ms + self.gap_ms
-        indices = [i for i, (start, end) in enumerate(sessions) if end >= earliest_end and start <= latest_start]
+        indices = [
+            i for i, found in enumerate(sessions) if found.end_ms >= earliest_end and found.start_ms <= latest_start
+        ]
         if not indices:
             return Merge(indices, timestamp_ms, timestamp_ms)
-        start_ms, end_ms = sessions[indices[0]][0], sessions[indices[-1]][1]
+        start_ms, end_ms = sessions[indices[0]].start_ms, sessions[indices[-1]].end_ms
         return Merge(indices, min(start_ms, timestamp_ms), max(end_ms, timestamp_ms))
 
     def key_bytes(self, key: bytes, start_ms: int, end_ms: int) -> bytes:

@@ -14,11 +14,25 @@ each window once (W12, step 4: Kafka sends one twice).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tailrace.windows.duration import to_ms
 from tailrace.windows.window import Window, call, check_not_negative
 from tailrace.windows.windowed import split_time_windowed
+
+
+class Content(Protocol):
+    """A window of the key: its start, and the largest time of a record in it."""
+
+    @property
+    def start_ms(self) -> int:
+        """Its start."""
+        ...
+
+    @property
+    def timestamp_ms(self) -> int:
+        """The largest time of a record in it."""
+        ...
 
 
 class Opened(NamedTuple):
@@ -64,10 +78,10 @@ class SlidingWindow(Window):
         """Return the first stream time at which a window that ends at `end_ms` is closed: end + grace + 1."""
         return end_ms + self.grace_ms + 1
 
-    def plan(self, windows: Sequence[tuple[int, int]], timestamp_ms: int) -> Plan:
+    def plan(self, windows: Sequence[Content], timestamp_ms: int) -> Plan:
         """Return which windows a record updates and opens, late or not.
 
-        `windows` are the key's windows in order of start, each (start, largest record time in it), and all of them that
+        `windows` are the key's windows in order of start, none of them empty, and all of them that
         start at `timestamp_ms - 2 * difference` or later must be there. A plan leaves aside what is closed; the
         caller does not carry out what is.
         """
@@ -78,7 +92,8 @@ class SlidingWindow(Window):
         before: int | None = None  # The last window that ends before the record.
         behind: int | None = None  # The last window that takes the record and reaches past it.
         previous_ms = -1  # The time of the last record before this one.
-        for i, (start_ms, largest_ms) in enumerate(windows):
+        for i, found in enumerate(windows):
+            start_ms, largest_ms = found.start_ms, found.timestamp_ms
             starts.add(start_ms)
             if start_ms > timestamp_ms:
                 continue
@@ -98,7 +113,7 @@ class SlidingWindow(Window):
             starts.add(previous_ms + 1)
         if left_ms not in starts:
             opened.append(Opened(left_ms, before if previous_ms >= left_ms else None, takes_record=True))
-        if timestamp_ms + 1 not in starts and behind is not None and windows[behind][1] > timestamp_ms:
+        if timestamp_ms + 1 not in starts and behind is not None and windows[behind].timestamp_ms > timestamp_ms:
             # `behind` starts after every record up to this one, else a later window would: it holds what is later only.
             opened.append(Opened(timestamp_ms + 1, behind, takes_record=False))
         return Plan(updated, opened)

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace import milliseconds, seconds, session
+from tailrace import Windowed, milliseconds, seconds, session
 from tailrace.windows.session import SessionWindow
 
 
@@ -18,11 +18,15 @@ def components(times: list[int], gap: int) -> list[tuple[int, int]]:
     return found
 
 
+def bounds(*sessions: tuple[int, int]) -> list[Windowed[str]]:
+    return [Windowed("A", start, end) for start, end in sessions]
+
+
 def play(window: SessionWindow, times: list[int]) -> list[tuple[int, int]]:
     sessions: list[tuple[int, int]] = []
     for time in times:
-        merge = window.merge(sessions, time)
-        kept = [bounds for i, bounds in enumerate(sessions) if i not in merge.indices]
+        merge = window.merge(bounds(*sessions), time)
+        kept = [found for i, found in enumerate(sessions) if i not in merge.indices]
         sessions = sorted([*kept, (merge.start_ms, merge.end_ms)])
     return sessions
 
@@ -35,13 +39,13 @@ def test_sessions_are_the_components_whatever_the_order(times: list[int], gap: i
 
 def test_w14_the_gap_is_inclusive() -> None:
     window = session(milliseconds(5), grace=milliseconds(100))
-    assert window.merge([(0, 0)], 5) == ([0], 0, 5)
-    assert window.merge([(0, 5)], 11) == ([], 11, 11)
-    assert window.merge([(11, 16)], 16) == ([0], 11, 16)
+    assert window.merge(bounds((0, 0)), 5) == ([0], 0, 5)
+    assert window.merge(bounds((0, 5)), 11) == ([], 11, 11)
+    assert window.merge(bounds((11, 16)), 16) == ([0], 11, 16)
 
 
 def test_one_record_joins_two_sessions() -> None:
-    assert session(milliseconds(5)).merge([(0, 3), (8, 9), (30, 31)], 6) == ([0, 1], 0, 9)
+    assert session(milliseconds(5)).merge(bounds((0, 3), (8, 9), (30, 31)), 6) == ([0, 1], 0, 9)
 
 
 def test_w16_a_record_is_judged_by_itself() -> None:
@@ -60,7 +64,7 @@ def test_w16_a_record_is_judged_by_itself() -> None:
 )
 def test_after_retention_no_record_in_time_can_join(end: int, time: int, origin: int, gap: int, grace: int) -> None:
     window = SessionWindow(gap, grace)
-    if not window.is_late(time, origin) and window.merge([(end, end)], time).indices:
+    if not window.is_late(time, origin) and window.merge(bounds((end, end)), time).indices:
         assert end + window.retention_ms >= origin
 
 

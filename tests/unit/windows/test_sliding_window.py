@@ -1,5 +1,7 @@
 """Sliding windows: which ones a record updates and opens, against all windows of all records."""
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,11 @@ from tailrace import milliseconds, seconds, sliding
 from tailrace.windows.sliding import SlidingWindow
 
 Content = dict[int, list[int]]
+
+
+class Found(NamedTuple):
+    start_ms: int
+    timestamp_ms: int
 
 
 def naive(times: list[int], difference: int) -> Content:
@@ -20,7 +27,7 @@ def naive(times: list[int], difference: int) -> Content:
 def add(window: SlidingWindow, contents: Content, time: int) -> tuple[Content, list[int]]:
     """Carry out the plan of one record; returns the windows and the starts of those that were written."""
     starts = sorted(contents)
-    plan = window.plan([(start, max(contents[start])) for start in starts], time)
+    plan = window.plan([Found(start, max(contents[start])) for start in starts], time)
     after = {start: list(content) for start, content in contents.items()}
     for index in plan.updated:
         after[starts[index]].append(time)

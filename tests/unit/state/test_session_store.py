@@ -1,0 +1,261 @@
+"""The session store: against a dict, through commits, aborts, evictions, expiry and restoring."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace.log.record import Headers
+from tailrace.state.memory import MemoryBackend
+from tailrace.state.session import SessionLayout, SessionStore, Span
+from tailrace.state.store import Codec, Writes, WriteSet
+from tailrace.tests.support.state import ListCodec, OpaqueCodec, TextCodec
+
+Windows = dict[tuple[str, int, int], str]
+
+
+class Logged(NamedTuple):
+    """A changelog record as restoring sees it."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    offset: int = 0
+    headers: Headers = ()
+
+
+def opened(
+    backend: MemoryBackend, keys: Codec[str] | None = None, difference_ms: int | None = None
+) -> SessionStore[str, str]:
+    return SessionStore("s", backend.keyspace("s"), keys or TextCodec(), TextCodec(), difference_ms=difference_ms)
+
+
+def commit(backend: MemoryBackend, store: SessionStore[str, str], max_entries: int = 100) -> None:
+    store.flush()
+    writes = WriteSet()
+    store.take_writes(writes)
+    backend.write(writes)
+    store.evict(max_entries)
+
+
+def everything(store: SessionStore[str, str]) -> Windows:
+    return {(key, start, end): value for start, end, key, value in store.fetch_all(0, 10_000)}
+
+
+def test_a_moved_window_is_retracted_only_where_it_was_stored() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    span = store.add("A", 0, 0, "a", 0)
+    store.move("A", span, 0, 5)
+    span.value, span.timestamp_ms = "ab", 5
+    assert store.dirty == 1
+    assert store.flush() == [((0, 5, "A"), "ab", 5)], "nobody had seen [0,0]"
+    store.move("A", span, 0, 9)
+    span.value, span.timestamp_ms = "abc", 9
+    assert store.flush() == [((0, 5, "A"), None, 5), ((0, 9, "A"), "abc", 9)]
+    times = b"\0\0\0\0\0\0\0"
+    assert store.take_changelog() == [
+        (b"A" + times + b"\5" + times + b"\0", b"ab", 5),
+        (b"A" + times + b"\5" + times + b"\0", None, 5),
+        (b"A" + times + b"\x09" + times + b"\0", b"abc", 9),
+    ]
+    commit(backend, store)
+    assert everything(opened(backend)) == {("A", 0, 9): "abc"}
+
+
+def test_removed_before_it_was_stored_leaves_no_trace() -> None:
+    store = opened(MemoryBackend())
+    store.remove("A", store.add("A", 0, 0, "a", 0), 0)
+    assert store.flush() == []
+    assert store.take_changelog() == []
+
+
+def test_a_window_may_come_back_after_it_was_removed() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    span = store.add("A", 0, 0, "a", 0)
+    commit(backend, store)
+    store.remove("A", span, 1)
+    store.add("A", 0, 0, "b", 2)
+    assert [change.value for change in store.flush()] == [None, "b"]
+    commit(backend, store)
+    assert everything(opened(backend)) == {("A", 0, 0): "b"}
+
+
+def test_sliding_windows_have_the_changelog_of_windows() -> None:
+    store = opened(MemoryBackend(), difference_ms=10)
+    store.add("A", 1, 11, "a", 3)
+    store.flush()
+    assert store.take_changelog() == [(b"A\0\0\0\0\0\0\0\1\0\0\0\0", b"a", 3)]
+    assert SessionLayout(10).split(b"A\0\0\0\0\0\0\0\1\0\0\0\0") == (b"A", 1, 11)
+
+
+@pytest.mark.parametrize("max_entries", [100, 0])
+def test_closing_is_in_order_of_end_start_and_key(max_entries: int) -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    for key, start, end in [("B", 4, 9), ("A", 5, 9), ("A", 20, 30), ("C", 0, 3), ("B", 11, 12)]:
+        store.add(key, start, end, f"{key}{start}", end)
+    commit(backend, store, max_entries)
+    assert store.first_end(0) == 3
+    found = [(key, span.start_ms, span.end_ms, span.value) for key, span in store.closing(12)]
+    assert found == [("C", 0, 3, "C0"), ("B", 4, 9, "B4"), ("A", 5, 9, "A5")]
+    assert [key for key, _ in store.closing(13, from_ms=12)] == ["B"]
+    assert store.closing(13, from_ms=13) == []
+    assert store.first_end(13) == 30
+
+
+def test_closing_knows_that_a_window_has_grown() -> None:
+    store = opened(MemoryBackend())
+    span = store.add("A", 0, 0, "a", 0)
+    store.move("A", span, 0, 8)
+    assert store.closing(5) == []
+    assert store.closing(9, from_ms=5) == [("A", span)]
+
+
+def test_keys_with_zero_bytes_and_common_beginnings_are_apart() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    keys = ["", "\0", "\0\0", "\0a", "a", "a\0", "a\0b", "ab"]
+    for key in keys:
+        store.add(key, 1, 2, key, 2)
+    commit(backend, store, 0)
+    again = opened(backend)
+    assert [key for _, _, key, _ in again.fetch_all(0, 10)] == keys
+    assert [[span.value for span in again.load(key)] for key in keys] == [[key] for key in keys]
+
+
+def test_get_and_fetch_see_cache_and_keyspace() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    for start in (0, 10, 20):
+        store.add("A", start, start + 5, str(start), start)
+    assert list(store.fetch("A", 5, 10)) == [(0, 5, "0"), (10, 15, "10")]
+    commit(backend, store, 0)
+    assert not store.windows
+    assert list(store.fetch("A", 6, 100, reverse=True)) == [(20, 25, "20"), (10, 15, "10")]
+    assert store.get("A", 10, 15) == "10"
+    assert store.get("A", 10, 16) is None
+    assert store.get("B", 10, 15) is None
+
+
+Step = tuple[str, int, int]
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["put", "put", "put", "grow", "remove", "flush", "commit", "evict", "expire", "abort", "reopen"]
+        ),
+        st.integers(0, 3),
+        st.integers(0, 20),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=steps, opaque=st.booleans())
+def test_against_a_dict(steps: list[Step], opaque: bool) -> None:
+    """Windows of 4 ms every 5 ms that may grow by up to 4: they never overlap."""
+    backend = MemoryBackend()
+    keys = OpaqueCodec() if opaque else TextCodec()
+    store = opened(backend, keys)
+    model, committed, expired, committed_expired = Windows(), Windows(), 0, 0
+    log: list[Logged] = []
+    for count, (action, k, number) in enumerate(steps):
+        key = "k\0" * k
+        cache_key = store.cache_key(key)
+        spans = {span.start_ms // 5: span for span in store.load(cache_key)}
+        span = spans.get(number)
+        if action == "put" and number * 5 >= expired:
+            _put(store, model, key, span, number * 5, str(count))
+        elif action == "grow" and span is not None and span.end_ms < span.start_ms + 4:
+            model[key, span.start_ms, span.end_ms + 1] = model.pop((key, span.start_ms, span.end_ms))
+            store.move(cache_key, span, span.start_ms, span.end_ms + 1)
+        elif action == "remove" and span is not None:
+            del model[key, span.start_ms, span.end_ms]
+            store.remove(cache_key, span, count)
+        elif action in ("flush", "expire"):
+            store.flush()
+        elif action in ("commit", "evict", "reopen"):
+            commit(backend, store, 2 if action == "evict" else 100)
+            log += [Logged(*row) for row in store.take_changelog()]
+            committed, committed_expired = dict(model), expired
+        elif action == "abort":
+            store.discard()
+            model, expired = dict(committed), committed_expired
+        if action == "reopen":
+            store = opened(backend, keys)
+        if action == "expire":
+            expired = max(expired, number * 5)
+            store.expire(expired)
+            model = {window: value for window, value in model.items() if window[2] >= expired}
+        assert everything(store) == model
+    assert everything(restored(log, keys, expired)) == {w: v for w, v in committed.items() if w[2] >= expired}
+    due = sorted((end, start, key.encode(), value) for (key, start, end), value in model.items() if end < 60)
+    closing = store.closing(60, from_ms=expired)
+    assert [(span.end_ms, span.start_ms, key.encode(), span.value) for key, span in closing] == due
+
+
+def _put(
+    store: SessionStore[str, str], model: Windows, key: str, span: Span[str] | None, start: int, value: str
+) -> None:
+    cache_key = store.cache_key(key)
+    if span is None:
+        store.add(cache_key, start, start, value, start)
+        model[key, start, start] = value
+    else:
+        span.value = value
+        model[key, span.start_ms, span.end_ms] = value
+        if not span.dirty:
+            store.touch(cache_key, span)
+
+
+def restored(log: Iterable[Logged], keys: Codec[str], expire_before_ms: int) -> SessionStore[str, str]:
+    rows: dict[bytes, bytes | None] = {}
+    SessionLayout().rows(log, rows, expire_before_ms)
+    backend, writes = MemoryBackend(), WriteSet()
+    writes.of("s").extend(Writes())
+    for row in rows.items():
+        writes.of("s").rows.append(row)
+    backend.write(writes)
+    return opened(backend, keys)
+
+
+def test_a_rows_index_goes_with_it() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    for i in range(20):
+        store.add(str(i), i, i, "x", i)
+    commit(backend, store, 5)
+    store.expire(100)
+    commit(backend, store)
+    assert list(backend.keyspace("s").range(b"", None)) == []
+    assert not store.windows
+
+
+def test_a_user_may_change_a_value_in_place_after_the_flush() -> None:
+    backend = MemoryBackend()
+    store = SessionStore("s", backend.keyspace("s"), TextCodec(), ListCodec())
+    span = store.add("A", 0, 0, [1], 0)
+    store.flush()
+    assert span.value is not None
+    span.value.append(2)
+    writes = WriteSet()
+    store.take_writes(writes)
+    backend.write(writes)
+    store.discard()
+    assert [span.value for span in store.load("A")] == [[1]]
+
+
+def test_the_heaps_do_not_grow_by_evicting_and_loading() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    for i in range(10):
+        store.add(str(i), 0, 1_000_000, "x", 0)
+    for _ in range(500):
+        commit(backend, store, 0)
+        for i in range(10):
+            store.load(str(i))
+    assert store.watched < 1_100
