@@ -1,0 +1,53 @@
+"""The command `tailrace`: its groups, and the one place where errors become a line and an exit code.
+
+Each command is in a file of its own; what they share is in session.py, what errors say in errors.py.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from tailrace.cli.errors import report
+from tailrace.cli.session import DebugOption, JsonOption, LogOption, Session
+from tailrace.cli.tail import tail
+from tailrace.cli.topics import topics
+
+app = typer.Typer(
+    name="tailrace",
+    help="Stream processing on a log of its own.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _options(ctx: typer.Context, log: LogOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
+    (ctx.find_object(Session) or Session()).take(log, json, debug)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+
+
+for _command in (tail,):
+    app.command(_command.__name__)(_command)
+app.add_typer(topics, name="topics")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and say its exit code.
+
+    0 done, 1 failed, 2 usage, 3 not found, 4 corrupt, 5 locked or fenced, 130 interrupted.
+
+    Args:
+        arguments: what follows the command's name; those of the process unless given.
+    """
+    session = Session()
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="tailrace", standalone_mode=False, obj=session)
+    except SystemExit as request:
+        return request.code if isinstance(request.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 - the one place where every error becomes a line and a code
+        return report(error, debug=session.debug or "--debug" in (arguments or sys.argv))
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,115 @@
+"""What every command shares: which log, how to print, and the three options that stand on every command.
+
+1. `--log`, `--json` and `--debug` mean the same before and after the command's name; after it wins.
+2. Results go to stdout; progress, notes and errors go to stderr, so that a pipe carries results alone.
+
+Not here: what an error says and which code it ends with (errors.py).
+"""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from tailrace.cli.errors import NotFoundError
+from tailrace.cli.output import Output
+from tailrace.log.client import Log
+
+DEFAULT_LOG = "./tailrace-data"
+
+LogOption = Annotated[
+    str | None,
+    typer.Option("--log", metavar="URL", help=f"The log: a directory; else $TAILRACE_LOG, else {DEFAULT_LOG}."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+
+
+@dataclass
+class Session:
+    """One invocation of the command."""
+
+    log: str | None = None
+    json: bool = False
+    debug: bool = False
+
+    def take(self, log: str | None, json: bool, debug: bool) -> None:
+        """Add what was given at one of the two places where the shared options may stand."""
+        self.log = log or self.log
+        self.json = self.json or json
+        self.debug = self.debug or debug
+
+    @property
+    def url(self) -> str:
+        """The log that is meant: `--log`, else `$TAILRACE_LOG`, else `./tailrace-data`."""
+        return self.log or os.environ.get("TAILRACE_LOG") or DEFAULT_LOG
+
+    @property
+    def output(self) -> Output:
+        """Where results, progress and notes go."""
+        return Output(json=self.json)
+
+    def open_log(self, *, read_only: bool = False) -> Log:
+        """Open the log; read-only, it takes no lock and stands beside a writer, and is never created.
+
+        Raises:
+            NotFoundError: read-only, and there is no such directory.
+        """
+        if read_only and ":" not in self.url and not os.path.isdir(self.url):  # noqa: PTH112 - a question, no access
+            raise NotFoundError(
+                f"there is no log at {self.url}; name one with --log or $TAILRACE_LOG, or begin one with "
+                "`tailrace topics create`"
+            )
+        return Log.open(self.url, read_only=read_only)
+
+
+def shared(f: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Make a command of a function whose first argument is the session, with the three shared options added."""
+
+    @functools.wraps(f)
+    def command(ctx: typer.Context, log: str | None, json: bool, debug: bool, **arguments: Any) -> int | None:
+        session: Session = ctx.find_object(Session) or Session()
+        session.take(log, json, debug)
+        try:
+            code = f(session, **arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader of our output has seen enough (`tail … | head`): no error. What is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return code
+
+    # typer reads signature and annotations; it calls with keywords alone.
+    own = list(inspect.signature(f, eval_str=True).parameters.values())[1:]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, annotation, default in (
+            ("ctx", typer.Context, inspect.Parameter.empty),
+            ("log", LogOption, None),
+            ("json", JsonOption, False),
+            ("debug", DebugOption, False),
+        )
+    ]
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    signature = inspect.Signature([*keyword_only, *added])
+    command.__signature__ = signature  # type: ignore[attr-defined]  # inspect's own protocol; functions do not declare it
+    command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return command
+
+
+def group(help_text: str) -> typer.Typer:
+    """Make a command group that prints its help when it is called alone."""
+    made = typer.Typer(help=help_text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    made.callback(invoke_without_command=True)(_help)
+    return made
+
+
+def _help(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)

@@ -1,0 +1,113 @@
+"""`tailrace topics list|create|describe|delete`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tailrace.cli.errors import UsageError
+from tailrace.cli.session import Session, group, shared
+from tailrace.log.client import Log
+from tailrace.log.errors import InvalidError, TopicExistsError
+
+topics = group("List, create, describe and delete topics.")
+
+Topic = Annotated[str, typer.Argument(help="The topic's name.")]
+
+
+@topics.command("list")
+@shared
+def list_topics(
+    session: Session,
+    internal: Annotated[bool, typer.Option("--internal", help="Also those that the log and apps keep.")] = False,
+) -> None:
+    """List the topics: partitions and how many offsets each one spans."""
+    with session.open_log(read_only=True) as log:
+        rows = [_overview(log, name) for name in log.topics(internal=internal)]
+    if session.json:
+        session.output.value(rows)
+    elif rows:
+        session.output.table(["topic", "partitions", "records"], [tuple(row.values()) for row in rows])
+    else:
+        session.output.note(f"there are no topics in {session.url}")
+
+
+def _overview(log: Log, name: str) -> dict[str, Any]:
+    ends, starts = log.offsets(name), log.offsets(name, "earliest")
+    # Offsets, not records: compaction leaves gaps, and control records take an offset too.
+    spanned = sum(end - starts[partition] for partition, end in ends.items())
+    return {"name": name, "partitions": len(ends), "records": spanned}
+
+
+@topics.command("create")
+@shared
+def create_topic(
+    session: Session,
+    name: Topic,
+    partitions: Annotated[int, typer.Option(min=1, help="How many partitions.")] = 1,
+    config: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kafka's topic configuration; may be repeated.")
+    ] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="An existing topic is no error, and stays as it is.")
+    ] = False,
+) -> None:
+    """Create a topic; it is on disk when the command ends."""
+    values = dict(_setting(text) for text in config or ())
+    with session.open_log() as log:
+        try:
+            log.create_topic(name, partitions=partitions, config=values, exist_ok=exist_ok)
+        except TopicExistsError:
+            raise
+        except (InvalidError, ValueError) as error:
+            raise UsageError(str(error)) from error
+        description = log.describe_topic(name)
+    if session.json:
+        session.output.value(description)
+    else:
+        session.output.line(f"{name}: {description.partitions} partitions in {session.url}")
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--config wants NAME=VALUE, not {text!r}, for example --config retention.ms=3600000")
+    return name.strip(), value.strip()
+
+
+@topics.command("describe")
+@shared
+def describe_topic(session: Session, name: Topic) -> None:
+    """Describe a topic: its id, configuration, and the offsets of each partition."""
+    with session.open_log(read_only=True) as log:
+        description = log.describe_topic(name)
+        starts, ends = log.offsets(name, "earliest"), log.offsets(name)
+    partitions = [
+        {"partition": partition.partition, "log_start_offset": starts[partition], "log_end_offset": end}
+        for partition, end in sorted(ends.items())
+    ]
+    if session.json:
+        session.output.value(
+            {
+                "name": description.name,
+                "topic_id": description.topic_id,
+                "internal": description.internal,
+                "config": description.config,
+                "partitions": partitions,
+            }
+        )
+        return
+    session.output.line(f"{description.name}  id {description.topic_id}{'  internal' if description.internal else ''}")
+    session.output.table(["partition", "log start", "log end"], [tuple(partition.values()) for partition in partitions])
+    session.output.table(["configuration", "value"], sorted(description.config.items()))
+
+
+@topics.command("delete")
+@shared
+def delete_topic(session: Session, name: Topic) -> None:
+    """Delete a topic, its data and the offsets committed for it."""
+    with session.open_log() as log:
+        log.delete_topic(name)
+    if session.json:
+        session.output.value({"deleted": name})
+    else:
+        session.output.line(f"{name} is deleted from {session.url}")
