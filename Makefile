@@ -61,7 +61,7 @@ $(VENV)/made:
 	    fi; \
 	done; \
 	echo "tailrace needs Python 3.11 or newer with its venv module (on Debian: apt-get install python3 python3-venv);" >&2; \
-	echo "python3 here is: $$(python3 --version 2>&1 || echo missing)" >&2; exit 1
+	echo "python3 here is: $$(python3 --version 2> /dev/null || echo missing)" >&2; exit 1
 
 # `.dev/tailrace` lets the root folder be imported as the package `tailrace`. Git makes this link where the file system
 # has links and writes a small text file where it has not; an archive may leave it out.
