@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from tailrace.log.errors import TopologyError
+from tailrace.log.errors import EncodeError, TopologyError
 from tailrace.streams.codec import (
     NATURAL_KEY,
     NATURAL_VALUE,
@@ -47,6 +47,8 @@ class Slot:
         self.of = of
         self._codec = codec
         self._followed: TypeCodec | None = None
+        self.needed = False
+        """Whether something partitions or stores by it, so that its bytes will be asked for."""
 
     def follow(self, codec: TypeCodec) -> None:
         """Tells of the topic that follows: its codec is taken where nothing better is known; the first one counts."""
@@ -96,6 +98,36 @@ class WindowedSlot(Slot):
 
     def _settle(self) -> TypeCodec:
         return windowed_codec(self.inner.codec, self.window)
+
+
+_EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
+"""What makes an instance of a subclass one of the class itself."""
+
+
+def key_check(slot: Slot, place: Place) -> tuple[type | None, Callable[[Any], Any]]:
+    """What a new key must be: the class that needs no look, None where nothing does; and what makes sure of others.
+
+    The second returns the key as a plain str, bytes or int (an enum's member comes back from a store as that) and None
+    as it is; it raises EncodeError, which names the operator and what is missing.
+    """
+    codec = slot.codec if slot.needed else None
+    plain = codec.plain if codec is not None else None
+    natural = codec is not None and codec.natural is not None
+    allowed = [each for each in _EXACT if natural or each is plain]
+
+    def check(key: Any) -> Any:
+        if key is None or key.__class__ in allowed:
+            return key
+        for base in allowed:
+            if isinstance(key, base) and key.__class__ is not bool:
+                return _EXACT[base](key)
+        wanted = " or ".join(each.__name__ for each in allowed)
+        raise EncodeError(
+            f"{slot.maker} at {place} made the key {key!r} of type {type(key).__name__}, and keys there are {wanted}: "
+            "name their type with key="
+        )
+
+    return plain, check
 
 
 # ---------------------------------------------------------------- types of what functions return

@@ -10,7 +10,6 @@ Not here: what a place is used for (topology names places in its errors, operato
 import functools
 import inspect
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NamedTuple
 
 _USERS = ("tailrace.tests", "tailrace.examples")
@@ -26,8 +25,8 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
-def _is_ours(frame: FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__", ""))
+def is_ours(module: str) -> bool:
+    """Whether a module (by its `__name__`) is the package's, and not a user's."""
     if module != "tailrace" and not module.startswith("tailrace."):
         return False
     return not any(module == users or module.startswith(users + ".") for users in _USERS)
@@ -36,7 +35,7 @@ def _is_ours(frame: FrameType) -> bool:
 def user_place() -> Place:
     """The place of the nearest caller outside the package."""
     frame = inspect.currentframe()  # not inspect.stack(), which reads source files: 1,000 times dearer
-    while frame is not None and frame.f_back is not None and _is_ours(frame):
+    while frame is not None and frame.f_back is not None and is_ours(str(frame.f_globals.get("__name__", ""))):
         frame = frame.f_back
     return Place(frame.f_code.co_filename, frame.f_lineno) if frame is not None else Place("<unknown>", 0)
 

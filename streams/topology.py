@@ -83,6 +83,14 @@ class Operator:
         """What `describe()` tells of it, beside its topics and its store."""
         return {}
 
+    def build(self, context: object, forward: Forward) -> Forward:
+        """The link of one task's chain that does what the operator says and calls `forward`; here: passes all on.
+
+        Made once per task. Operators with state or an outside are built by what holds these (the runtime), not here.
+        """
+        del context
+        return forward
+
     def check(self, inputs: int) -> None:
         """Raises TopologyError for what only the finished graph shows; `inputs` is how many parents its node has."""
 

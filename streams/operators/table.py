@@ -1,8 +1,9 @@
 """From a table to a stream of its changes."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from tailrace.streams.topology import Operator
+from tailrace.streams.topology import Forward, Operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,3 +14,13 @@ class ToStream(Operator):
 @dataclass(frozen=True, kw_only=True)
 class Changes(Operator):
     """Passes changes on and leaves the deletes out."""
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """One test a record."""
+        del context
+
+        def changes(key: Any, value: Any, timestamp_ms: int) -> None:
+            if value is not None:
+                forward(key, value, timestamp_ms)
+
+        return changes
