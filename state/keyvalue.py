@@ -60,6 +60,11 @@ class KeyValueStore(Generic[K, V]):
         self._complete = False
         self.discard()
 
+    @property
+    def dirty(self) -> int:
+        """How many entries changed since the last flush."""
+        return len(self._touched)
+
     def cache_key(self, key: K) -> Any:
         """The key of `entries` for the user's key."""
         return key if self._hashable else self._keys.encode(key)

@@ -104,8 +104,9 @@ class Writes:
 
     def delete_range(self, low: bytes, high: bytes) -> None:
         """Remove every key from `low` up to and without `high`, those put earlier in this set included."""
-        self.rows = [row for row in self.rows if not low <= row[0] < high]
-        self.ranges.append((low, high))
+        if low < high:
+            self.rows = [row for row in self.rows if not low <= row[0] < high]
+            self.ranges.append((low, high))
 
     def extend(self, later: "Writes") -> None:
         """Add what happened after this set."""

@@ -72,6 +72,11 @@ class WindowStore(Generic[K, V]):
         self._flushed: list[tuple[int, Any]] = []
         self.discard()
 
+    @property
+    def dirty(self) -> int:
+        """How many entries changed since the last flush."""
+        return len(self._touched)
+
     def cache_key(self, key: K) -> Any:
         """The key of the dicts in `windows` for the user's key."""
         return key if self._hashable else self._keys.encode(key)

@@ -1,0 +1,150 @@
+"""Bring a store up to the end of its changelog, from the checkpoint inside it.
+
+1. A store whose checkpoint does not fit the changelog is emptied and read from the beginning, once, with a warning that
+   names the store and the reason; one that fits reads only what came after.
+2. Rows and the checkpoint they stand for are written together, so a restore that is broken off goes on where it was.
+
+Not here: where the changelog comes from (streams gives a `Changelog` over the log's consumer), nor how far it may be
+read (to the last stable offset: what was not committed is not in the batches).
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tailrace.log.client import RawRecord
+from tailrace.state.changelog import Layout
+from tailrace.state.checkpoint import Checkpoint
+from tailrace.state.store import RESERVED, Backend, Keyspace, WriteSet
+
+_logger = logging.getLogger("tailrace.state")
+
+# Updates of one key within so many rows are written once.
+PIECE_ROWS = 10_000
+
+Progress = Callable[[int, int], None]
+"""Called with the offsets read so far and those to read in all."""
+
+
+class ChangelogBatch(Protocol):
+    """The part of a fetched batch that restoring reads."""
+
+    @property
+    def next_offset(self) -> int:
+        """Where the next batch begins."""
+        ...
+
+    @property
+    def leader_epoch(self) -> int:
+        """The epoch in which the batch was written."""
+        ...
+
+    @property
+    def records(self) -> Iterable[RawRecord]:
+        """Its records from the position on, without control records."""
+        ...
+
+
+class Changelog(Protocol):
+    """One partition of a changelog topic, as far as it may be read now."""
+
+    @property
+    def topic_id(self) -> str:
+        """The topic's id: another one means that the topic was deleted and made again."""
+        ...
+
+    @property
+    def start_offset(self) -> int:
+        """The log start offset."""
+        ...
+
+    @property
+    def end_offset(self) -> int:
+        """Where restoring ends: every offset below it is committed or aborted."""
+        ...
+
+    def epoch_end(self, leader_epoch: int, /) -> int:
+        """The first offset written after `leader_epoch`; the end of the log if it is the newest epoch."""
+        ...
+
+    def batches(self, offset: int, /) -> Iterator[ChangelogBatch]:
+        """Batches from `offset` to `end_offset`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What restoring a store did: how many records it read, and why the store was rebuilt (None: it was not)."""
+
+    records: int
+    rebuilt: str | None
+
+
+def restore(
+    backend: Backend,
+    name: str,
+    layout: Layout,
+    changelog: Changelog,
+    *,
+    expire_before_ms: int = 0,
+    progress: Progress | None = None,
+) -> Restored:
+    """Apply to the store `name` what its changelog holds beyond the store's checkpoint.
+
+    `layout` is that of the store's class; windows before `expire_before_ms` are left out. To be called before the store
+    object is made, or followed by its `discard`.
+    """
+    keyspace = backend.keyspace(name)
+    checkpoint = keyspace.checkpoint()
+    reason = misfit(checkpoint, changelog) if checkpoint else _leftover(keyspace)
+    if reason is not None:
+        _logger.warning("store %s is rebuilt from its changelog: %s", name, reason)
+        keyspace.clear()
+        checkpoint = None
+    begin = max(checkpoint.offset if checkpoint else 0, changelog.start_offset)
+    total = max(changelog.end_offset - begin, 0)
+    if progress is not None:
+        progress(0, total)
+    records, next_offset = 0, begin
+    leader_epoch = checkpoint.leader_epoch if checkpoint else -1
+    rows: dict[bytes, bytes | None] = {}
+    for batch in changelog.batches(begin) if total else ():
+        records += layout.rows(batch.records, rows, expire_before_ms)
+        next_offset, leader_epoch = batch.next_offset, batch.leader_epoch
+        if len(rows) >= PIECE_ROWS:
+            _write(backend, name, rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
+            rows = {}
+            if progress is not None:
+                progress(next_offset - begin, total)
+    # Offset and epoch are those of a batch that was read: an offset past the end of its epoch would mean a rebuild.
+    if rows or next_offset > begin or checkpoint is None:
+        _write(backend, name, rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
+    if progress is not None:
+        progress(total, total)
+    return Restored(records, reason)
+
+
+def misfit(checkpoint: Checkpoint, changelog: Changelog) -> str | None:
+    """Why a store with this checkpoint is not a beginning of the changelog; None if it is."""
+    topic_id, offset, leader_epoch = checkpoint
+    if topic_id != changelog.topic_id:
+        return f"it was written from topic id {topic_id}, and the topic's id is {changelog.topic_id} now"
+    if offset > changelog.end_offset:
+        return f"it stands at offset {offset}, past the end of the changelog at {changelog.end_offset}"
+    if leader_epoch >= 0 and offset > (epoch_end := changelog.epoch_end(leader_epoch)):
+        return f"it stands at offset {offset} of leader epoch {leader_epoch}, which ended at {epoch_end}"
+    return None
+
+
+def _leftover(keyspace: Keyspace) -> str | None:
+    # Rows whose deletion may have been compacted away since: nothing says which offset they stand for.
+    return None if keyspace.first(RESERVED, None) is None else "it has rows and no checkpoint of a known version"
+
+
+def _write(backend: Backend, name: str, rows: dict[bytes, bytes | None], checkpoint: Checkpoint) -> None:
+    writes = WriteSet()
+    own = writes.of(name)
+    own.rows = list(rows.items())
+    own.checkpoint = checkpoint
+    backend.write(writes)
