@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from tailrace.cli.errors import report
+from tailrace.cli.run import describe
 from tailrace.cli.session import DebugOption, JsonOption, LogOption, Session
 from tailrace.cli.tail import tail
 from tailrace.cli.topics import topics
@@ -29,7 +30,7 @@ def _options(ctx: typer.Context, log: LogOption = None, json: JsonOption = False
         raise typer.Exit(2)
 
 
-for _command in (tail,):
+for _command in (describe, tail):
     app.command(_command.__name__)(_command)
 app.add_typer(topics, name="topics")
 

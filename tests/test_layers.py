@@ -39,6 +39,7 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
     ("tailrace.cli.lines", "gzip"): "`send` reads the user's files, not the log's",
     ("tailrace.cli.lines", "io"): "the same",
     ("tailrace.cli.lines", "pathlib"): "the same",
+    ("tailrace.cli.clicks", "random"): "the demo's clicks are made by chance, seeded by its caller",
     ("tailrace.cli.session", "os.path.isdir"): "is there a log at all? asked before it is opened read-only",
     ("tailrace.cli.session", "os.O_WRONLY"): "a closed stdout is replaced, as Python's documentation has it",
     ("tailrace.cli.session", "os.devnull"): "the same",
@@ -46,7 +47,10 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
     ("tailrace.cli.session", "os.open"): "the same",
     ("tailrace.state.rocksdb", "pathlib"): "RocksDB's files are outside our disk: is the directory one of ours?",
 }
-IMPORTLIB: dict[str, str] = {"tailrace.log.client": "Log.open: the scheme of a URL chooses the engine"}
+IMPORTLIB: dict[str, str] = {
+    "tailrace.log.client": "Log.open: the scheme of a URL chooses the engine",
+    "tailrace.cli.load": "MODULE:APP of the command line",
+}
 
 
 def test_every_folder_has_a_rule() -> None:
