@@ -2,6 +2,14 @@
 
 from tailrace.log.client import Consumer, Delivery, GroupDescription, Log, Producer, TopicDescription
 from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
+from tailrace.streams.app import App
+from tailrace.streams.codec import Codec, json, msgpack, windowed
+from tailrace.streams.grouped import Grouped, WindowedGrouped
+from tailrace.streams.operators.aggregate import Emit
+from tailrace.streams.stream import Stream
+from tailrace.streams.table import Table
+from tailrace.streams.topic import Topic
+from tailrace.streams.topology import Topology
 from tailrace.windows.duration import days, hours, milliseconds, minutes, seconds
 from tailrace.windows.hopping import hopping
 from tailrace.windows.session import session
@@ -12,10 +20,14 @@ from tailrace.windows.window import Window
 from tailrace.windows.windowed import Windowed
 
 __all__ = [
+    "App",
     "At",
+    "Codec",
     "Consumer",
     "Delivery",
+    "Emit",
     "GroupDescription",
+    "Grouped",
     "Headers",
     "Instant",
     "Log",
@@ -23,18 +35,26 @@ __all__ = [
     "Producer",
     "Record",
     "RecordMetadata",
+    "Stream",
+    "Table",
+    "Topic",
     "TopicDescription",
     "TopicPartition",
+    "Topology",
     "Window",
     "Windowed",
+    "WindowedGrouped",
     "days",
     "hopping",
     "hours",
+    "json",
     "milliseconds",
     "minutes",
+    "msgpack",
     "seconds",
     "session",
     "sliding",
     "tumbling",
     "unlimited",
+    "windowed",
 ]

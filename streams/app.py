@@ -1,0 +1,207 @@
+"""An app: the topics, the graph and the options of one program.
+
+Declaring only adds to the graph; nothing is opened or created before the app runs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypeVar, overload
+
+from tailrace.log.client import Log
+from tailrace.log.record import Instant
+from tailrace.log.topic import check_topic_name
+from tailrace.streams.codec import Codec
+from tailrace.streams.derived import Slot
+from tailrace.streams.flow import Flow, merged
+from tailrace.streams.operators.io import Merge, Source
+from tailrace.streams.options import AppOptions
+from tailrace.streams.place import user_place
+from tailrace.streams.stream import Stream
+from tailrace.streams.topic import Topic, is_topic
+from tailrace.streams.topology import Graph, Input, Topology
+from tailrace.windows.duration import to_ms
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_COMMIT_INTERVAL = timedelta(milliseconds=200)
+_CACHE_BYTES = 64 << 20
+
+
+class App:
+    """A stream program: declare topics and streams, then `run()`.
+
+    Args:
+        name: the app's identity: its consumer group and the beginning of its internal topics' names.
+        log: a directory, "memory:" or another URL of `Log.open`, or an open `Log`, which stays open after the run.
+        guarantee: "at_least_once": after a crash records since the last commit are worked on again.
+        commit_interval: how often state, results and offsets are made durable together; results are seen after it.
+        state_dir: where stores are kept; beside the log unless given.
+        cache_bytes: how much the caches of all stores may hold, about.
+        on_bad_record: what becomes of a record that cannot be decoded: "fail" stops the app and names it, "skip" drops
+            and counts it, "dead_letter" writes it to `<app>-dead-letters`.
+        reset: where an input without a committed offset is read from.
+        max_skew: how far apart in event time tasks may run; one minute or the largest grace unless given.
+
+    Raises:
+        InvalidError: the name cannot begin the names of topics.
+        TypeError, ValueError: an option is wrong in itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        log: str | Log = "tailrace-data",
+        guarantee: Literal["at_least_once"] = "at_least_once",
+        commit_interval: timedelta = _COMMIT_INTERVAL,
+        state_dir: str | None = None,
+        cache_bytes: int = _CACHE_BYTES,
+        on_bad_record: Literal["fail", "skip", "dead_letter"] = "fail",
+        reset: Literal["earliest", "latest"] = "earliest",
+        max_skew: timedelta | None = None,
+    ) -> None:
+        check_topic_name(name)
+        if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"App(log={log!r}) is neither a URL nor a Log")
+        _check_choice("guarantee", guarantee, ("at_least_once",))
+        _check_choice("on_bad_record", on_bad_record, ("fail", "skip", "dead_letter"))
+        _check_choice("reset", reset, ("earliest", "latest"))
+        if cache_bytes < 0:
+            raise ValueError(f"App(cache_bytes={cache_bytes}) is below 0")
+        self.name = name
+        self.graph = Graph()
+        self.options = AppOptions(
+            name=name,
+            log=log,
+            guarantee=guarantee,
+            commit_interval_ms=_positive_ms("commit_interval", commit_interval),
+            state_dir=state_dir,
+            cache_bytes=cache_bytes,
+            on_bad_record=on_bad_record,
+            reset=reset,
+            max_skew_ms=None if max_skew is None else _positive_ms("max_skew", max_skew),
+        )
+
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        key: type[K],
+        value: type[V],
+        timestamp: Callable[[V], Instant] | None = None,
+        partitions: int | None = None,
+        compact: bool = False,
+        config: Mapping[str, Any] | None = None,
+        key_codec: Codec = None,
+        codec: Codec = None,
+    ) -> Topic[K, V]: ...
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        key: type[K],
+        codec: Codec,
+        timestamp: Callable[[Any], Instant] | None = None,
+        partitions: int | None = None,
+        compact: bool = False,
+        config: Mapping[str, Any] | None = None,
+        key_codec: Codec = None,
+    ) -> Topic[K, Any]: ...
+    def topic(
+        self,
+        name: str,
+        *,
+        key: Any,
+        value: Any = Any,
+        timestamp: Callable[[Any], Instant] | None = None,
+        partitions: int | None = None,
+        compact: bool = False,
+        config: Mapping[str, Any] | None = None,
+        key_codec: Codec = None,
+        codec: Codec = None,
+    ) -> Topic[Any, Any]:
+        """Declares a topic; nothing is created yet.
+
+        Args:
+            name: as Kafka allows: up to 249 of ASCII letters, digits, `.`, `_`, `-`.
+            key: the type of keys, which chooses their codec unless `key_codec` is given.
+            value: the type of values, which chooses their codec unless `codec` is given.
+            timestamp: value to event time (an aware datetime, or ms); the record's own timestamp unless given.
+            partitions: how many an output topic is created with; as many as its input has unless given.
+            compact: an output topic is created compacted: the last value of each key is kept.
+            config: Kafka's names and values for its creation.
+            key_codec: see `codec`.
+            codec: "json", "msgpack", `json(type)`, `msgpack(type)` or an object with `encode` and `decode`.
+
+        Raises:
+            InvalidError: the name or the configuration is none of Kafka's.
+            TypeError: a type has no codec, or `timestamp` is no plain function.
+            ValueError: `partitions` below 1.
+        """
+        topic = Topic[Any, Any](
+            name,
+            key=key,
+            value=value,
+            place=user_place(),
+            timestamp=timestamp,
+            partitions=partitions,
+            compact=compact,
+            config=config,
+            key_codec=key_codec,
+            codec=codec,
+        )
+        self.graph.topics.append(topic)
+        return topic
+
+    def stream(self, topic: Topic[K, V] | Sequence[Topic[K, V]]) -> Stream[K, V]:
+        """Reads a topic, or several of the same types, as a stream. They must exist when the app runs.
+
+        Raises:
+            TypeError: no topic.
+            ValueError: an empty sequence.
+        """
+        topics = [topic] if isinstance(topic, Topic) else list(topic)
+        if not topics:
+            raise ValueError("app.stream([]) reads nothing: give at least one topic")
+        place = user_place()
+        flows = [self._source(each) for each in dict.fromkeys(topics)]
+        return Stream(merged(self.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
+
+    def _source(self, topic: object) -> Flow:
+        if not is_topic(topic):
+            raise TypeError(f"app.stream takes topics, as app.topic() returns them, not {topic!r}")
+        self.graph.topics.append(topic)
+        node = next((node for node in self.graph.nodes.values() if _reads(node.operator, topic)), None)
+        if node is None:
+            node = self.graph.add(Source(name=self.graph.name_for("source"), place=user_place(), topic=topic))
+        maker = f"topic {topic.name!r}"
+        key = Slot("key", maker, place=topic.place, codec=topic.key_codec)
+        value = Slot("value", maker, place=topic.place, codec=topic.value_codec)
+        return Flow(self.graph, Input(node.id), key, value)
+
+    def describe(self) -> Topology:
+        """The program as a graph, checked: `str()`, `.json()`, `.mermaid()`.
+
+        Raises:
+            TopologyError: what the parts are together cannot run; every place concerned is named by file and line.
+        """
+        return self.graph.topology(self.name)
+
+
+def _reads(operator: object, topic: Topic[Any, Any]) -> bool:
+    return isinstance(operator, Source) and operator.topic.name == topic.name
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"App({name}={value!r}) is none of {', '.join(map(repr, allowed))}")
+
+
+def _positive_ms(name: str, value: timedelta) -> int:
+    milliseconds = to_ms(value, name)
+    if milliseconds <= 0:
+        raise ValueError(f"App({name}={value!r}) is not above 0")
+    return milliseconds

@@ -1,0 +1,193 @@
+"""The type, and so the codec, of a key or value that travels with a stream.
+
+1. A `Slot` belongs to what made the key or value: a topic, or the operator that replaced it. Operators that keep it
+   hand the same slot on, so what is learned of it later (the type of the topic that follows) holds all along.
+2. A slot is settled by, in this order: the operator's `key=` or `value=`; the function's return annotation; for an
+   aggregate, what `zero()` returns; the topic that follows; else the natural codec for values of built-in types.
+3. A type that has no codec is refused only where bytes are needed: a value that never leaves the chain may be anything.
+
+Not here: the codecs (codec).
+"""
+
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from tailrace.log.errors import EncodeError, TopologyError
+from tailrace.streams.codec import (
+    NATURAL_KEY,
+    NATURAL_VALUE,
+    TypeCodec,
+    codec_of,
+    guarded,
+    msgpack,
+    windowed_codec,
+    windowed_form,
+)
+from tailrace.streams.place import Place
+from tailrace.windows.window import Window
+
+Part = Literal["key", "value"]
+
+UNKNOWN: Any = object()
+"""Stands for a type that nobody named; None is a type."""
+
+
+class Slot:
+    """The codec of one key or value on its way, settled when bytes are first needed."""
+
+    def __init__(
+        self, part: Part, maker: str, *, place: Place | None = None, of: Any = UNKNOWN, codec: TypeCodec | None = None
+    ) -> None:
+        """`maker` is what made it ("topic 'clicks'", "map-3"), `of` its type where known, `codec` where it is given."""
+        self.part: Part = part
+        self.maker = maker
+        self.place = place
+        self.of = of
+        self._codec = codec
+        self._followed: TypeCodec | None = None
+        self.needed = False
+        """Whether something partitions or stores by it, so that its bytes will be asked for."""
+
+    def follow(self, codec: TypeCodec) -> None:
+        """Tells of the topic that follows: its codec is taken where nothing better is known; the first one counts."""
+        if self._followed is None:
+            self._followed = codec
+
+    @property
+    def codec(self) -> TypeCodec:
+        """The codec.
+
+        Raises:
+            TopologyError: the type has none.
+        """
+        if self._codec is None:
+            self._codec = self._settle()
+        return self._codec
+
+    def _settle(self) -> TypeCodec:
+        where = f"{self.maker} at {self.place}" if self.place else self.maker
+        if self.of is not UNKNOWN:
+            try:
+                return codec_of(self.of)
+            except TypeError as error:
+                raise TopologyError(
+                    f"the {self.part} that {where} makes has no codec: {error}; name another type with {self.part}="
+                ) from error
+        if self._followed is not None:
+            return self._followed
+        natural = NATURAL_KEY if self.part == "key" else NATURAL_VALUE
+        return guarded(natural, f"the {self.part} that {where} makes", f"; name its type with {self.part}= there")
+
+
+class WindowedSlot(Slot):
+    """The windowed key of a windowed aggregate, around the slot of the key inside."""
+
+    def __init__(self, inner: Slot, window: Window) -> None:
+        super().__init__("key", inner.maker, place=inner.place)
+        self.inner = inner
+        self.window = window
+
+    def follow(self, codec: TypeCodec) -> None:
+        """Tells the key inside of the topic that follows, and that topic of the window."""
+        form = windowed_form(codec)
+        if form is not None:
+            self.inner.follow(form.inner)
+            form.window = form.window or self.window
+
+    def _settle(self) -> TypeCodec:
+        return windowed_codec(self.inner.codec, self.window)
+
+
+_EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
+"""What makes an instance of a subclass one of the class itself."""
+
+
+def key_check(slot: Slot, place: Place) -> tuple[type | None, Callable[[Any], Any]]:
+    """What a new key must be: the class that needs no look, None where nothing does; and what makes sure of others.
+
+    The second returns the key as a plain str, bytes or int (an enum's member comes back from a store as that) and None
+    as it is; it raises EncodeError, which names the operator and what is missing.
+    """
+    codec = slot.codec if slot.needed else None
+    plain = codec.plain if codec is not None else None
+    natural = codec is not None and codec.natural is not None
+    allowed = [each for each in _EXACT if natural or each is plain]
+
+    def check(key: Any) -> Any:
+        if key is None or key.__class__ in allowed:
+            return key
+        for base in allowed:
+            if isinstance(key, base) and key.__class__ is not bool:
+                return _EXACT[base](key)
+        wanted = " or ".join(each.__name__ for each in allowed)
+        raise EncodeError(
+            f"{slot.maker} at {place} made the key {key!r} of type {type(key).__name__}, and keys there are {wanted}: "
+            "name their type with key="
+        )
+
+    return plain, check
+
+
+# ---------------------------------------------------------------- types of what functions return
+
+
+def _plain(hint: Any) -> Any:
+    """The hint without its None; UNKNOWN where it says nothing."""
+    if get_origin(hint) in {Union, types.UnionType}:
+        members = [member for member in get_args(hint) if member is not type(None)]
+        hint = members[0] if len(members) == 1 else Union[tuple(members)]  # noqa: UP007 - made from a list
+    if hint in {Any, object, None, type(None)} or isinstance(hint, TypeVar):
+        return UNKNOWN
+    return hint
+
+
+def returned(f: Callable[..., Any]) -> Any:
+    """The type that a function's annotation promises, without None; UNKNOWN where there is none that helps."""
+    if isinstance(f, type):
+        return f
+    try:
+        hint = typing.get_type_hints(f).get("return", UNKNOWN)
+        return _plain(hint)
+    except Exception:  # noqa: BLE001 - an annotation that cannot be read says nothing, and is no reason to stop
+        return UNKNOWN
+
+
+def returned_items(f: Callable[..., Any]) -> Any:
+    """The type of what the function's result yields (`list[T]`, `Iterator[T]`); UNKNOWN where not annotated."""
+    hint = returned(f)
+    arguments = get_args(hint)
+    origin = get_origin(hint)
+    if not arguments or not isinstance(origin, type) or not issubclass(origin, Iterable):
+        return UNKNOWN
+    if origin is tuple and (len(arguments) != 2 or arguments[1] is not Ellipsis):
+        return UNKNOWN
+    return UNKNOWN if issubclass(origin, dict) else _plain(arguments[0])
+
+
+def returned_pair(f: Callable[..., Any]) -> tuple[Any, Any]:
+    """The types of key and value of a function that returns `tuple[K, V]`; UNKNOWN where not annotated."""
+    hint = returned(f)
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is not Ellipsis:
+        return _plain(arguments[0]), _plain(arguments[1])
+    return UNKNOWN, UNKNOWN
+
+
+def made_slot(part: Part, maker: str, place: Place, of: Any, hint: Any) -> Slot:
+    """The slot of what an operator makes: `of` is the user's `key=` or `value=`, None where not given."""
+    return Slot(part, maker, place=place, of=hint if of is None else of)
+
+
+def zero_slot(maker: str, place: Place, zero: Callable[[], Any], of: Any, add: Callable[..., Any]) -> Slot:
+    """The slot of an aggregate: from `value=`, the annotation of `add`, or what `zero()` returns."""
+    known = of if of is not None else returned(add)
+    if known is UNKNOWN:
+        cls = cast("type[object]", type(zero()))
+        if cls in {tuple, set, frozenset}:
+            # They do not say what is in them: msgpack brings built-in contents back, JSON not even bytes.
+            return Slot("value", maker, place=place, codec=msgpack(cls))
+        if cls not in {type(None), list, dict}:
+            known = cls
+    return Slot("value", maker, place=place, of=known)

@@ -1,0 +1,52 @@
+"""The end of a chain of nodes while a program is being written: where the next node is joined on, and what flows there.
+
+What `Stream`, `Grouped` and `Table` have in common; each of their methods is one `then`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tailrace.streams.derived import Slot
+from tailrace.streams.place import check_function
+from tailrace.streams.topology import Graph, Input, Operator
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One output of a node, with the types that come out of it."""
+
+    graph: Graph
+    origin: Input
+    key: Slot
+    value: Slot
+    rekeyed: bool = False
+    """Whether records may no longer be in the partition of their key."""
+
+    def then(
+        self, operator: Operator, *, key: Slot | None = None, value: Slot | None = None, rekeyed: bool | None = None
+    ) -> "Flow":
+        """Joins on a node; what is not given stays as it is."""
+        return dataclasses.replace(
+            self,
+            origin=Input(self.graph.add(operator, [self.origin]).id),
+            key=key or self.key,
+            value=value or self.value,
+            rekeyed=self.rekeyed if rekeyed is None else rekeyed,
+        )
+
+
+def checked_name(graph: Graph, prefix: str, f: Callable[..., Any], where: str) -> str:
+    """The name of the next node, after its function was found to be one."""
+    check_function(f, where)
+    return graph.name_for(prefix)
+
+
+def merged(graph: Graph, name: str, flows: Iterable[Flow], operator: Callable[[str], Operator]) -> Flow:
+    """Several flows of the same types as one: the single one itself, else a node after all of them."""
+    first, *others = flows
+    if not others:
+        return first
+    node = graph.add(operator(graph.name_for(name)), [first.origin, *(flow.origin for flow in others)])
+    return dataclasses.replace(first, origin=Input(node.id), rekeyed=any(flow.rekeyed for flow in (first, *others)))

@@ -1,0 +1,70 @@
+"""Aggregates of grouped streams, plain and windowed: their data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from tailrace.streams.derived import Slot
+from tailrace.streams.topology import Operator, Output
+from tailrace.windows.unlimited import UnlimitedWindow
+from tailrace.windows.window import Window
+
+Emit = Literal["update", "close"]
+"""When a window's result is sent: at every change (the cache may merge changes), or once, when it is closed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate(Operator):
+    """Folds the values of each key into one, in windows where there is a window, and sends the changes of the result.
+
+    Output "late" has the records that came after all of their windows closed, as they came.
+    """
+
+    store_name: str
+    function: Literal["count", "reduce", "aggregate"]
+    zero: Callable[[], Any] | None
+    """Of "aggregate": the value that a key begins with."""
+    add: Callable[[Any, Any], Any] | None
+    """Of "reduce" and "aggregate": (value so far, new value) to the next; None deletes."""
+    merge: Callable[[Any, Any], Any] | None
+    """Of "aggregate" in sessions: (earlier session's value, later one's) to one.
+
+    "reduce" merges sessions by `add`, "count" by adding up."""
+    window: Window | None
+    emit: Emit
+    retention_ms: int | None
+    """How far behind stream time a window may still be read; at least the window's own; None without a window."""
+    key: Slot
+    """Of the key as it comes in: not windowed."""
+    value: Slot
+    """Of the result."""
+
+    outputs: ClassVar[tuple[Output, ...]] = ("main", "late")
+
+    @property
+    def store(self) -> str:
+        """The store's name."""
+        return self.store_name
+
+    @property
+    def grace_ms(self) -> int | None:
+        """The window's grace."""
+        return int(getattr(self.window, "grace_ms", 0)) if self.window is not None else None
+
+    @property
+    def delay_ms(self) -> int:
+        """A result of a window carries a time of that window, which closes this much later."""
+        return 0 if self.window is None or isinstance(self.window, UnlimitedWindow) else self.window.retention_ms
+
+    def facts(self) -> dict[str, Any]:
+        """The window and when it sends."""
+        if self.window is None:
+            return {}
+        lateness: dict[str, Any] = {
+            "grace_ms": self.grace_ms,
+            "delay_ms": self.delay_ms,
+            "retention_ms": self.retention_ms,
+        }
+        if isinstance(self.window, UnlimitedWindow):
+            lateness = {}
+        return {"window": str(self.window), "emit": self.emit, **lateness}

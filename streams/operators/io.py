@@ -1,0 +1,128 @@
+"""Where records come in and go out, as data: source, sink, repartition, and the two streams that gather side outputs.
+
+What they do is built beside their data by the runtime.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tailrace.log.errors import TopologyError
+from tailrace.streams.codec import TypeCodec, windowed_codec, windowed_form
+from tailrace.streams.derived import Slot, WindowedSlot
+from tailrace.streams.place import function_name
+from tailrace.streams.topic import Topic
+from tailrace.streams.topology import Operator, Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Operator):
+    """Reads one topic. Its output "errors" has the records that could not be decoded: raw key, raw value.
+
+    A graph has one source per topic, however often the program names it.
+    """
+
+    topic: Topic[Any, Any]
+
+    kind: ClassVar[str] = "source"
+    outputs: ClassVar[tuple[Output, ...]] = ("main", "errors")
+
+    @property
+    def reads(self) -> Topic[Any, Any]:
+        """The topic."""
+        return self.topic
+
+    def facts(self) -> dict[str, Any]:
+        """The types, and whether values bring their own time."""
+        types = {"key": self.topic.key_codec.name, "value": self.topic.value_codec.name}
+        return types | ({"timestamp": function_name(self.topic.timestamp)} if self.topic.timestamp else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sink(Operator):
+    """Writes a stream to a topic, or to the one that a function of key and value gives.
+
+    Exactly one of `topic` and `choose` is there. `key` is the slot of the stream's key.
+    """
+
+    topic: Topic[Any, Any] | None
+    choose: Callable[[Any, Any], Topic[Any, Any]] | None
+    key: Slot
+    value: Slot
+
+    kind: ClassVar[str] = "sink"
+
+    @property
+    def writes(self) -> Topic[Any, Any] | None:
+        """The topic, where it does not depend on the record."""
+        return self.topic
+
+    def codecs(self, topic: Topic[Any, Any]) -> tuple[TypeCodec, TypeCodec]:
+        """The codecs of key and value for a topic: its own, but the window of a windowed key is the stream's."""
+        form = windowed_form(topic.key_codec)
+        if form is not None and isinstance(self.key, WindowedSlot):
+            return windowed_codec(form.inner, self.key.window), topic.value_codec
+        return topic.key_codec, topic.value_codec
+
+    def facts(self) -> dict[str, Any]:
+        """The function that chooses, or the types written."""
+        if self.topic is None:
+            return {"topic chosen by": function_name(self.choose)} if self.choose else {}
+        key, value = self.codecs(self.topic)
+        return {"key": key.name, "value": value.name}
+
+    def check(self, inputs: int) -> None:
+        """A windowed key needs a topic that can hold it."""
+        del inputs
+        if self.topic is not None and isinstance(self.key, WindowedSlot) and self.topic.key_codec.plain is not None:
+            raise TopologyError(
+                f"to({self.topic.name!r}) at {self.place} is given windowed keys, and that topic, declared at "
+                f"{self.topic.place}, has keys of type {self.topic.key_codec.name}: declare key=Windowed[…], or take "
+                "the key out of the window with map_kv"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repartition(Operator):
+    """Sends every record to the partition of its key: written by one sub-topology and read by another.
+
+    Records with a null key go no further (reason "null_key"). `partitions` None: as many as the largest input has.
+    """
+
+    topic_name: str
+    """What stands between the app and `-repartition`."""
+    partitions: int | None
+    key: Slot
+    value: Slot
+
+    kind: ClassVar[str] = "repartition"
+
+    @property
+    def repartition(self) -> str:
+        """The name."""
+        return self.topic_name
+
+    def facts(self) -> dict[str, Any]:
+        """Its partitions, where they are given."""
+        return {"partitions": self.partitions} if self.partitions is not None else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late(Operator):
+    """The late records of a windowed grouping: passes on what comes.
+
+    Its parent is output "late" of the first aggregate that the grouping makes: the others find the same records late.
+    """
+
+    def check(self, inputs: int) -> None:
+        """Without an aggregate nothing can be late."""
+        if not inputs:
+            raise TopologyError(
+                f"late at {self.place} belongs to a windowed grouping of which nothing is made: call count(), reduce() "
+                "or aggregate() on the same object"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(Operator):
+    """Passes on what comes from any of its parents."""

@@ -1,0 +1,123 @@
+"""Operators that look at one record alone.
+
+1. A function of the user sees what reaches it, nulls included; what it raises passes through, and whoever runs the
+   chain finds the node by the function.
+2. A link costs one Python call a record, and the call of the user's function.
+3. New keys that are to be partitioned or stored are checked where they are made: `1`, `True` and `1.0` are one key of a
+   dict, so a wrong type would be counted as another key before any codec saw it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tailrace.streams.derived import Slot, key_check
+from tailrace.streams.place import function_name
+from tailrace.streams.topology import Forward, Operator
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithFunction(Operator):
+    f: Callable[..., Any]
+
+    def facts(self) -> dict[str, Any]:
+        """The function's name."""
+        return {"function": function_name(self.f)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter(_WithFunction):
+    """Passes on the records for whose value f is true."""
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+
+        def filter_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            if f(value):
+                forward(key, value, timestamp_ms)
+
+        return filter_link
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(_WithFunction):
+    """Replaces the value by f(value)."""
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+
+        def map_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            forward(key, f(value), timestamp_ms)
+
+        return map_link
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapKv(_WithFunction):
+    """Replaces key and value by f(key, value)."""
+
+    key: Slot
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+        plain, check = key_check(self.key, self.place)
+        if plain is None:
+
+            def map_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
+                new_key, new_value = f(key, value)
+                forward(new_key, new_value, timestamp_ms)
+
+            return map_kv_link
+
+        def checked_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            new_key, new_value = f(key, value)
+            forward(new_key if new_key.__class__ is plain else check(new_key), new_value, timestamp_ms)
+
+        return checked_link
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatMap(_WithFunction):
+    """Replaces a record by one for every value that f(value) yields, with its key and time."""
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+
+        def flat_map_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            for new_value in f(value):
+                forward(key, new_value, timestamp_ms)
+
+        return flat_map_link
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyBy(_WithFunction):
+    """Replaces the key by f(value)."""
+
+    key: Slot
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+        plain, check = key_check(self.key, self.place)
+        if plain is None:
+
+            def key_by_link(_key: Any, value: Any, timestamp_ms: int) -> None:
+                forward(f(value), value, timestamp_ms)
+
+            return key_by_link
+
+        def checked_link(_key: Any, value: Any, timestamp_ms: int) -> None:
+            key = f(value)
+            forward(key if key.__class__ is plain else check(key), value, timestamp_ms)
+
+        return checked_link

@@ -1,0 +1,23 @@
+"""The options of an app, checked."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tailrace.log.client import Log
+
+OnBadRecord = Literal["fail", "skip", "dead_letter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOptions:
+    """What `App(...)` was given; see there."""
+
+    name: str
+    log: str | Log
+    guarantee: Literal["at_least_once"]
+    commit_interval_ms: int
+    state_dir: str | None
+    cache_bytes: int
+    on_bad_record: OnBadRecord
+    reset: Literal["earliest", "latest"]
+    max_skew_ms: int | None

@@ -1,0 +1,84 @@
+"""A topic as a program sees it: its name, the codecs of its two types, and how it is created when missing.
+
+1. A topic is a declaration and holds no data; two declarations of one name in one app must agree (topology).
+2. The configuration is checked when it is declared.
+
+Not here: topics in the log (`tailrace.log.topic`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeGuard, TypeVar
+
+from tailrace.log.record import Instant
+from tailrace.log.topic import check_topic_name, config_strings
+from tailrace.streams.codec import Codec, TypeCodec, codec_of, type_name
+from tailrace.streams.place import Place, check_function
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Topic(Generic[K, V]):
+    """A named topic with typed keys and values; made by `App.topic`."""
+
+    name: str
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        key: Any,
+        value: Any,
+        place: Place,
+        timestamp: Callable[[Any], Instant] | None = None,
+        partitions: int | None = None,
+        compact: bool = False,
+        config: Mapping[str, Any] | None = None,
+        key_codec: Codec = None,
+        codec: Codec = None,
+    ) -> None:
+        """See `App.topic`, which takes the same arguments.
+
+        Raises:
+            InvalidError: the name or the configuration is none of Kafka's.
+            TypeError: a type has no codec, or timestamp is no plain function.
+            ValueError: partitions below 1.
+        """
+        check_topic_name(name)
+        if partitions is not None and partitions < 1:
+            raise ValueError(f"topic {name!r}: partitions={partitions!r} is not a number above 0")
+        if timestamp is not None:
+            check_function(timestamp, f"topic({name!r}, timestamp=…)")
+        self.name = name
+        self.place = place
+        self.key_type = key
+        self.value_type = value
+        self.key_codec: TypeCodec = _codec(key, key_codec, f"the key of topic {name!r}")
+        self.value_codec: TypeCodec = _codec(value, codec, f"the value of topic {name!r}")
+        self.timestamp = timestamp
+        """Takes a decoded value and returns its event time; None: the record's own timestamp."""
+        self.partitions = partitions
+        """How many it is created with; None leaves it to whoever creates it."""
+        self.config: dict[str, str] = config_strings(
+            {**({"cleanup.policy": "compact"} if compact else {}), **(config or {})}
+        )
+        """Kafka's names and values for its creation."""
+
+    def declares(self) -> tuple[str, str, int | None, tuple[tuple[str, str], ...]]:
+        """What two declarations of one topic must agree in."""
+        return (self.key_codec.name, self.value_codec.name, self.partitions, tuple(sorted(self.config.items())))
+
+    def __repr__(self) -> str:
+        return f"Topic({self.name!r}, key={type_name(self.key_type)}, value={type_name(self.value_type)})"
+
+
+def is_topic(given: object) -> TypeGuard[Topic[Any, Any]]:
+    """Whether it is a topic, of whatever types."""
+    return isinstance(given, Topic)
+
+
+def _codec(of: Any, codec: Codec, what: str) -> TypeCodec:
+    try:
+        return codec_of(of, codec)
+    except TypeError as error:
+        raise TypeError(f"{what} has no codec: {error}") from error

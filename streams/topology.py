@@ -1,0 +1,398 @@
+"""The graph of a program as plain data: its nodes, what must hold of them together, and its sub-topologies.
+
+1. A node never changes once it is made; a graph only grows, except that the late records of a windowed grouping get
+   their parent when the first aggregate is made.
+2. Names are unique: of nodes, because they are numbered; of stores and internal topics, because `Graph.topology`
+   refuses others, with the places of both.
+3. A sub-topology is what remains connected when the graph is cut in every repartition: a repartition is written by one
+   sub-topology and read by another. All nodes of a sub-topology run in one task per partition.
+
+Not here: what operators do (operators/), pictures (describe), running (task, runner).
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from tailrace.log.errors import InvalidError, TopologyError
+from tailrace.log.topic import check_topic_name
+from tailrace.streams import describe
+from tailrace.streams.place import Place
+from tailrace.streams.topic import Topic
+
+Forward = Callable[[Any, Any, int], None]
+"""One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
+
+Output = Literal["main", "late", "errors"]
+"""Which of an operator's outputs: most have "main" alone."""
+
+
+class Input(NamedTuple):
+    """One output of a node, as the input of another."""
+
+    node: int
+    output: Output = "main"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """What a node does, as data; one subclass per operation in operators/.
+
+    `name` is unique in the graph, and `place` is the user's line that made it.
+    """
+
+    name: str
+    place: Place
+
+    kind: ClassVar[str] = "processor"
+    """How `describe()` calls it: source, processor, sink or repartition."""
+    outputs: ClassVar[tuple[Output, ...]] = ("main",)
+
+    @property
+    def store(self) -> str | None:
+        """The name of the store that it keeps, where it keeps one."""
+        return None
+
+    @property
+    def repartition(self) -> str | None:
+        """What a repartition's topic is named by."""
+        return None
+
+    @property
+    def reads(self) -> Topic[Any, Any] | None:
+        """The topic of the program that it reads."""
+        return None
+
+    @property
+    def writes(self) -> Topic[Any, Any] | None:
+        """The topic of the program that it writes, where that is known beforehand."""
+        return None
+
+    @property
+    def grace_ms(self) -> int | None:
+        """How late a record may come to it, in ms; None where it keeps no windows."""
+        return None
+
+    @property
+    def delay_ms(self) -> int:
+        """By how much what it sends may lag behind the stream time at which it sends it, in ms."""
+        return 0
+
+    def facts(self) -> dict[str, Any]:
+        """What `describe()` tells of it, beside its topics and its store."""
+        return {}
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """The link of one task's chain that does what the operator says and calls `forward`; here: passes all on.
+
+        Made once per task. Operators with state or an outside are built by what holds these (the runtime), not here.
+        """
+        del context
+        return forward
+
+    def check(self, inputs: int) -> None:
+        """Raises TopologyError for what only the finished graph shows; `inputs` is how many parents its node has."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operator in its graph."""
+
+    id: int
+    operator: Operator
+    parents: tuple[Input, ...]
+
+    @property
+    def name(self) -> str:
+        """The operator's name."""
+        return self.operator.name
+
+    @property
+    def place(self) -> Place:
+        """The user's line that made it."""
+        return self.operator.place
+
+
+class Graph:
+    """The nodes and topics that a program declared so far."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, Node] = {}
+        self.topics: list[Topic[Any, Any]] = []
+        """Every declaration, in order."""
+
+    def name_for(self, prefix: str) -> str:
+        """The name of the next node, to make its operator with: `map-3`."""
+        return f"{prefix}-{len(self.nodes)}"
+
+    def add(self, operator: Operator, parents: Iterable[Input] = ()) -> Node:
+        """Adds a node."""
+        node = Node(len(self.nodes), operator, tuple(parents))
+        self.nodes[node.id] = node
+        return node
+
+    def attach(self, node_id: int, parent: Input) -> None:
+        """Gives a node one more parent."""
+        node = self.nodes[node_id]
+        self.nodes[node_id] = Node(node.id, node.operator, (*node.parents, parent))
+
+    def children(self, node_id: int, output: Output = "main") -> list[Node]:
+        """The nodes that one output of a node goes to, in the order in which they were made."""
+        return [node for node in self.nodes.values() if Input(node_id, output) in node.parents]
+
+    def upstream(self, start: Input) -> list[Node]:
+        """A node and all that it comes from, in no particular order."""
+        seen: dict[int, Node] = {}
+        waiting = [start.node]
+        while waiting:
+            node = self.nodes[waiting.pop()]
+            if node.id not in seen:
+                seen[node.id] = node
+                waiting += [parent.node for parent in node.parents]
+        return list(seen.values())
+
+    def topology(self, app: str) -> "Topology":
+        """The finished graph.
+
+        Raises:
+            TopologyError: what the nodes are together cannot run; every place concerned is named.
+        """
+        _check_topics(self.topics)
+        _check_nodes(self.nodes.values())
+        _check_names(app, self.nodes.values())
+        order = _ordered(self.nodes)
+        return Topology(app=app, nodes=tuple(order), subtopologies=tuple(_split(order)))
+
+
+# ---------------------------------------------------------------- what only the whole shows
+
+
+def _check_topics(topics: Iterable[Topic[Any, Any]]) -> None:
+    first: dict[str, Topic[Any, Any]] = {}
+    for topic in topics:
+        known = first.setdefault(topic.name, topic)
+        if known.declares() != topic.declares():
+            raise TopologyError(
+                f"topic {topic.name!r} is declared twice, as {known!r} at {known.place} and as {topic!r} at "
+                f"{topic.place}, and the two do not agree in types, partitions or configuration: declare it once"
+            )
+
+
+def _check_nodes(nodes: Iterable[Node]) -> None:
+    count = 0
+    for node in nodes:
+        count += 1
+        node.operator.check(len(node.parents))
+    if not count:
+        raise TopologyError("the app reads no topic: begin with app.stream(topic)")
+
+
+def _check_names(app: str, nodes: Iterable[Node]) -> None:
+    stores: dict[str, Node] = {}
+    internal: dict[str, Node] = {}
+    for node in nodes:
+        store = node.operator.store
+        if store is not None:
+            _check_free(stores, store, node, f"store={store!r}")
+        for topic in internal_topics(app, node.operator):
+            _check_free(internal, topic, node, f"the internal topic {topic!r}")
+
+
+def _check_free(taken: dict[str, Node], name: str, node: Node, what: str) -> None:
+    try:
+        check_topic_name(name)
+    except InvalidError as error:
+        raise TopologyError(f"{what} at {node.place} cannot name a topic: {error}") from error
+    other = taken.setdefault(name, node)
+    if other is not node:
+        raise TopologyError(
+            f"{what} is used twice, at {other.place} and at {node.place}: give one of them another name"
+        )
+
+
+def internal_topics(app: str, operator: Operator) -> list[str]:
+    """The names of the topics that an operator keeps for itself."""
+    names: list[str] = []
+    if operator.store is not None:
+        names.append(changelog_topic(app, operator.store))
+    if operator.repartition is not None:
+        names.append(repartition_topic(app, operator.repartition))
+    return names
+
+
+def changelog_topic(app: str, store: str) -> str:
+    """The name of a store's changelog."""
+    return f"{app}-{store}-changelog"
+
+
+def repartition_topic(app: str, name: str) -> str:
+    """The name of a repartition's topic."""
+    return f"{app}-{name}-repartition"
+
+
+# ---------------------------------------------------------------- order and sub-topologies
+
+
+def _ordered(nodes: dict[int, Node]) -> list[Node]:
+    """Parents before children, else in the order in which the program made them."""
+    done: dict[int, Node] = {}
+
+    def visit(node: Node) -> None:
+        if node.id not in done:
+            for parent in node.parents:
+                visit(nodes[parent.node])
+            done[node.id] = node
+
+    for node in nodes.values():
+        visit(node)
+    return list(done.values())
+
+
+@dataclass(frozen=True)
+class SubTopology:
+    """Nodes that run together, one task per partition."""
+
+    id: int
+    nodes: tuple[Node, ...]
+    """Without repartitions; parents before children."""
+    sources: tuple[Node, ...]
+    """Those of `nodes` that read topics of the program."""
+    repartitions_read: tuple[Node, ...]
+    repartitions_written: tuple[Node, ...]
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The names of the stores that its tasks keep."""
+        return tuple(node.operator.store for node in self.nodes if node.operator.store is not None)
+
+
+def _is_cut(node: Node) -> bool:
+    return node.operator.repartition is not None
+
+
+def _split(order: list[Node]) -> list[SubTopology]:
+    """Connected components without repartitions, numbered by their first nodes."""
+    cuts = [node for node in order if _is_cut(node)]
+    group = {node.id: node.id for node in order if not _is_cut(node)}
+
+    def find(node_id: int) -> int:
+        while group[node_id] != node_id:
+            node_id = group[node_id]
+        return node_id
+
+    # Readers of one repartition belong together too: they read the same partitions.
+    readers: dict[int, list[int]] = {cut.id: [] for cut in cuts}
+    for node in order:
+        for parent in node.parents:
+            if parent.node in readers:
+                readers[parent.node].append(node.id)
+    together = [[node.id, *(p.node for p in node.parents if p.node in group)] for node in order if not _is_cut(node)]
+    for first, *others in [*together, *(ids for ids in readers.values() if ids)]:
+        for other in others:
+            low, high = sorted((find(first), find(other)))
+            group[high] = low
+    members: dict[int, list[Node]] = {}
+    for node in order:
+        if node.id in group:
+            members.setdefault(find(node.id), []).append(node)
+    return [_subtopology(number, nodes, cuts) for number, nodes in enumerate(members.values())]
+
+
+def _subtopology(number: int, nodes: list[Node], cuts: list[Node]) -> SubTopology:
+    ids = {node.id for node in nodes}
+    parents = {parent.node for node in nodes for parent in node.parents}
+    return SubTopology(
+        id=number,
+        nodes=tuple(nodes),
+        sources=tuple(node for node in nodes if node.operator.reads is not None),
+        repartitions_read=tuple(cut for cut in cuts if cut.id in parents),
+        repartitions_written=tuple(cut for cut in cuts if any(parent.node in ids for parent in cut.parents)),
+    )
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A program as a graph, checked: what `App.describe` returns. `str()` gives a text that is fit for a diff."""
+
+    app: str
+    nodes: tuple[Node, ...]
+    """Parents before children."""
+    subtopologies: tuple[SubTopology, ...]
+
+    def children(self, node_id: int, output: Output = "main") -> list[Node]:
+        """The nodes that one output of a node goes to, in the order in which they were made."""
+        return [node for node in self.nodes if Input(node_id, output) in node.parents]
+
+    def delay_ms(self, node: Node) -> int:
+        """How far what reaches a node's output may lag behind the stream time of its sub-topology: the longest way."""
+        by_id = {each.id: each for each in self.nodes}
+
+        def longest(each: Node) -> int:
+            parents = [by_id[parent.node] for parent in each.parents]
+            ways = [longest(parent) for parent in parents if not _is_cut(parent)]
+            return max(ways, default=0) + each.operator.delay_ms
+
+        return longest(node)
+
+    def smallest_grace_ms(self, node: Node) -> int | None:
+        """The smallest grace of all windows downstream of a node, in ms; None where there are none."""
+        found = [node.operator.grace_ms] if node.operator.grace_ms is not None else []
+        for output in node.operator.outputs:
+            for child in self.children(node.id, output):
+                grace = self.smallest_grace_ms(child)
+                found += [grace] if grace is not None else []
+        return min(found, default=None)
+
+    def document(self) -> dict[str, Any]:
+        """What `json()` writes."""
+        return {
+            "app": self.app,
+            "sub_topologies": [self._part(part) for part in self.subtopologies],
+            "internal_topics": [name for node in self.nodes for name in internal_topics(self.app, node.operator)],
+        }
+
+    def _part(self, part: SubTopology) -> dict[str, Any]:
+        return {
+            "id": part.id,
+            "nodes": [
+                *(self._row(cut, "source") for cut in part.repartitions_read),
+                *(self._row(node, node.operator.kind) for node in part.nodes),
+                *(self._row(cut, "sink") for cut in part.repartitions_written),
+            ],
+            "stores": list(part.stores),
+        }
+
+    def _row(self, node: Node, kind: str) -> dict[str, Any]:
+        operator, names = node.operator, {each.id: each.name for each in self.nodes}
+        topic = operator.reads or operator.writes
+        row: dict[str, Any] = {"name": node.name, "kind": kind}
+        if topic is not None:
+            row["topic"] = topic.name
+        if operator.repartition is not None:
+            row["topic"] = repartition_topic(self.app, operator.repartition)
+        if operator.store is not None:
+            row |= {"store": operator.store, "changelog": changelog_topic(self.app, operator.store)}
+        row |= operator.facts()
+        if operator.repartition is not None and kind == "sink" and self.delay_ms(node):
+            row["delay_ms"] = self.delay_ms(node)
+        own_side_is_write = operator.repartition is not None and kind == "sink"
+        own_side_is_read = operator.repartition is not None and kind == "source"
+        row["from"] = [] if own_side_is_read else [[names[each.node], each.output] for each in node.parents]
+        row["to"] = (
+            []
+            if own_side_is_write
+            else [[child.name, output] for output in operator.outputs for child in self.children(node.id, output)]
+        )
+        return row
+
+    def json(self) -> str:
+        """The graph as JSON, indented, keys in a fixed order."""
+        return json.dumps(self.document(), indent=2, default=str)
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart, to paste into Markdown."""
+        return describe.mermaid(self.document())
+
+    def __str__(self) -> str:
+        return describe.text(self.document())
