@@ -134,7 +134,7 @@ class SessionStore(Generic[K, V]):
         self._keyspace = keyspace
         self._keys = keys
         self._values = values
-        self._hashable = keys.hashable
+        self.hashable = keys.hashable
         self._touched: list[tuple[Any, Span[V]]] = []
         self._removed: list[tuple[Any, int, int, int]] = []
         self._flushed: list[Any] = []
@@ -160,7 +160,11 @@ class SessionStore(Generic[K, V]):
 
     def cache_key(self, key: K) -> Any:
         """The key of `windows` for the user's key."""
-        return key if self._hashable else self._keys.encode(key)
+        return key if self.hashable else self._keys.encode(key)
+
+    def user_key(self, cache_key: Any) -> K:
+        """The user's key for a key of `windows`."""
+        return cast("K", cache_key) if self.hashable else self._keys.decode(cache_key)
 
     def load(self, key: Any) -> list[Span[V]]:
         """All windows of a cache key, from the cache or the keyspace, into the cache. The list is the store's own."""
@@ -257,7 +261,7 @@ class SessionStore(Generic[K, V]):
                     span = self._decode(start_ms, end_ms, row)
                     found.append((end_ms, start_ms, encoded, self._cached(encoded), span))
         found.sort(key=_closing_order)
-        return [(self._user_key(key), span) for _, _, _, key, span in found]
+        return [(self.user_key(key), span) for _, _, _, key, span in found]
 
     def first_end(self, from_ms: int) -> int | None:
         """A time that no window which ends at or after `from_ms` ends before, mostly the first end; None: no window."""
@@ -276,16 +280,13 @@ class SessionStore(Generic[K, V]):
         before_ms = min(before_ms, _END_MAX)
         if before_ms <= self.expired_before_ms:
             return
-        delete = self._writes.delete
         if not self._complete:
             for end_ms, start_ms, encoded in self._index(self.expired_before_ms, before_ms):
-                delete(_row_key(encoded, start_ms, end_ms))
-        low = _INDEX + pack_int64(self.expired_before_ms)
-        self._writes.delete_range(low, _INDEX + pack_int64(before_ms))
+                self._delete(encoded, start_ms, end_ms)
         for heap in (self._open, self._closed):
             for key, span in self._pop(heap, before_ms):
                 if span.stored:
-                    delete(_row_key(self._encoded(key), span.start_ms, span.end_ms))
+                    self._delete(self._encoded(key), span.start_ms, span.end_ms)
                 self._let_go(key, span)
         self.expired_before_ms = before_ms
 
@@ -301,10 +302,9 @@ class SessionStore(Generic[K, V]):
         changelog_key = self.layout.changelog_key
         for key, start_ms, end_ms, timestamp_ms in removed:
             encoded = self._encoded(key)
-            put((_row_key(encoded, start_ms, end_ms), None))
-            put((_index_key(encoded, start_ms, end_ms), None))
+            self._delete(encoded, start_ms, end_ms)
             log((changelog_key(encoded, start_ms, end_ms), None, timestamp_ms))
-            changes.append(Change(Bounded(start_ms, end_ms, self._user_key(key)), None, timestamp_ms))
+            changes.append(Change(Bounded(start_ms, end_ms, self.user_key(key)), None, timestamp_ms))
             self._flushed.append(key)
         for key, span in touched:
             span.dirty = False
@@ -317,7 +317,7 @@ class SessionStore(Generic[K, V]):
                 put((_index_key(encoded, start_ms, end_ms), b""))
                 span.stored = True
             log((changelog_key(encoded, start_ms, end_ms), data, timestamp_ms))
-            changes.append(Change(Bounded(start_ms, end_ms, self._user_key(key)), span.value, timestamp_ms))
+            changes.append(Change(Bounded(start_ms, end_ms, self.user_key(key)), span.value, timestamp_ms))
             self._flushed.append(key)
         return changes
 
@@ -371,6 +371,10 @@ class SessionStore(Generic[K, V]):
         self._open, self._closed, self._spans = [], [], 0
         self.expired_before_ms = self._committed_expiry_ms
         self._complete = self._keyspace.first(ROWS, None) is None
+
+    def _delete(self, encoded: bytes, start_ms: int, end_ms: int) -> None:
+        self._writes.rows.append((_row_key(encoded, start_ms, end_ms), None))
+        self._writes.rows.append((_index_key(encoded, start_ms, end_ms), None))
 
     def _watch(self, key: Any, span: Span[V]) -> None:
         self._pushed += 1  # Decides between equal ends, so that keys and windows are never compared.
@@ -433,13 +437,10 @@ class SessionStore(Generic[K, V]):
                 yield end_ms, start_ms, encoded
 
     def _encoded(self, cache_key: Any) -> bytes:
-        return self._keys.encode(cache_key) if self._hashable else cast("bytes", cache_key)
+        return self._keys.encode(cache_key) if self.hashable else cast("bytes", cache_key)
 
     def _cached(self, encoded: bytes) -> Any:
-        return self._keys.decode(encoded) if self._hashable else encoded
-
-    def _user_key(self, cache_key: Any) -> K:
-        return cast("K", cache_key) if self._hashable else self._keys.decode(cache_key)
+        return self._keys.decode(encoded) if self.hashable else encoded
 
     def _decode(self, start_ms: int, end_ms: int, row: bytes) -> Span[V]:
         return Span(start_ms, end_ms, self._values.decode(row[8:]), unpack_int64(row)[0], stored=True)

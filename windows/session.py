@@ -61,15 +61,21 @@ class SessionWindow(Window):
         """Return the first stream time at which a session that ends at `end_ms` is closed: end + gap + grace + 1."""
         return end_ms + self.gap_ms + self.grace_ms + 1
 
-    def merge(self, sessions: Sequence[Bounds], timestamp_ms: int) -> Merge:
+    def merge(self, sessions: Sequence[Bounds], timestamp_ms: int, *, not_before_ms: int = 0) -> Merge:
         """Return what a record makes of its key's sessions, which are in order of time.
 
-        No indices: the record opens a session of its own.
+        Sessions that end before `not_before_ms` are final: they are not joined. No indices: the record opens a session
+        of its own.
         """
-        earliest_end, latest_start = timestamp_ms - self.gap_ms, timestamp_ms + self.gap_ms
-        indices = [
-            i for i, found in enumerate(sessions) if found.end_ms >= earliest_end and found.start_ms <= latest_start
-        ]
+        earliest_end, latest_start = max(timestamp_ms - self.gap_ms, not_before_ms), timestamp_ms + self.gap_ms
+        indices: list[int] = []
+        # From the latest, as nearly every record belongs there and a key may have many sessions behind it.
+        for i in range(len(sessions) - 1, -1, -1):
+            found = sessions[i]
+            if found.end_ms < earliest_end:
+                break
+            if found.start_ms <= latest_start:
+                indices.insert(0, i)
         if not indices:
             return Merge(indices, timestamp_ms, timestamp_ms)
         start_ms, end_ms = sessions[indices[0]].start_ms, sessions[indices[-1]].end_ms

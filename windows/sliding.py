@@ -78,6 +78,10 @@ class SlidingWindow(Window):
         """Return the first stream time at which a window that ends at `end_ms` is closed: end + grace + 1."""
         return end_ms + self.grace_ms + 1
 
+    def is_late(self, timestamp_ms: int, origin_ms: int) -> bool:
+        """Whether even the last window that a record may have to do with, the one behind it, is closed for it."""
+        return timestamp_ms + 1 + self.difference_ms + self.grace_ms < origin_ms
+
     def plan(self, windows: Sequence[Content], timestamp_ms: int) -> Plan:
         """Return which windows a record updates and opens, late or not.
 
@@ -96,7 +100,7 @@ class SlidingWindow(Window):
             start_ms, largest_ms = found.start_ms, found.timestamp_ms
             starts.add(start_ms)
             if start_ms > timestamp_ms:
-                continue
+                break  # Of the later ones only `timestamp + 1` matters, and it would be the first.
             if previous_ms < largest_ms < timestamp_ms:
                 previous_ms = largest_ms
             end_ms = start_ms + difference_ms

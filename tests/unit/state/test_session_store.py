@@ -148,7 +148,7 @@ steps = st.lists(
             ["put", "put", "put", "grow", "remove", "flush", "commit", "evict", "expire", "abort", "reopen"]
         ),
         st.integers(0, 3),
-        st.integers(0, 20),
+        st.integers(0, 9),
     ),
     max_size=40,
 )
@@ -233,6 +233,19 @@ def test_a_rows_index_goes_with_it() -> None:
     commit(backend, store)
     assert list(backend.keyspace("s").range(b"", None)) == []
     assert not store.windows
+
+
+def test_what_has_expired_is_not_loaded_before_the_commit_either() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    for end in (5, 20):
+        store.add("A", end, end, "x", end)
+    commit(backend, store, 0)
+    store.expire(10)
+    assert list(store.fetch("A", 0, 100)) == [(20, 20, "x")]
+    assert [span.end_ms for span in store.load("A")] == [20]
+    commit(backend, store)
+    assert everything(opened(backend)) == {("A", 20, 20): "x"}
 
 
 def test_a_user_may_change_a_value_in_place_after_the_flush() -> None:
