@@ -1,38 +1,29 @@
 """The session store: against a dict, through commits, aborts, evictions, expiry and restoring."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace.log.record import Headers
 from tailrace.state.memory import MemoryBackend
+from tailrace.state.restore import restore
 from tailrace.state.session import SessionLayout, SessionStore, Span
-from tailrace.state.store import Codec, Writes, WriteSet
+from tailrace.state.store import Backend, Codec, WriteSet
+from tailrace.tests.support.places import ListChangelog, Place
 from tailrace.tests.support.state import ListCodec, OpaqueCodec, TextCodec
 
+MakePlace = Callable[[str], Place]
 Windows = dict[tuple[str, int, int], str]
 
 
-class Logged(NamedTuple):
-    """A changelog record as restoring sees it."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    offset: int = 0
-    headers: Headers = ()
-
-
 def opened(
-    backend: MemoryBackend, keys: Codec[str] | None = None, difference_ms: int | None = None
+    backend: Backend, keys: Codec[str] | None = None, difference_ms: int | None = None
 ) -> SessionStore[str, str]:
     return SessionStore("s", backend.keyspace("s"), keys or TextCodec(), TextCodec(), difference_ms=difference_ms)
 
 
-def commit(backend: MemoryBackend, store: SessionStore[str, str], max_entries: int = 100) -> None:
+def commit(backend: Backend, store: SessionStore[str, str], max_entries: int = 100) -> None:
     store.flush()
     writes = WriteSet()
     store.take_writes(writes)
@@ -154,15 +145,17 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("kind", ["memory", "rocksdb"])
+@settings(max_examples=100, deadline=None)
 @given(steps=steps, opaque=st.booleans())
-def test_against_a_dict(steps: list[Step], opaque: bool) -> None:
-    """Windows of 4 ms every 5 ms that may grow by up to 4: they never overlap."""
-    backend = MemoryBackend()
+def test_against_a_dict(kind: str, make_place: MakePlace, steps: list[Step], opaque: bool) -> None:
+    """Windows that begin every 5 ms and may grow to 4 ms: they never overlap. Restored, the store is the same."""
+    place = make_place(kind)
+    backend = place.backend
     keys = OpaqueCodec() if opaque else TextCodec()
     store = opened(backend, keys)
     model, committed, expired, committed_expired = Windows(), Windows(), 0, 0
-    log: list[Logged] = []
+    changelog = ListChangelog()
     for count, (action, k, number) in enumerate(steps):
         key = "k\0" * k
         cache_key = store.cache_key(key)
@@ -179,23 +172,28 @@ def test_against_a_dict(steps: list[Step], opaque: bool) -> None:
         elif action in ("flush", "expire"):
             store.flush()
         elif action in ("commit", "evict", "reopen"):
-            commit(backend, store, 2 if action == "evict" else 100)
-            log += [Logged(*row) for row in store.take_changelog()]
+            store.flush()
+            changelog.commit(store, backend, 2 if action == "evict" else 100)
             committed, committed_expired = dict(model), expired
         elif action == "abort":
             store.discard()
             model, expired = dict(committed), committed_expired
         if action == "reopen":
+            backend = place.reopen()
             store = opened(backend, keys)
         if action == "expire":
             expired = max(expired, number * 5)
             store.expire(expired)
             model = {window: value for window, value in model.items() if window[2] >= expired}
         assert everything(store) == model
-    assert everything(restored(log, keys, expired)) == {w: v for w, v in committed.items() if w[2] >= expired}
+    other = make_place(kind).backend
+    restore(other, "s", store.layout, changelog, expire_before_ms=expired)
+    assert everything(opened(other, keys)) == {w: v for w, v in committed.items() if w[2] >= expired}
     due = sorted((end, start, key.encode(), value) for (key, start, end), value in model.items() if end < 60)
     closing = store.closing(60, from_ms=expired)
     assert [(span.end_ms, span.start_ms, key.encode(), span.value) for key, span in closing] == due
+    backend.destroy()
+    other.destroy()
 
 
 def _put(
@@ -210,17 +208,6 @@ def _put(
         model[key, span.start_ms, span.end_ms] = value
         if not span.dirty:
             store.touch(cache_key, span)
-
-
-def restored(log: Iterable[Logged], keys: Codec[str], expire_before_ms: int) -> SessionStore[str, str]:
-    rows: dict[bytes, bytes | None] = {}
-    SessionLayout().rows(log, rows, expire_before_ms)
-    backend, writes = MemoryBackend(), WriteSet()
-    writes.of("s").extend(Writes())
-    for row in rows.items():
-        writes.of("s").rows.append(row)
-    backend.write(writes)
-    return opened(backend, keys)
 
 
 def test_a_rows_index_goes_with_it() -> None:
