@@ -95,11 +95,11 @@ class MemoryBackend:
     """All keyspaces of one task, in memory."""
 
     def __init__(self) -> None:
-        self._keyspaces: dict[str, MemoryKeyspace] = {}
+        self.keyspaces: dict[str, MemoryKeyspace] = {}
 
     def keyspace(self, name: str) -> MemoryKeyspace:
         """Open the keyspace, made if it is missing."""
-        return self._keyspaces.setdefault(name, MemoryKeyspace(name))
+        return self.keyspaces.setdefault(name, MemoryKeyspace(name))
 
     def write(self, writes: WriteSet) -> None:
         """Apply a commit."""
@@ -117,4 +117,4 @@ class MemoryBackend:
 
     def destroy(self) -> None:
         """Remove every row."""
-        self._keyspaces.clear()
+        self.keyspaces.clear()

@@ -1,0 +1,134 @@
+"""Restoring: from the checkpoint, or from the beginning where it does not fit, and why."""
+
+import logging
+
+import pytest
+
+from tailrace.state import restore as restoring
+from tailrace.state.changelog import KeyValueLayout, WindowLayout
+from tailrace.state.checkpoint import Checkpoint
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.memory import MemoryBackend
+from tailrace.state.restore import Restored, restore
+from tailrace.state.store import Backend, WriteSet
+from tailrace.state.window import WindowStore
+from tailrace.tests.support.places import ListChangelog
+from tailrace.tests.support.state import TextCodec
+from tailrace.tests.unit.state.conftest import MakePlace
+
+kinds = pytest.mark.parametrize("kind", ["memory", "rocksdb"])
+
+
+def changelog(*rows: str) -> ListChangelog:
+    """Rows `key=value`, `key` a tombstone."""
+    log = ListChangelog()
+    for time, row in enumerate(rows):
+        key, _, value = row.partition("=")
+        log.rows.append((key.encode(), value.encode() or None, time))
+    return log
+
+
+def contents(backend: Backend) -> dict[str, str]:
+    return dict(KeyValueStore("s", backend.keyspace("s"), TextCodec(), TextCodec()).all())
+
+
+@kinds
+def test_a_store_is_made_from_its_changelog_and_then_reads_only_what_is_new(kind: str, make_place: MakePlace) -> None:
+    place = make_place(kind)
+    log = changelog("a=1", "b=1", "a=2", "b", "c=1")
+    seen: list[tuple[int, int]] = []
+    result = restore(place.backend, "s", KeyValueLayout(), log, progress=lambda done, total: seen.append((done, total)))
+    assert result == Restored(5, None)
+    assert contents(place.backend) == {"a": "2", "c": "1"}
+    assert place.backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 5, 0)
+    assert seen == [(0, 5), (5, 5)]
+    log.rows += changelog("c", "d=1").rows
+    assert restore(place.reopen(), "s", KeyValueLayout(), log) == Restored(2, None)
+    assert restore(place.backend, "s", KeyValueLayout(), log) == Restored(0, None)
+    assert log.asked == [0, 5]
+    assert contents(place.backend) == {"a": "2", "d": "1"}
+
+
+def test_an_empty_changelog_gives_an_empty_store_with_a_checkpoint() -> None:
+    backend = MemoryBackend()
+    assert restore(backend, "s", KeyValueLayout(), changelog()) == Restored(0, None)
+    assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 0, -1)
+
+
+def test_progress_and_checkpoints_go_on_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "PIECE_ROWS", 2)
+    backend, log = MemoryBackend(), changelog(*(f"k{n}=v" for n in range(10)))
+    offsets: list[int | None] = []
+
+    def progress(done: int, total: int) -> None:
+        checkpoint = backend.keyspace("s").checkpoint()
+        offsets.append(checkpoint.offset if checkpoint else None)
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(backend, "s", KeyValueLayout(), log, progress=progress)
+    assert offsets == [None, 3, 6]
+    assert restore(backend, "s", KeyValueLayout(), log) == Restored(4, None)
+    assert len(contents(backend)) == 10
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("checkpoint", "reason"),
+    [
+        (Checkpoint("topic-0", 1, 0), "topic id topic-0, and the topic's id is topic-1 now"),
+        (Checkpoint("topic-1", 4, 0), "at offset 4, past the end of the changelog at 3"),
+        (Checkpoint("topic-1", 3, 5), "at offset 3 of leader epoch 5, which ended at 2"),
+        (None, "rows and no checkpoint"),
+    ],
+)
+def test_a_store_that_does_not_fit_is_rebuilt_once_with_a_warning(
+    kind: str, checkpoint: Checkpoint | None, reason: str, make_place: MakePlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = make_place(kind)
+    writes = WriteSet()
+    writes.of("s").put(b"\1stranger", b"\0\0\0\0\0\0\0\0x")
+    writes.of("s").checkpoint = checkpoint
+    place.backend.write(writes)
+    log = changelog("a=1", "b=1", "a=2")
+    log.ends[5], log.leader_epoch = 2, 6
+    with caplog.at_level(logging.WARNING, "tailrace.state"):
+        result = restore(place.backend, "s", KeyValueLayout(), log)
+    assert result.records == 3
+    assert reason in (result.rebuilt or "")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"store s is rebuilt from its changelog: {result.rebuilt}"
+    ]
+    assert contents(place.backend) == {"a": "2", "b": "1"}
+    assert restore(place.reopen(), "s", KeyValueLayout(), log) == Restored(0, None)
+
+
+def test_a_checkpoint_before_the_log_start_goes_on_at_the_start() -> None:
+    backend, log = MemoryBackend(), changelog("a=1", "b=1")
+    restore(backend, "s", KeyValueLayout(), log)
+    log.rows += changelog("c=1", "d=1").rows
+    log.start_offset = 3
+    assert restore(backend, "s", KeyValueLayout(), log) == Restored(1, None)
+    assert contents(backend) == {"a": "1", "b": "1", "d": "1"}
+
+
+def test_expired_windows_are_left_out() -> None:
+    first, log = MemoryBackend(), ListChangelog()
+    store = WindowStore("s", first.keyspace("s"), TextCodec(), TextCodec())
+    for start in (0, 10, 20):
+        store.put(start, "a", str(start), start)
+    store.flush()
+    log.commit(store, first)
+    backend = MemoryBackend()
+    assert restore(backend, "s", WindowLayout(), log, expire_before_ms=10).records == 3
+    restored = WindowStore("s", backend.keyspace("s"), TextCodec(), TextCodec())
+    assert list(restored.fetch_all(0, 100)) == [(10, "a", "10"), (20, "a", "20")]
+
+
+def test_records_without_a_key_are_no_entries() -> None:
+    log = changelog("a=1")
+    log.rows.append((None, b"x", 1))  # type: ignore[arg-type]  # what another program may have written
+    backend = MemoryBackend()
+    assert restore(backend, "s", KeyValueLayout(), log).records == 2
+    assert contents(backend) == {"a": "1"}
