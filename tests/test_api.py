@@ -7,6 +7,7 @@
 `python -m tailrace.tests.test_api` prints the list as it should be; `--write` writes it here.
 """
 
+import ast
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import tailrace
-from tailrace.tests.support.contract import CONTRACT, all_differences, public_names
+from tailrace.tests.support.contract import CONTRACT, all_differences, public_names, signature, signature_differences
 
 # `Log.compact`: not there yet. `App.__init__.threads`: an option that is not accepted yet. `Stream.join#2`: an overload
 # that is not there yet. With a colon: there, and for now narrower than the contract, as it stands after the colon.
@@ -154,6 +155,36 @@ def test_the_contract_is_kept_as_it_was_given() -> None:
     if not given.is_file():
         pytest.skip("../shared is not here")
     assert CONTRACT.read_bytes() == given.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("want", "have", "differences"),
+    [
+        (
+            "def f(a: int, *, b: str = ...) -> None: ...",
+            "def f(a: 'int', *, b: str = 'x', c: int = 1) -> None: ...",
+            [],
+        ),
+        ("def f(a: int | None) -> None: ...", "def f(a: None | int) -> None: ...", []),
+        ("def f(a: int = 60_000) -> None: ...", "def f(a: int = 60000) -> None: ...", []),
+        ("def f(a: Instant) -> None: ...", "def f(a: int | datetime) -> None: ...", []),
+        ("def f(a: int) -> None: ...", "def f(a: str) -> None: ...", ["f.a: str"]),
+        ("def f(*, a: int = 1) -> None: ...", "def f(*, a: int = 2) -> None: ...", ["f.a: int = 2"]),
+        ("def f(a: int, b: int) -> None: ...", "def f(b: int, a: int) -> None: ...", ["f: b, a"]),
+        ("def f(a: int) -> None: ...", "def f() -> int: ...", ["f.a", "f -> int"]),
+        ("def f() -> None: ...", "def f(*, a: int) -> None: ...", ["f.a: not in the contract, and not additive"]),
+        ("def f() -> None: ...", "async def f() -> None: ...", ["f: async def"]),
+    ],
+)
+def test_the_comparison_sees_what_it_looks_for(want: str, have: str, differences: list[str]) -> None:
+    read = [signature(_definition(text), "contract") for text in (want, have)]
+    assert list(signature_differences("f", *read)) == differences
+
+
+def _definition(text: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    return node
 
 
 def _lists_now() -> tuple[list[str], list[str]]:

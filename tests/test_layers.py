@@ -174,3 +174,14 @@ def test_modules_are_loaded_by_name_in_few_places() -> None:
         if any(edge.module.split(".")[0] == "importlib" for edge in imports(path, known))
     }
     assert found == set(IMPORTLIB)
+
+
+def test_these_tests_see_what_they_look_for() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    source = "import time, os\nfrom pathlib import Path\nopen('x'), os.path.join('a'), os.path.exists('a'), os.read(0)"
+    assert _doors(ast.parse(source)) == {"time", "pathlib", "open", "os.path.exists", "os.read"}
+    assert not _allowed("tailrace.windows.tumbling", Import("tailrace.log.record", 1))
+    assert not _allowed("tailrace.examples.click_counts", Import("tailrace.log.record", 1))
+    assert _allowed("tailrace.examples.click_counts", Import("tailrace", 1))
+    assert not _allowed("tailrace.streams.app", Import("tailrace.errors", 1))

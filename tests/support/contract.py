@@ -357,7 +357,7 @@ def _function_differences(label: str, want: list[Signature], have: list[Signatur
     left = list(have)
     unmatched: list[tuple[int, Signature]] = []
     for number, wanted in enumerate(want, 1):
-        exact = next((ours for ours in left if not list(_signature_differences("", wanted, ours))), None)
+        exact = next((ours for ours in left if not list(signature_differences("", wanted, ours))), None)
         if exact is None:
             unmatched.append((number, wanted))
         else:
@@ -365,12 +365,12 @@ def _function_differences(label: str, want: list[Signature], have: list[Signatur
     for number, wanted in unmatched:
         place = label if len(want) == 1 else f"{label}#{number}"
         if left:
-            yield from _signature_differences(place, wanted, left.pop(0))
+            yield from signature_differences(place, wanted, left.pop(0))
         else:
             yield place
 
 
-def _signature_differences(label: str, want: Signature, have: Signature) -> Iterator[str]:
+def signature_differences(label: str, want: Signature, have: Signature) -> Iterator[str]:
     if want.form != have.form:
         yield f"{label}: {have.form}"
     ours = {parameter.name: parameter for parameter in have.parameters}
