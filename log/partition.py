@@ -1,0 +1,682 @@
+"""One partition: its segments in order, what may be appended, where reading ends, and what is on disk.
+
+1. log start offset <= synced offset <= log end offset; high watermark = log end (one node), last stable offset = high
+   watermark while there are no transactions. Offsets are dense: a batch gets the log end offset as its base.
+2. What `sync` returned is on disk: the bytes, and the name of the file they are in. A segment is synced before the next
+   one is made, so that only the last one can be torn by a crash.
+3. What lies below the recovery point (`checkpoint`) is on disk with its indexes, and is not scanned at the next start;
+   the caller keeps that number in `recovery-point-offset-checkpoint`. After a clean stop it is the log end offset.
+4. After a sync that failed, nobody knows what of the unsynced bytes is on disk: nothing is appended or acknowledged any
+   more until the partition is opened anew. A full disk is no such failure: the append is undone.
+5. Deleting walks from the head. The log start offset goes up first, then files are renamed `….deleted`, later removed.
+6. A read-only partition writes nothing; it ends quietly at an incomplete batch, and lists anew when a file is gone.
+
+Every method may be called from any thread; none waits for anything but the disk, and appends do not wait for a sync
+that runs. Not here: topics, who waits for what, when to sync (`broker`); what a bad batch means (`recovery`).
+"""
+
+import logging
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from tailrace.log import checkpoint, codec
+from tailrace.log.clock import Clock
+from tailrace.log.codec import HEADER_BYTES, BatchHeader
+from tailrace.log.disk import Disk, join, parent
+from tailrace.log.errors import CorruptError, InvalidError, TailraceError
+from tailrace.log.index import INT32_MAX
+from tailrace.log.record import TopicPartition
+from tailrace.log.recovery import recover_segment
+from tailrace.log.segment import DELETED, Segment, base_offset_of
+from tailrace.log.topic import TopicConfig
+
+OPEN_SEGMENTS_MAX: Final = 8  # closed segments whose file and indexes stay in memory; an index may have 10 MiB
+
+logger = logging.getLogger(__name__)
+
+
+class OffsetOutOfRangeError(InvalidError):
+    """An offset below the log start or above the log end: seek, or let `reset` decide.
+
+    Attributes: `offset`, `log_start_offset`, `log_end_offset`.
+    """
+
+    def __init__(self, tp: TopicPartition, offset: int, log_start_offset: int, log_end_offset: int) -> None:
+        """The sentence is made from the numbers."""
+        super().__init__(
+            f"there is no offset {offset} in {tp}, which has {log_start_offset} to {log_end_offset}: seek to one"
+        )
+        self.offset = offset
+        self.log_start_offset = log_start_offset
+        self.log_end_offset = log_end_offset
+
+
+class Appended(NamedTuple):
+    """Where a batch landed; `timestamp_ms` is the log's own time for all its records, -1 with CreateTime."""
+
+    base_offset: int
+    last_offset: int
+    timestamp_ms: int
+
+
+class Partition:
+    """The log of one partition. Make one with `Partition.open`."""
+
+    def __init__(self, disk: Disk, clock: Clock, directory: str, tp: TopicPartition, config: TopicConfig) -> None:
+        """Use `open`; this only sets the fields."""
+        self.tp = tp
+        self.directory = directory
+        self.config = config
+        self.leader_epoch = -1
+        self.read_only = False
+        self._disk = disk
+        self._clock = clock
+        self._lock = threading.RLock()  # offsets, segments, files
+        self._sync_lock = threading.Lock()  # one sync at a time; taken before _lock
+        self._segments: list[Segment] = []
+        self._opened: list[Segment] = []  # closed segments with an open file, longest unused first
+        self._log_start_offset = 0
+        self._log_end_offset = 0
+        self._synced_offset = 0
+        self._recovery_point = 0
+        self._names_synced = True
+        self._failed: Exception | None = None
+        self._closed = False
+        self._epochs: list[checkpoint.EpochEntry] = []
+        self._deleted: list[tuple[int, str]] = []  # (when it may be removed, path)
+
+    # ---- opening
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        clock: Clock,
+        directory: str,
+        tp: TopicPartition,
+        config: TopicConfig,
+        *,
+        leader_epoch: int | None = None,
+        recovery_point: int = 0,
+        log_start_offset: int = 0,
+        read_only: bool = False,
+    ) -> "Partition":
+        """Opens a partition's folder, making it when missing, and recovers what a crash has left.
+
+        `recovery_point`: everything below was on disk, with indexes, at the last checkpoint (0: check everything).
+        `leader_epoch`: None raises the last one by 1. A segment's CRCs are checked from the recovery point on.
+
+        Raises:
+            CorruptError: damage that no crash explains, or fewer records than the recovery point promises.
+            FileNotFoundError: read-only, and there is no such folder.
+        """
+        made = cls(disk, clock, directory, tp, config)
+        made.read_only = read_only
+        made._log_start_offset = log_start_offset
+        if read_only:
+            made._list_anew()
+            made._epochs = checkpoint.read_epochs(disk, directory)
+            made.leader_epoch = made._epochs[-1].epoch if made._epochs else made._segments_epoch()
+        else:
+            made._recover(recovery_point)
+            made._begin_epoch(leader_epoch)
+        return made
+
+    def _recover(self, recovery_point: int) -> None:
+        disk = self._disk
+        if not disk.is_dir(self.directory):
+            disk.mkdir(self.directory)
+            disk.sync_dir(parent(self.directory))
+        names = disk.list(self.directory)
+        for name in names:
+            if name.endswith((DELETED, checkpoint.TEMPORARY)):
+                disk.remove(join(self.directory, name))
+        bases = _bases(names)
+        self._segments = [self._segment(base) for base in bases]
+        for index, segment in enumerate(self._segments):
+            last = index + 1 == len(self._segments)
+            if last or self._segments[index + 1].base_offset > recovery_point:
+                self._recover_segment(segment, recovery_point, active=last)
+        if not self._segments:
+            self._segments = [self._create(max(recovery_point, self._log_start_offset))]
+            self._names_synced = False
+        active = self._segments[-1]
+        self._log_end_offset = active.next_offset
+        if self._log_end_offset < recovery_point:
+            raise self._records_missing(recovery_point)
+        self._log_start_offset = min(max(self._log_start_offset, self._segments[0].base_offset), self._log_end_offset)
+        # What recovery found may stand in the page cache alone, after a kill; from here on it counts as synced.
+        active.file.sync()
+        disk.sync_dir(self.directory)
+        self._names_synced = True
+        self._synced_offset = self._log_end_offset
+        self._recovery_point = min(recovery_point, self._log_end_offset)
+
+    def _recover_segment(self, segment: Segment, recovery_point: int, *, active: bool) -> None:
+        damage = recover_segment(segment, recovery_point, active=active)
+        if damage is not None:
+            logger.warning(
+                "%s: a torn tail of %d bytes was cut from %s at byte %d, after offset %d: expected %s, found %s; it "
+                "was never acknowledged as on disk",
+                self.tp,
+                segment.file.size - segment.size,
+                segment.path,
+                damage.position,
+                segment.next_offset - 1,
+                damage.expected,
+                damage.found,
+            )
+            segment.cut()
+        if not active:
+            segment.seal()
+
+    def _records_missing(self, recovery_point: int) -> CorruptError:
+        path = self._segments[-1].path
+        return CorruptError(
+            f"{self.tp} ends at offset {self._log_end_offset}, but everything up to {recovery_point} was on disk at "
+            f"the last checkpoint: {path} was cut, or files are missing; restore them from a copy",
+            file=path,
+            position=self._segments[-1].size,
+            expected=f"log end offset {recovery_point} or above",
+            found=f"log end offset {self._log_end_offset}",
+        )
+
+    def _segment(self, base_offset: int) -> Segment:
+        return Segment(
+            self._disk,
+            self.directory,
+            base_offset,
+            interval_bytes=self.config.index_interval_bytes,
+            write=not self.read_only,
+        )
+
+    def _create(self, base_offset: int) -> Segment:
+        segment = self._segment(base_offset)
+        segment.create()
+        return segment
+
+    def _begin_epoch(self, leader_epoch: int | None) -> None:
+        """A new epoch from the log end on; epochs of what was cut, and those without a record, are forgotten."""
+        entries = checkpoint.read_epochs(self._disk, self.directory)
+        last = max([entry.epoch for entry in entries], default=self._segments_epoch())
+        self.leader_epoch = last + 1 if leader_epoch is None else leader_epoch
+        end = self._log_end_offset
+        entries = [each for each in entries if each.epoch < self.leader_epoch and each.start_offset < end]
+        self._epochs = [*entries, checkpoint.EpochEntry(self.leader_epoch, end)]
+        checkpoint.write_epochs(self._disk, self.directory, self._epochs)
+
+    def _segments_epoch(self) -> int:
+        return max((each.last_leader_epoch for each in self._segments), default=-1)
+
+    # ---- the limits
+
+    @property
+    def log_start_offset(self) -> int:
+        """The first offset that may be read."""
+        return self._log_start_offset
+
+    @property
+    def log_end_offset(self) -> int:
+        """The offset that the next record gets."""
+        return self._log_end_offset
+
+    @property
+    def high_watermark(self) -> int:
+        """What consumers may read ends here: the log end, with one node."""
+        return self._log_end_offset
+
+    @property
+    def last_stable_offset(self) -> int:
+        """What `read_committed` reads ends here."""
+        return self._log_end_offset
+
+    @property
+    def synced_offset(self) -> int:
+        """Every record below is on disk."""
+        return self._synced_offset
+
+    @property
+    def recovery_point(self) -> int:
+        """What `checkpoint` last returned: below it everything is on disk, with indexes."""
+        return self._recovery_point
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all data files."""
+        with self._lock:
+            return sum(self._size_of(each) for each in self._segments)
+
+    @property
+    def segment_offsets(self) -> list[int]:
+        """The base offsets of the segments, in order."""
+        with self._lock:
+            return [each.base_offset for each in self._segments]
+
+    @property
+    def epochs(self) -> list[checkpoint.EpochEntry]:
+        """Which leader epoch began at which offset, in order."""
+        with self._lock:
+            return list(self._epochs)
+
+    def end_of_epoch(self, leader_epoch: int) -> int:
+        """The offset at which the records of an epoch, or of those before it, end; -1 for one that is still to come.
+
+        Something that remembers (epoch, offset) with an offset above this remembers records that are not ours.
+        """
+        with self._lock:
+            if leader_epoch > self.leader_epoch:
+                return -1
+            later = [each.start_offset for each in self._epochs if each.epoch > leader_epoch]
+            return later[0] if later else self._log_end_offset
+
+    # ---- writing
+
+    def append(self, batch: bytearray) -> Appended:
+        """Appends one batch as a producer built it. It gets the next offsets; it is not synced when this returns.
+
+        `batch` itself is changed: base offset and epoch, and for LogAppendTime attributes, time and CRC.
+
+        Raises:
+            InvalidError: not one whole batch of version 2 with a right CRC, too large, or a timestamp out of bounds.
+            DiskFullError: no room; nothing was appended, and the partition goes on.
+            TailraceError: an earlier sync failed: open the log anew.
+        """
+        header = self._check_batch(batch)
+        with self._lock:
+            self._check_writable()
+            now_ms = self._clock.now_ms()
+            self._check_timestamps(batch, header, now_ms)
+            batch, header = self._as_stored(batch, header, now_ms)
+            base_offset = self._log_end_offset
+            segment = self._segment_for(header, base_offset)
+            codec.set_base(batch, base_offset, self.leader_epoch)
+            header = header._replace(base_offset=base_offset, leader_epoch=self.leader_epoch)
+            segment.append(batch, header)
+            self._log_end_offset = header.next_offset
+            return Appended(base_offset, header.last_offset, header.max_timestamp_ms if header.log_append_time else -1)
+
+    def _check_batch(self, batch: bytearray) -> BatchHeader:
+        size = len(batch)
+        if size > self.config.max_message_bytes:
+            raise InvalidError(
+                f"a batch of {size} bytes is too large for {self.tp}, which takes {self.config.max_message_bytes} "
+                f"(max.message.bytes): send smaller values or batches, or raise it for the topic"
+            )
+        if size < HEADER_BYTES:
+            raise InvalidError(f"{size} bytes for {self.tp} are no record batch, which has {HEADER_BYTES} at least")
+        header = BatchHeader.parse(batch)
+        if header.magic != codec.MAGIC or header.size != size:
+            raise InvalidError(
+                f"the bytes for {self.tp} are not one record batch of version {codec.MAGIC}: they say version "
+                f"{header.magic} and {header.size} bytes, and are {size}"
+            )
+        if header.record_count < 1 or header.last_offset_delta != header.record_count - 1:
+            raise InvalidError(
+                f"the batch for {self.tp} says {header.record_count} records and a last offset delta of "
+                f"{header.last_offset_delta}: send it with offsets 0, 1, 2, …"
+            )
+        if not codec.crc_ok(batch):
+            raise InvalidError(f"the batch for {self.tp} was damaged on its way: its CRC is wrong; send it again")
+        return header
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise InvalidError(f"{self.tp} was opened read-only: open the log without read_only to write")
+        if self._closed:
+            raise InvalidError(f"{self.tp} is closed: open the log again")
+        if self._failed is not None:
+            raise self._unsure() from self._failed
+
+    def _unsure(self) -> TailraceError:
+        return TailraceError(
+            f"{self.tp} could not be synced to disk ({self._failed}): whether offsets {self._synced_offset} to "
+            f"{self._log_end_offset - 1} are there is not known; check the disk, then close the log and open it again"
+        )
+
+    def _check_timestamps(self, batch: bytearray, header: BatchHeader, now_ms: int) -> None:
+        config = self.config
+        if config.log_append_time:
+            return
+        ahead = header.max_timestamp_ms - now_ms
+        if ahead > config.message_timestamp_after_max_ms:
+            raise InvalidError(
+                f"a record for {self.tp} has the time {header.max_timestamp_ms} ms, {ahead} ms ahead of the clock; "
+                f"message.timestamp.after.max.ms allows {config.message_timestamp_after_max_ms}: correct the time, or "
+                f"raise that for the topic; nothing of its batch was appended"
+            )
+        if now_ms > config.message_timestamp_before_max_ms:
+            oldest = min(record.timestamp for record in codec.decode(batch))
+            if now_ms - oldest > config.message_timestamp_before_max_ms:
+                raise InvalidError(
+                    f"a record for {self.tp} has the time {oldest} ms, {now_ms - oldest} ms behind the clock here; "
+                    f"message.timestamp.before.max.ms allows {config.message_timestamp_before_max_ms}: correct the "
+                    f"time, or raise that for the topic; nothing of its batch was appended"
+                )
+
+    def _as_stored(self, batch: bytearray, header: BatchHeader, now_ms: int) -> tuple[bytearray, BatchHeader]:
+        """The batch under the topic's compression and kind of timestamp."""
+        wanted = self.config.compression_type
+        changed = False
+        if wanted != "producer" and not header.control:
+            compression = codec.COMPRESSIONS["none" if wanted == "uncompressed" else wanted]
+            if compression != header.compression:
+                batch, changed = codec.recompress(batch, compression), True
+        if self.config.log_append_time:
+            codec.set_log_append_time(batch, now_ms)
+            changed = True
+        elif header.log_append_time:
+            codec.set_create_time(batch)
+            changed = True
+        return batch, BatchHeader.parse(batch) if changed else header
+
+    def _segment_for(self, header: BatchHeader, base_offset: int) -> Segment:
+        """The active segment, after a roll where the batch does not belong into it any more."""
+        active, config = self._segments[-1], self.config
+        if header.size > config.segment_bytes:
+            raise InvalidError(
+                f"a batch of {header.size} bytes does not fit into a segment of {self.tp}, which has "
+                f"{config.segment_bytes} (segment.bytes): send smaller batches, or raise it for the topic"
+            )
+        if active.size and (
+            active.size > config.segment_bytes - header.size
+            or (
+                active.first_timestamp_ms is not None
+                and active.first_timestamp_ms >= 0
+                and header.max_timestamp_ms - active.first_timestamp_ms > config.segment_ms
+            )
+            or active.indexer.full(config.segment_index_bytes)
+            or base_offset + header.last_offset_delta - active.base_offset > INT32_MAX
+        ):
+            return self._roll()
+        return active
+
+    def _roll(self) -> Segment:
+        """Closes the active segment for writing and makes the next. Synced first: see invariant 2."""
+        old = self._segments[-1]
+        with self._syncing():
+            old.file.sync()
+            if not self._names_synced:
+                self._disk.sync_dir(self.directory)
+                self._names_synced = True
+        self._synced_offset = self._log_end_offset
+        new = self._create(self._log_end_offset)
+        old.seal()
+        self._names_synced = False
+        self._segments.append(new)
+        self._touch(old)
+        return new
+
+    @contextmanager
+    def _syncing(self) -> Generator[None]:
+        """A sync that fails leaves the partition closed for writing."""
+        try:
+            yield
+        except OSError as error:
+            with self._lock:
+                self._failed = error
+                raise self._unsure() from error
+
+    def sync(self) -> int:
+        """Returns when everything appended before the call is on disk; the result is the synced offset.
+
+        Appends go on meanwhile.
+
+        Raises:
+            TailraceError: the disk refused; nothing more is written until the log is opened anew.
+        """
+        with self._sync_lock:
+            with self._lock:
+                self._check_writable()
+                active, end, names_synced = self._segments[-1], self._log_end_offset, self._names_synced
+                if end == self._synced_offset and names_synced:
+                    return end
+                file = active.file
+            with self._syncing():
+                file.sync()
+                if not names_synced:
+                    self._disk.sync_dir(self.directory)
+            with self._lock:
+                if not names_synced and self._segments[-1] is active:
+                    self._names_synced = True
+                self._synced_offset = max(self._synced_offset, end)
+                return self._synced_offset
+
+    def checkpoint(self) -> int:
+        """Syncs data and indexes; the result is the new recovery point, for `recovery-point-offset-checkpoint`.
+
+        Call it every minute or so: what lies above it is read again after a crash.
+        """
+        end = self.sync()
+        with self._sync_lock, self._lock:
+            self._check_writable()
+            with self._syncing():
+                for segment in self._segments:
+                    if segment.loaded and not segment.indexes_written:
+                        segment.write_indexes()
+            self._recovery_point = end
+            return end
+
+    def close(self) -> None:
+        """Syncs everything and closes the files; afterwards `recovery_point` is the log end offset."""
+        if self._closed:
+            return
+        try:
+            if not self.read_only and self._failed is None:
+                with self._lock:
+                    self._segments[-1].seal()
+                self.checkpoint()
+        finally:
+            with self._sync_lock, self._lock:
+                self._closed = True
+                for segment in self._segments:
+                    segment.close()
+
+    # ---- reading
+
+    def read(self, offset: int, max_bytes: int, *, limit: int | None = None) -> bytes:
+        """Whole batches, from the one that holds `offset` on: about `max_bytes`, at least one batch; b"" at the end.
+
+        The first may begin below `offset`. `limit`: only batches that end below this offset. CRCs are the reader's to
+        check (`codec.check_crc`).
+
+        Raises:
+            OffsetOutOfRangeError: below the log start or above the log end offset.
+        """
+        with self._lock:
+            self._check_open()
+            if self.read_only and offset >= self._log_end_offset:
+                self._extend()
+            while True:
+                end = self._log_end_offset
+                if not self._log_start_offset <= offset <= end:
+                    raise OffsetOutOfRangeError(self.tp, offset, self._log_start_offset, end)
+                if offset == end:
+                    return b""
+                try:
+                    return self._read(offset, max_bytes, limit)
+                except FileNotFoundError:
+                    if not self.read_only:
+                        raise
+                    self._list_anew()  # the writer's retention has taken the file
+
+    def _read(self, offset: int, max_bytes: int, limit: int | None) -> bytes:
+        for index in range(self._index_of(offset), len(self._segments)):
+            segment = self._loaded(self._segments[index])
+            if offset < segment.next_offset:
+                data = segment.read(offset, max_bytes, limit)
+                if data or offset >= segment.base_offset:
+                    return data
+        return b""
+
+    def _index_of(self, offset: int) -> int:
+        """The last segment that begins at or before `offset`; the first where there is none."""
+        low, high = 0, len(self._segments)
+        while low < high:
+            middle = (low + high) // 2
+            if self._segments[middle].base_offset <= offset:
+                low = middle + 1
+            else:
+                high = middle
+        return max(low - 1, 0)
+
+    def _loaded(self, segment: Segment) -> Segment:
+        if not segment.loaded:
+            segment.load()
+        if segment is not self._segments[-1]:
+            self._touch(segment)
+        return segment
+
+    def _touch(self, segment: Segment) -> None:
+        """Keeps few closed segments open."""
+        if self._opened and self._opened[-1] is segment:
+            return
+        if segment in self._opened:
+            self._opened.remove(segment)
+        self._opened.append(segment)
+        if len(self._opened) > OPEN_SEGMENTS_MAX and self._sync_lock.acquire(blocking=False):
+            try:  # never close a file under a sync that runs
+                unused = self._opened.pop(0)
+                if unused.indexes_written or self.read_only:
+                    unused.unload()
+                else:
+                    unused.close()
+            finally:
+                self._sync_lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidError(f"{self.tp} is closed: open the log again")
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """The first record, by offset, that is at least as young as `timestamp_ms`: (offset, its time), or None."""
+        with self._lock:
+            self._check_open()
+            if self.read_only:
+                self._extend()
+            for index in range(self._index_of(self._log_start_offset), len(self._segments)):
+                segment = self._loaded(self._segments[index])
+                if segment.max_timestamp_ms >= timestamp_ms:
+                    found = segment.offset_for_time(timestamp_ms, self._log_start_offset)
+                    if found is not None:
+                        return found
+            return None
+
+    # ---- beside a writer
+
+    def _list_anew(self) -> None:
+        """The segments as they are now; what the writer deleted is gone, and the log start goes up with it."""
+        bases = _bases(self._disk.list(self.directory))
+        known = {each.base_offset: each for each in self._segments}
+        for base, segment in known.items():
+            if base not in bases:
+                segment.close()
+        self._segments = [known.get(base) or self._segment(base) for base in bases]
+        self._opened = [each for each in self._opened if each.base_offset in bases]
+        if self._segments:
+            active = self._segments[-1]
+            if active.loaded:
+                active.extend()
+            else:
+                active.load()
+            self._log_end_offset = max(self._log_end_offset, active.next_offset)
+            self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
+        else:
+            self._log_end_offset = max(self._log_end_offset, self._log_start_offset)
+        self._synced_offset = self._log_end_offset
+
+    def _extend(self) -> None:
+        if self._segments:
+            self._segments[-1].extend()
+        self._list_anew()
+
+    # ---- deleting
+
+    def delete_records(self, offset: int) -> int:
+        """Raises the log start offset to `offset` (-1: the high watermark) and returns it; whole segments go later.
+
+        The caller keeps it in `log-start-offset-checkpoint`.
+
+        Raises:
+            OffsetOutOfRangeError: above the high watermark.
+        """
+        with self._lock:
+            self._check_writable()
+            wanted = self.high_watermark if offset == -1 else offset
+            if not 0 <= wanted <= self.high_watermark:
+                raise OffsetOutOfRangeError(self.tp, wanted, self._log_start_offset, self.high_watermark)
+            self._log_start_offset = max(self._log_start_offset, wanted)
+            return self._log_start_offset
+
+    def apply_retention(self, now_ms: int) -> list[str]:
+        """Deletes whole segments from the head: too old, too much, or below the log start; returns their file names.
+
+        Too old: the largest timestamp in it is more than `retention.ms` ago; the walk stops at the first that is not.
+        Too much: without it, `retention.bytes` are still there. Where all go, the active one is rolled first.
+        """
+        with self._sync_lock, self._lock:
+            self._check_writable()
+            self._remove_deleted(now_ms)
+            count = self._below_log_start()
+            if self.config.deleted:
+                count = max(count, self._expired(now_ms), self._surplus())
+            if count == 0:
+                return []
+            if count == len(self._segments):
+                self._roll()
+            going, self._segments = self._segments[:count], self._segments[count:]
+            self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
+            self._opened = [each for each in self._opened if each not in going]
+            for segment in going:
+                segment.close()
+                due = now_ms + self.config.file_delete_delay_ms
+                self._deleted += [(due, path) for path in segment.rename_deleted()]
+            self._remove_deleted(now_ms)
+            return [each.path for each in going]
+
+    def _below_log_start(self) -> int:
+        count = 0
+        while count + 1 < len(self._segments) and self._segments[count + 1].base_offset <= self._log_start_offset:
+            count += 1
+        return count
+
+    def _expired(self, now_ms: int) -> int:
+        retention_ms = self.config.retention_ms
+        count = 0
+        if retention_ms >= 0:
+            while count < len(self._segments):
+                segment = self._loaded(self._segments[count])
+                if segment.size == 0 or now_ms - segment.max_timestamp_ms <= retention_ms:
+                    break
+                count += 1
+        return count
+
+    def _surplus(self) -> int:
+        retention_bytes = self.config.retention_bytes
+        count = 0
+        if retention_bytes >= 0:
+            surplus = self.size_bytes - retention_bytes
+            while count < len(self._segments):
+                size = self._size_of(self._segments[count])
+                if size == 0 or surplus - size < 0:
+                    break
+                surplus -= size
+                count += 1
+        return count
+
+    def _size_of(self, segment: Segment) -> int:
+        return segment.size if segment.loaded else self._disk.size(segment.path)
+
+    def _remove_deleted(self, now_ms: int) -> None:
+        waiting: list[tuple[int, str]] = []
+        for due, path in self._deleted:
+            if due <= now_ms:
+                self._disk.remove(path)
+            else:
+                waiting.append((due, path))
+        self._deleted = waiting
+
+
+def _bases(names: list[str]) -> list[int]:
+    return sorted(base for name in names if (base := base_offset_of(name)) is not None)
