@@ -13,7 +13,6 @@ import binascii
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Final, NamedTuple
-from uuid import UUID
 
 from tailrace.log.disk import Disk, join, parent
 from tailrace.log.errors import CorruptError, InvalidError
@@ -26,6 +25,7 @@ LOG_STARTS: Final = "log-start-offset-checkpoint"
 PARTITION_METADATA: Final = "partition.metadata"
 META_PROPERTIES: Final = "meta.properties"
 VERSION: Final = 0
+ID_BYTES: Final = 16
 
 
 class EpochEntry(NamedTuple):
@@ -101,8 +101,11 @@ def write_offsets(disk: Disk, path: str, offsets: Mapping[TopicPartition, int]) 
 # ---- partition.metadata, meta.properties
 
 
-def read_topic_id(disk: Disk, directory: str) -> UUID | None:
-    """The topic's id that a partition's folder belongs to; None where there is no file (Kafka before 2.8)."""
+def read_topic_id(disk: Disk, directory: str) -> str | None:
+    """The id of the topic that a partition's folder belongs to, 22 characters of base64 for URLs, without padding.
+
+    None where there is no file (Kafka before 2.8).
+    """
     path = join(directory, PARTITION_METADATA)
     data = read_file(disk, path)
     if data is None:
@@ -110,29 +113,23 @@ def read_topic_id(disk: Disk, directory: str) -> UUID | None:
     fields = dict(line.split(": ", 1) for line in data.decode("utf-8", "replace").splitlines() if ": " in line)
     if fields.get("version") != str(VERSION):
         raise _newer(path, fields.get("version", "none"))
-    try:
-        return parse_id(fields.get("topic_id", ""))
-    except ValueError:
-        raise _corrupt(path, "topic_id: 22 characters of base64", fields.get("topic_id", "none")) from None
+    topic_id = fields.get("topic_id", "").rstrip("=")
+    if not _is_id(topic_id):
+        raise _corrupt(path, "topic_id: 22 characters of base64", fields.get("topic_id", "none"))
+    return topic_id
 
 
-def write_topic_id(disk: Disk, directory: str, topic_id: UUID) -> None:
+def write_topic_id(disk: Disk, directory: str, topic_id: str) -> None:
     """Says to which topic a partition's folder belongs."""
-    text = f"version: {VERSION}\ntopic_id: {format_id(topic_id)}"
+    text = f"version: {VERSION}\ntopic_id: {topic_id}"
     write_atomic(disk, join(directory, PARTITION_METADATA), text.encode())
 
 
-def format_id(topic_id: UUID) -> str:
-    """Kafka's text for an id: base64 for URLs without padding, 22 characters."""
-    return base64.urlsafe_b64encode(topic_id.bytes).rstrip(b"=").decode()
-
-
-def parse_id(text: str) -> UUID:
-    """An id from Kafka's text, with or without padding; `ValueError` for anything else."""
+def _is_id(text: str) -> bool:
     try:
-        return UUID(bytes=base64.b64decode(text.rstrip("=") + "==", altchars=b"-_", validate=True))
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
+        return len(base64.b64decode(text + "==", altchars=b"-_", validate=True)) == ID_BYTES
+    except binascii.Error:
+        return False
 
 
 def read_properties(disk: Disk, path: str) -> dict[str, str] | None:
