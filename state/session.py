@@ -138,6 +138,7 @@ class SessionStore(Generic[K, V]):
         self._touched: list[tuple[Any, Span[V]]] = []
         self._removed: list[tuple[Any, int, int, int]] = []
         self._flushed: list[Any] = []
+        self._emptied: set[Any] = set()
         self._changelog: list[ChangelogRow] = []
         self._writes = Writes()
         self._open: list[tuple[int, int, Any, Span[V]]] = []
@@ -176,6 +177,8 @@ class SessionStore(Generic[K, V]):
                 spans.sort(key=_start)
                 for span in spans:
                     self._watch(key, span)
+            if not spans:
+                self._emptied.add(key)
         return spans
 
     def add(self, key: Any, start_ms: int, end_ms: int, value: V, timestamp_ms: int) -> Span[V]:
@@ -344,8 +347,10 @@ class SessionStore(Generic[K, V]):
         flushed, self._flushed = self._flushed, []
         windows = self.windows
         dirty = {key for key, *_ in self._touched} | {key for key, *_ in self._removed}
-        for key in [key for key, spans in windows.items() if not spans and key not in dirty]:
-            del windows[key]
+        for key in self._emptied - dirty:
+            if not windows.get(key, True):
+                del windows[key]
+        self._emptied &= dirty
         if self._spans <= max_entries:
             return
         # What this commit changed goes to the end of the dict, as in a key-value store.
@@ -367,6 +372,7 @@ class SessionStore(Generic[K, V]):
             spans.clear()
         self.windows.clear()
         self._touched, self._removed, self._flushed, self._changelog = [], [], [], []
+        self._emptied.clear()
         self._writes = Writes()
         self._open, self._closed, self._spans = [], [], 0
         self.expired_before_ms = self._committed_expiry_ms
@@ -395,7 +401,10 @@ class SessionStore(Generic[K, V]):
         return popped
 
     def _let_go(self, key: Any, span: Span[V]) -> None:
-        self.windows[key].remove(span)
+        spans = self.windows[key]
+        spans.remove(span)
+        if not spans:
+            self._emptied.add(key)
         span.gone = True
         span.stored = False
         self._spans -= 1
