@@ -106,6 +106,13 @@ class MemoryBackend:
         for name, changes in writes.keyspaces.items():
             self.keyspace(name).apply(changes)
 
+    def ingest(self, keyspace: str, rows: dict[bytes, bytes | None], checkpoint: Checkpoint) -> None:
+        """Write many rows."""
+        writes = Writes()
+        writes.put_all(rows)
+        writes.checkpoint = checkpoint
+        self.keyspace(keyspace).apply(writes)
+
     def flush(self) -> None:
         """Do nothing: memory does not survive a crash."""
 

@@ -16,12 +16,14 @@ from typing import Protocol
 from tailrace.log.client import RawRecord
 from tailrace.state.changelog import Layout
 from tailrace.state.checkpoint import Checkpoint
-from tailrace.state.store import RESERVED, Backend, Keyspace, WriteSet
+from tailrace.state.store import RESERVED, Backend, Keyspace
 
 _logger = logging.getLogger("tailrace.state")
 
-# Updates of one key within so many rows are written once.
-PIECE_ROWS = 10_000
+# The newest values of about so much changelog are written together, sorted: updates of one key once.
+PIECE_BYTES = 64 << 20
+# A row in a dict, besides its value: two bytes objects and their slot.
+_ROW_BYTES = 250
 
 Progress = Callable[[int, int], None]
 """Called with the offsets read so far and those to read in all."""
@@ -109,17 +111,21 @@ def restore(
     records, next_offset = 0, begin
     leader_epoch = checkpoint.leader_epoch if checkpoint else -1
     rows: dict[bytes, bytes | None] = {}
+    held = 0
     for batch in changelog.batches(begin) if total else ():
-        records += layout.rows(batch.records, rows, expire_before_ms)
+        count = layout.rows(batch.records, rows, expire_before_ms)
+        records += count
         next_offset, leader_epoch = batch.next_offset, batch.leader_epoch
-        if len(rows) >= PIECE_ROWS:
-            _write(backend, name, rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
-            rows = {}
+        # What the rows weigh is judged by the last of each batch: exact is as dear as reading the record.
+        held += count * (_ROW_BYTES + len(next(reversed(rows.values()), None) or b""))
+        if held >= PIECE_BYTES:
+            backend.ingest(name, rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
+            rows, held = {}, 0
             if progress is not None:
                 progress(next_offset - begin, total)
     # Offset and epoch are those of a batch that was read: an offset past the end of its epoch would mean a rebuild.
     if rows or next_offset > begin or checkpoint is None:
-        _write(backend, name, rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
+        backend.ingest(name, rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
     if progress is not None:
         progress(total, total)
     return Restored(records, reason)
@@ -140,11 +146,3 @@ def misfit(checkpoint: Checkpoint, changelog: Changelog) -> str | None:
 def _leftover(keyspace: Keyspace) -> str | None:
     # Rows whose deletion may have been compacted away since: nothing says which offset they stand for.
     return None if keyspace.first(RESERVED, None) is None else "it has rows and no checkpoint of a known version"
-
-
-def _write(backend: Backend, name: str, rows: dict[bytes, bytes | None], checkpoint: Checkpoint) -> None:
-    writes = WriteSet()
-    own = writes.of(name)
-    own.rows = list(rows.items())
-    own.checkpoint = checkpoint
-    backend.write(writes)

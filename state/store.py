@@ -102,6 +102,10 @@ class Writes:
         """Remove `key`, whether it is there or not."""
         self.rows.append((key, None))
 
+    def put_all(self, rows: dict[bytes, bytes | None]) -> None:
+        """Set and remove (None) many keys."""
+        self.rows += rows.items()
+
     def delete_range(self, low: bytes, high: bytes) -> None:
         """Remove every key from `low` up to and without `high`, those put earlier in this set included."""
         if low < high:
@@ -183,6 +187,10 @@ class Backend(Protocol):
 
         After a crash each keyspace is as it was at some earlier checkpoint, perhaps with newer rows.
         """
+        ...
+
+    def ingest(self, keyspace: str, rows: dict[bytes, bytes | None], checkpoint: Checkpoint) -> None:
+        """Write many rows of one keyspace, in any order, with their checkpoint: for restoring."""
         ...
 
     def flush(self) -> None:

@@ -161,6 +161,24 @@ def test_against_a_dict(kind: str, make_place: MakePlace, operations: list[tuple
     place.backend.destroy()
 
 
+@kinds
+def test_many_rows_are_ingested_with_their_checkpoint(
+    kind: str, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rocksdb, "INGEST_ROWS", 4)
+    place = make_place(kind)
+    filled(place, 10, Checkpoint("id", 7, 1))
+    for number, count in enumerate((5, 3, 4, 0)):
+        rows: dict[bytes, bytes | None] = {row(n): b"%d" % number for n in range(count, 0, -1)}
+        rows[row(9)] = None
+        place.backend.ingest("s", rows, Checkpoint("id", 8 + number, 1))
+    for again in (False, True):
+        keyspace = (place.reopen() if again else place.backend).keyspace("s")
+        assert [keyspace.get(row(n)) for n in range(7)] == [b"v0", b"2", b"2", b"2", b"2", b"0", b"v6"]
+        assert keyspace.first(b"", None, reverse=True) == (row(8), b"v8")
+        assert keyspace.checkpoint() == Checkpoint("id", 11, 1)
+
+
 def test_after() -> None:
     assert after(b"a") == b"b"
     assert after(b"a\xff\xff") == b"b"

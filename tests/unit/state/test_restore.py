@@ -56,7 +56,7 @@ def test_an_empty_changelog_gives_an_empty_store_with_a_checkpoint() -> None:
 
 
 def test_progress_and_checkpoints_go_on_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restoring, "PIECE_ROWS", 2)
+    monkeypatch.setattr(restoring, "PIECE_BYTES", 600)
     backend, log = MemoryBackend(), changelog(*(f"k{n}=v" for n in range(10)))
     offsets: list[int | None] = []
 
