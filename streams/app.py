@@ -163,7 +163,7 @@ class App:
             TypeError: no topic.
             ValueError: an empty sequence.
         """
-        topics = [topic] if isinstance(topic, Topic) else list(topic)
+        topics = list(topic) if isinstance(topic, Sequence) and not isinstance(topic, str) else [topic]
         if not topics:
             raise ValueError("app.stream([]) reads nothing: give at least one topic")
         place = user_place()

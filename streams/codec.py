@@ -5,6 +5,8 @@
 3. Encoders and decoders are made once. `decode` is the bare compiled method wherever there is one, so what goes wrong
    in a codec is any exception; `encode_error` and `decode_error` put it into one sentence.
 4. A `hashable` codec's keys are equal exactly when their bytes are: a dict may use the key itself.
+5. What would be written and could not be read back is refused: other classes than the declared one, inf and nan in
+   JSON (where None is allowed too, they become None).
 
 Formats: str UTF-8; int 8 bytes big-endian signed (Kafka's LongSerializer); float 8 bytes big-endian IEEE 754 (Kafka's
 DoubleSerializer); everything else JSON or msgpack as msgspec writes them. A windowed key's bytes are the window's
@@ -113,8 +115,31 @@ def _checked(encode: Callable[[Any], bytes], of: Any) -> Callable[[Any], bytes]:
     return checked
 
 
-def _untyped(of: Any) -> Any:
-    return Any if of is None or of is type(None) or of is Any else of
+def _finite(encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Callable[[Any], bytes]:
+    """Refuses what could not be read back: JSON has no inf and no nan, and msgspec writes null for them."""
+
+    def finite(value: Any) -> bytes:
+        data = encode(value)
+        if b"null" in data:
+            try:
+                decode(data)
+            except msgspec.MsgspecError as error:
+                raise ValueError(f"JSON has no inf and no nan, msgpack has ({error})") from error
+        return data
+
+    return finite
+
+
+def _decodable(of: Any) -> Any:
+    """The type as msgspec wants it; raises TypeError for a class of which msgspec knows nothing."""
+    if of is None or of is type(None) or of is Any:
+        return Any
+    if isinstance(msgspec.inspect.type_info(of), msgspec.inspect.CustomType):
+        raise TypeError(
+            f"{type_name(of)} is no type that msgspec knows: make it a msgspec.Struct or a dataclass, or give an "
+            "object with encode and decode"
+        )
+    return of
 
 
 def json(of: Any) -> Codec:
@@ -123,8 +148,10 @@ def json(of: Any) -> Codec:
     Raises:
         TypeError: msgspec cannot decode the type.
     """
-    decoder = msgspec.json.Decoder[Any](_untyped(of))
+    decoder = msgspec.json.Decoder[Any](_decodable(of))
     encode = _checked(msgspec.json.Encoder().encode, of)
+    if "FloatType" in repr(msgspec.inspect.type_info(_decodable(of))):
+        encode = _finite(encode, decoder.decode)
     return TypeCodec(name=f"json({type_name(of)})", encode=encode, decode=decoder.decode)
 
 
@@ -134,7 +161,7 @@ def msgpack(of: Any) -> Codec:
     Raises:
         TypeError: msgspec cannot decode the type.
     """
-    decoder = msgspec.msgpack.Decoder[Any](_untyped(of))
+    decoder = msgspec.msgpack.Decoder[Any](_decodable(of))
     encode = _checked(msgspec.msgpack.Encoder().encode, of)
     return TypeCodec(name=f"msgpack({type_name(of)})", encode=encode, decode=decoder.decode)
 

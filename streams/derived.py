@@ -9,6 +9,7 @@
 Not here: the codecs (codec).
 """
 
+import functools
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -68,9 +69,10 @@ class Slot:
 
     def _settle(self) -> TypeCodec:
         where = f"{self.maker} at {self.place}" if self.place else self.maker
-        if self.of is not UNKNOWN:
+        if self.of is not UNKNOWN and self.of not in (list, dict):
             try:
-                return codec_of(self.of)
+                # Bare ones do not say what is in them: msgpack brings built-in contents back, JSON not even bytes.
+                return msgpack(self.of) if self.of in (tuple, set, frozenset) else codec_of(self.of)
             except TypeError as error:
                 raise TopologyError(
                     f"the {self.part} that {where} makes has no codec: {error}; name another type with {self.part}="
@@ -145,11 +147,14 @@ def _plain(hint: Any) -> Any:
 
 def returned(f: Callable[..., Any]) -> Any:
     """The type that a function's annotation promises, without None; UNKNOWN where there is none that helps."""
+    while isinstance(f, functools.partial):
+        f = f.func
     if isinstance(f, type):
         return f
+    if not hasattr(f, "__annotations__"):
+        f = type(f).__call__
     try:
-        hint = typing.get_type_hints(f).get("return", UNKNOWN)
-        return _plain(hint)
+        return _plain(typing.get_type_hints(f).get("return", UNKNOWN))
     except Exception:  # noqa: BLE001 - an annotation that cannot be read says nothing, and is no reason to stop
         return UNKNOWN
 
@@ -180,14 +185,10 @@ def made_slot(part: Part, maker: str, place: Place, of: Any, hint: Any) -> Slot:
     return Slot(part, maker, place=place, of=hint if of is None else of)
 
 
-def zero_slot(maker: str, place: Place, zero: Callable[[], Any], of: Any, add: Callable[..., Any]) -> Slot:
+def zero_slot(maker: str, place: Place, zero: Callable[[], Any], of: Any, add: Callable[[Any, Any], Any]) -> Slot:
     """The slot of an aggregate: from `value=`, the annotation of `add`, or what `zero()` returns."""
     known = of if of is not None else returned(add)
     if known is UNKNOWN:
         cls = cast("type[object]", type(zero()))
-        if cls in {tuple, set, frozenset}:
-            # They do not say what is in them: msgpack brings built-in contents back, JSON not even bytes.
-            return Slot("value", maker, place=place, codec=msgpack(cls))
-        if cls not in {type(None), list, dict}:
-            known = cls
+        known = UNKNOWN if cls is type(None) else cls
     return Slot("value", maker, place=place, of=known)

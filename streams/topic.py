@@ -64,9 +64,10 @@ class Topic(Generic[K, V]):
         )
         """Kafka's names and values for its creation."""
 
-    def declares(self) -> tuple[str, str, int | None, tuple[tuple[str, str], ...]]:
+    def declares(self) -> tuple[object, ...]:
         """What two declarations of one topic must agree in."""
-        return (self.key_codec.name, self.value_codec.name, self.partitions, tuple(sorted(self.config.items())))
+        codecs = (self.key_codec.name, self.value_codec.name)
+        return (self.key_type, self.value_type, *codecs, self.timestamp, self.partitions, self.config)
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r}, key={type_name(self.key_type)}, value={type_name(self.value_type)})"

@@ -11,7 +11,7 @@ Not here: what operators do (operators/), pictures (describe), running (task, ru
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -175,28 +175,38 @@ def _check_topics(topics: Iterable[Topic[Any, Any]]) -> None:
         if known.declares() != topic.declares():
             raise TopologyError(
                 f"topic {topic.name!r} is declared twice, as {known!r} at {known.place} and as {topic!r} at "
-                f"{topic.place}, and the two do not agree in types, partitions or configuration: declare it once"
+                f"{topic.place}, and the two differ in types, codecs, timestamp, partitions or configuration: "
+                "declare it once"
             )
 
 
-def _check_nodes(nodes: Iterable[Node]) -> None:
-    count = 0
+def _check_nodes(nodes: Collection[Node]) -> None:
+    operators = [node.operator for node in nodes]
     for node in nodes:
-        count += 1
         node.operator.check(len(node.parents))
-    if not count:
+    if not operators:
         raise TopologyError("the app reads no topic: begin with app.stream(topic)")
+    if not any(operator.kind == "sink" or operator.store is not None for operator in operators):
+        places = ", ".join(str(operator.place) for operator in operators if operator.reads is not None)
+        raise TopologyError(f"the app, which reads at {places}, writes nothing and keeps nothing: end with .to(topic)")
 
 
-def _check_names(app: str, nodes: Iterable[Node]) -> None:
+def _check_names(app: str, nodes: Collection[Node]) -> None:
     stores: dict[str, Node] = {}
     internal: dict[str, Node] = {}
     for node in nodes:
         store = node.operator.store
         if store is not None:
             _check_free(stores, store, node, f"store={store!r}")
-        for topic in internal_topics(app, node.operator):
-            _check_free(internal, topic, node, f"the internal topic {topic!r}")
+        for name in internal_topics(app, node.operator):
+            _check_free(internal, name, node, f"the internal topic {name!r}")
+    for node in nodes:
+        topic = node.operator.writes
+        if topic is not None and topic.name in internal:
+            raise TopologyError(
+                f"the topic {topic.name!r}, written at {node.place}, is the app's own for what stands at "
+                f"{internal[topic.name].place}: write to another"
+            )
 
 
 def _check_free(taken: dict[str, Node], name: str, node: Node, what: str) -> None:
