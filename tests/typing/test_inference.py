@@ -1,0 +1,144 @@
+"""Programs that mypy strict and pyright strict must pass as they stand, with the types that they must infer.
+
+`make check` reads this file; running it only builds the graphs.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+import msgspec
+
+from tailrace import (
+    App,
+    Grouped,
+    Stream,
+    Table,
+    Topic,
+    Topology,
+    Windowed,
+    WindowedGrouped,
+    hopping,
+    json,
+    minutes,
+    seconds,
+    session,
+    sliding,
+    tumbling,
+    unlimited,
+    windowed,
+)
+
+
+class Click(msgspec.Struct):
+    product: str
+    user: str
+    at: datetime
+
+
+class Login(msgspec.Struct, tag=True):
+    user: str
+
+
+class Logout(msgspec.Struct, tag=True):
+    user: str
+
+
+class Total(msgspec.Struct):
+    cents: int = 0
+
+
+class Line(msgspec.Struct):
+    product: str
+    start: datetime
+    clicks: int
+
+
+def words(click: Click) -> Iterator[str]:
+    yield click.product
+
+
+def add(total: Total, click: Click) -> Total:
+    total.cents += len(click.product)
+    return total
+
+
+def test_the_main_job() -> None:
+    app = App("shop", log="memory:")
+    clicks = app.topic("clicks", key=str, value=Click, timestamp=lambda c: c.at)
+    out = app.topic("click-counts-output", key=Windowed[str], value=int)
+    assert_type(clicks, Topic[str, Click])
+    (
+        app.stream(clicks)
+        .group_by(lambda c: c.product)
+        .windowed_by(tumbling(minutes(1), grace=seconds(5)))
+        .count(store="click-counts")
+        .to_stream()
+        .map(lambda n: n)
+        .to(out)
+    )
+    assert_type(app.describe(), Topology)
+
+
+def test_every_step_keeps_its_types() -> None:
+    app = App("shop", log="memory:")
+    stream = app.stream(app.topic("clicks", key=str, value=Click))
+    assert_type(stream, Stream[str, Click])
+    assert_type(stream.filter(lambda c: c.at > datetime(2026, 1, 1, tzinfo=UTC)), Stream[str, Click])
+    assert_type(stream.map(lambda c: c.product), Stream[str, str])
+    assert_type(stream.map_values(lambda c: len(c.product)), Stream[str, int])
+    assert_type(stream.map_kv(lambda k, c: (len(k), c.user)), Stream[int, str])
+    assert_type(stream.flat_map(words), Stream[str, str])
+    assert_type(stream.flat_map(lambda c: [c.user, c.product]), Stream[str, str])
+    assert_type(stream.key_by(lambda c: c.user.encode()), Stream[bytes, Click])
+    assert_type(stream.errors, Stream[bytes | None, bytes | None])
+    stream.errors.to(app.topic("bad-clicks", key=bytes, value=bytes))
+    grouped = stream.group_by(lambda c: c.user)
+    assert_type(grouped, Grouped[str, Click])
+    assert_type(stream.group_by_key(name="again"), Grouped[str, Click])
+    assert_type(grouped.count(store="counts"), Table[str, int])
+    assert_type(grouped.reduce(lambda a, b: a if a.at > b.at else b, store="latest"), Table[str, Click])
+    assert_type(grouped.aggregate(Total, add, store="totals"), Table[str, Total])
+    assert_type(grouped.aggregate(lambda: 0, lambda n, c: n + len(c.user), store="lengths"), Table[str, int])
+
+
+def test_windows_and_tables() -> None:
+    app = App("shop", log="memory:")
+    grouped = app.stream(app.topic("clicks", key=str, value=Click)).group_by_key()
+    windowed_by = grouped.windowed_by(hopping(minutes(1), seconds(10)))
+    assert_type(windowed_by, WindowedGrouped[str, Click])
+    assert_type(windowed_by.late, Stream[str, Click])
+    table = windowed_by.count(store="counts", emit="close")
+    assert_type(table, Table[Windowed[str], int])
+    assert_type(table.to_stream(), Stream[Windowed[str], int | None])
+    assert_type(table.changes(), Stream[Windowed[str], int])
+    lines = table.changes().map_kv(lambda key, n: (key.key, Line(key.key, key.start, n)))
+    assert_type(lines, Stream[str, Line])
+    lines.to(app.topic("lines", key=str, value=Line))
+    table.to(app.topic("counts", key=Windowed[str], value=int, key_codec=windowed(str, tumbling(minutes(1)))))
+    sessions = grouped.windowed_by(session(minutes(5)))
+    merged = sessions.aggregate(Total, add, store="sessions", merge=lambda a, b: Total(a.cents + b.cents))
+    assert_type(merged, Table[Windowed[str], Total])
+    grouped.windowed_by(sliding(seconds(5))).reduce(lambda a, _b: a, store="first")
+    grouped.windowed_by(unlimited()).count(store="all")
+
+
+def test_deletes_go_to_a_topic_of_the_type_itself() -> None:
+    app = App("shop", log="memory:")
+    counts = app.stream(app.topic("clicks", key=str, value=Click)).group_by_key().count(store="counts")
+    out = app.topic("counts", key=str, value=int, compact=True)
+    counts.to_stream().to(out)
+    counts.to(out)
+    counts.changes().to(lambda _key, _n: out)
+
+
+def test_unions_and_several_topics() -> None:
+    app = App("shop", log="memory:")
+    events: Topic[str, Login | Logout] = app.topic("events", key=str, codec=json(Login | Logout))
+    stream = app.stream(events)
+    assert_type(stream, Stream[str, Login | Logout])
+    stream.filter(lambda e: isinstance(e, Login)).map(lambda e: e.user).to(app.topic("users", key=str, value=str))
+    a, b = app.topic("a", key=str, value=Click), app.topic("b", key=str, value=Click)
+    assert_type(app.stream([a, b]), Stream[str, Click])
+    anything: Topic[str, Any] = app.topic("anything", key=str, codec="json")
+    app.stream(anything).to(anything)
