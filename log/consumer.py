@@ -1,0 +1,558 @@
+"""The consumer of the embedded log: positions, fetching, waiting, and its place in a group.
+
+1. `position` of a partition is the next offset handed out. It only moves forward, except by a seek or by `reset`.
+2. What is fetched is not handed out yet: it waits in the partition's queue, and a seek or a revocation drops it.
+3. Every batch passes its CRC before a record of it is seen, and its offsets are never below the position: else
+   `CorruptError`.
+4. In a group, a partition is given up only between two polls, after `on_revoke`, so that what was processed can be
+   committed.
+
+Not here: who owns what in a group (`group`), committed offsets (`offsets`).
+"""
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+from tailrace.log.broker import Broker
+from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, RawRecord, Rebalance, Reset
+from tailrace.log.codec import batches, check_crc, decode
+from tailrace.log.errors import CorruptError, InvalidError
+from tailrace.log.partition import OffsetOutOfRangeError
+from tailrace.log.record import Instant, Offsets, Record, TopicPartition, instant_ms
+
+FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
+ITERATION_WAIT_S: Final = 3600.0  # `for` waits without end; it looks around this often
+
+Raw = Record[bytes | None, bytes | None]
+
+
+class _Source:
+    """One assigned partition. position <= offsets in `queue` < fetch_offset; -1 = not known yet."""
+
+    __slots__ = ("fetch_offset", "index", "leader_epoch", "partition", "paused", "position", "queue")
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self.partition = partition
+        self.position = -1
+        self.fetch_offset = -1
+        self.leader_epoch = -1
+        self.paused = False
+        self.queue: deque[FetchedBatch] = deque()
+        self.index = 0  # of the next record in the first batch of the queue
+
+    def move(self, offset: int) -> None:
+        self.position = self.fetch_offset = offset
+        self.queue.clear()
+        self.index = 0
+
+
+class EmbeddedConsumer(Consumer):
+    """See `client.Consumer` and the head of this file."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        group: str | None,
+        isolation: Isolation,
+        reset: Reset,
+        fetch_min_bytes: int,
+        fetch_max_wait_ms: int,
+    ) -> None:
+        if isolation not in {"read_committed", "read_uncommitted"}:
+            raise ValueError(f'isolation={isolation!r}: give "read_committed" or "read_uncommitted"')
+        if reset not in {"earliest", "latest", "none"}:
+            raise ValueError(f'reset={reset!r}: give "earliest", "latest" or "none"')
+        if fetch_min_bytes < 1 or fetch_max_wait_ms < 0:
+            raise ValueError("fetch_min_bytes must be 1 or more, fetch_max_wait_ms 0 or more")
+        if group == "":
+            raise ValueError("a group's name cannot be empty: give a name, or None for no group")
+        self._broker = broker
+        self._group = group
+        self._committed_only = isolation == "read_committed"
+        self._reset: Reset = reset
+        self._min_bytes = fetch_min_bytes
+        self._max_wait_s = fetch_max_wait_ms / 1000
+        self._sources: dict[TopicPartition, _Source] = {}
+        self._turn = 0  # whose turn it is among the sources
+        self._member: str | None = None  # our name in the group, while subscribed
+        self._seen_changes = -1
+        self._on_assign: Rebalance | None = None
+        self._on_revoke: Rebalance | None = None
+        self._lock = threading.RLock()  # a cancelled `async for` may leave one fetch running
+        self._closed = False
+        self._finalizer: Callable[[], object] = _nothing
+
+    # -- assignment ----------------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self, topics: Sequence[str], *, on_assign: Rebalance | None = None, on_revoke: Rebalance | None = None
+    ) -> None:
+        """Joins the group; see `Consumer.subscribe`."""
+        self._check_open()
+        if self._group is None:
+            raise InvalidError("subscribe needs a group: pass group= to log.consumer(), or use assign")
+        if isinstance(topics, str):
+            raise TypeError(f"subscribe takes a list of topics, not one str: subscribe([{topics!r}])")
+        if self._sources and self._member is None:
+            raise InvalidError("this consumer was assigned partitions by hand: use another one to subscribe")
+        counts = {topic: self._broker.topic(topic).partitions for topic in topics}
+        self._on_assign, self._on_revoke = on_assign, on_revoke
+        if self._member is None:
+            self._member = self._broker.coordinator.new_member()
+            # A consumer that is dropped without close must not keep its partitions from the others.
+            self._finalizer = weakref.finalize(self, self._broker.coordinator.leave, self._group, self._member)
+        self._broker.coordinator.join(self._group, self._member, list(topics), counts)
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Reads these partitions; see `Consumer.assign`."""
+        self._check_open()
+        if self._member is not None:
+            raise InvalidError("this consumer has subscribed: use another one to assign partitions by hand")
+        wanted = [_partition(each) for each in partitions]
+        for each in wanted:
+            self._broker.partition(each)
+        with self._lock:
+            kept = {each: self._sources.get(each) or _Source(each) for each in sorted(set(wanted))}
+            self._sources = kept
+            for source in kept.values():
+                if source.position < 0 and self._reset != "none":
+                    self._begin(source)
+
+    def assignment(self) -> list[TopicPartition]:
+        """The partitions being read; see `Consumer.assignment`."""
+        return sorted(self._sources)
+
+    def _begin(self, source: _Source) -> None:
+        """Sets the first position: the committed offset, else where `reset` says."""
+        committed = None if self._group is None else self._broker.committed_offset(self._group, source.partition)
+        if committed is not None:
+            source.move(committed.offset)
+            source.leader_epoch = committed.leader_epoch
+            return
+        log = self._broker.partition(source.partition)
+        match self._reset:
+            case "earliest":
+                source.move(log.log_start_offset)
+            case "latest":
+                source.move(log.log_end_offset)
+            case "none":
+                raise InvalidError(
+                    f'{source.partition} has no committed offset in group {self._group!r} and reset="none": '
+                    "seek to an offset, or choose reset=earliest or latest"
+                )
+
+    def _settle(self) -> None:
+        """In a group: gives up what is no longer ours, takes what is free, with the listeners' calls."""
+        group, member = self._group, self._member
+        if group is None or member is None:
+            return
+        while self._broker.coordinator.changes(group) != self._seen_changes:
+            self._seen_changes = self._broker.coordinator.changes(group)
+            revoked = self._broker.coordinator.to_revoke(group, member)
+            if revoked:
+                try:
+                    if self._on_revoke is not None:
+                        self._on_revoke(revoked)
+                finally:
+                    for each in revoked:
+                        self._sources.pop(each, None)
+                    self._broker.coordinator.release(group, member, revoked)
+            taken = self._broker.coordinator.take(group, member)
+            for each in taken:
+                self._sources[each] = _Source(each)
+                if self._reset != "none":
+                    self._begin(self._sources[each])
+            if taken and self._on_assign is not None:
+                self._on_assign(taken)
+
+    # -- fetching ------------------------------------------------------------------------------------------------------
+
+    def _active(self) -> list[_Source]:
+        """The sources to read, whose turn it is first."""
+        sources = [source for source in self._sources.values() if not source.paused]
+        turn = self._turn % len(sources) if sources else 0
+        return sources[turn:] + sources[:turn]
+
+    def _fetch_all(self, max_bytes: int) -> int:
+        """Fills the queues of the sources that have none; returns how many bytes were read or lie there (at least)."""
+        active = self._active()
+        size = 0
+        empty: list[_Source] = []
+        for source in active:
+            if source.queue:
+                size += 1 if self._min_bytes == 1 else sum(_size(batch) for batch in source.queue)
+            elif self._has_data(source):
+                empty.append(source)
+        share = max(1, max_bytes // len(empty)) if empty else 0
+        for source in empty:
+            if size and size >= max_bytes:
+                break
+            size += self._fetch(source, share)
+        return size
+
+    def _has_data(self, source: _Source) -> bool:
+        if source.position < 0:
+            self._begin(source)
+        return source.fetch_offset != self._broker.end_offset(source.partition)
+
+    def _fetch(self, source: _Source, max_bytes: int) -> int:
+        log = self._broker.partition(source.partition)
+        try:
+            data = log.read(source.fetch_offset, max_bytes)
+        except OffsetOutOfRangeError:
+            self._out_of_range(source)
+            data = log.read(source.fetch_offset, max_bytes)
+        position = source.fetch_offset
+        for header, view in batches(data):
+            check_crc(view, file=log.directory, position=-1, where=f"{source.partition}@{header.base_offset}")
+            if header.next_offset <= position or (header.base_offset < position and source.queue):
+                raise _not_ahead(source.partition, log.directory, position, header.base_offset)
+            if header.transactional and self._committed_only and not header.control:
+                raise InvalidError(
+                    f"{source.partition}@{header.base_offset} belongs to a transaction, and this version cannot tell "
+                    'whether it was committed: read with isolation="read_uncommitted" to see it all the same'
+                )
+            records: list[RawRecord] = [] if header.control else list(decode(view))
+            if header.base_offset < position:  # the batch in which the position lies
+                records = [record for record in records if record.offset >= position]
+            source.queue.append(
+                FetchedBatch(
+                    source.partition,
+                    max(header.base_offset, position),
+                    header.next_offset,
+                    header.leader_epoch,
+                    header.max_timestamp_ms,
+                    records,
+                )
+            )
+            position = header.next_offset
+        source.fetch_offset = position
+        return len(data)
+
+    def _out_of_range(self, source: _Source) -> None:
+        log = self._broker.partition(source.partition)
+        start, end = log.log_start_offset, log.log_end_offset
+        match self._reset:
+            case "earliest":
+                source.move(start)
+            case "latest":
+                source.move(end)
+            case "none":
+                raise InvalidError(
+                    f"{source.partition}@{source.fetch_offset} is not in the log, which has {start} to {end}, and "
+                    'reset="none": seek to an offset in that range'
+                )
+
+    def _wait_for_records(self, timeout: float, max_bytes: int) -> None:
+        """Fills the queues, waiting for `fetch_min_bytes`."""
+        monotonic = self._broker.clock.monotonic
+        give_up_at = monotonic() + timeout
+        enough_at: float | None = None  # when whatever there is counts as enough
+        wakes = self._broker.wakes
+        while True:
+            self._check_open()
+            self._settle()
+            size = self._fetch_all(max_bytes)
+            now = monotonic()
+            if size >= self._min_bytes or now >= give_up_at or wakes != self._broker.wakes:
+                return
+            until = give_up_at
+            if size:
+                enough_at = now + self._max_wait_s if enough_at is None else enough_at
+                if now >= enough_at:
+                    return
+                until = min(until, enough_at)
+            self._broker.wait(self._ends(), until - now, stop=self._stirred)
+
+    def _ends(self) -> dict[TopicPartition, int]:
+        return {source.partition: source.fetch_offset for source in self._sources.values() if not source.paused}
+
+    def _stirred(self) -> bool:
+        return self._closed or (
+            self._group is not None
+            and self._member is not None
+            and self._broker.coordinator.changes(self._group) != self._seen_changes
+        )
+
+    # -- handing out ---------------------------------------------------------------------------------------------------
+
+    def poll(self, timeout: float = 0.0, max_records: int = 500) -> list[Raw]:
+        """Up to `max_records` records; see `Consumer.poll`."""
+        if max_records < 1:
+            raise ValueError(f"max_records={max_records}: give 1 or more")
+        with self._lock:
+            give_up_at = self._broker.clock.monotonic() + timeout
+            while True:
+                wakes = self._broker.wakes
+                left = give_up_at - self._broker.clock.monotonic()
+                self._wait_for_records(max(0.0, left), FETCH_BYTES)
+                records = self._take(max_records)
+                # Markers alone move the position without a record: go on waiting.
+                if records or left <= 0 or wakes != self._broker.wakes:
+                    return records
+
+    def _take(self, max_records: int) -> list[Raw]:
+        out: list[Raw] = []
+        for source in self._active():
+            while source.queue and len(out) < max_records:
+                batch = source.queue[0]
+                start = source.index
+                some = batch.records[start : start + max_records - len(out)]
+                topic, number = source.partition
+                out += [Record(topic, number, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in some]
+                self._advance(source, batch, start + len(some))
+            if len(out) >= max_records:
+                break
+        self._turn += 1
+        return out
+
+    def _advance(self, source: _Source, batch: FetchedBatch, index: int) -> None:
+        source.leader_epoch = batch.leader_epoch
+        if index < len(batch.records):
+            source.index = index
+            source.position = batch.records[index].offset
+        else:
+            source.queue.popleft()
+            source.index = 0
+            source.position = batch.next_offset
+
+    def poll_batches(self, timeout: float = 0.0, max_bytes: int = 1 << 20) -> list[FetchedBatch]:
+        """Whole batches; see `Consumer.poll_batches`."""
+        with self._lock:
+            self._wait_for_records(timeout, max_bytes)
+            out: list[FetchedBatch] = []
+            for source in self._active():
+                if source.index and source.queue:
+                    source.queue[0] = _rest(source.queue[0], source.index)
+                if source.queue:
+                    source.position = source.queue[-1].next_offset
+                    source.leader_epoch = source.queue[-1].leader_epoch
+                    out += source.queue
+                    source.queue.clear()
+                    source.index = 0
+            self._turn += 1
+            return out
+
+    def _pop(self) -> Raw | None:
+        """The next record that is already here, for iteration: one source's batch is walked to its end."""
+        with self._lock:
+            for source in self._active():
+                while source.queue:
+                    batch, index = source.queue[0], source.index
+                    if index >= len(batch.records):
+                        self._advance(source, batch, index)
+                        continue
+                    record = batch.records[index]
+                    self._advance(source, batch, index + 1)
+                    topic, number = source.partition
+                    return Record(
+                        topic, number, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+                    )
+            return None
+
+    def __iter__(self) -> Iterator[Raw]:
+        """Records one by one, until the consumer is closed."""
+        while not self._closed:
+            record = self._pop()
+            if record is not None:
+                yield record
+                continue
+            with self._lock:
+                if not self._closed:
+                    self._turn += 1
+                    self._wait_for_records(ITERATION_WAIT_S, FETCH_BYTES)
+
+    async def __aiter__(self) -> AsyncIterator[Raw]:
+        """The same without blocking the event loop: reading happens in a thread, waiting nowhere."""
+        while not self._closed:
+            record = self._pop()
+            if record is not None:
+                yield record
+                continue
+            self._turn += 1
+            if self._stirred() or self._any_data():
+                await asyncio.to_thread(self._look)
+            else:
+                await self._until_stirred()
+
+    def _look(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._settle()
+                self._fetch_all(FETCH_BYTES)
+
+    def _any_data(self) -> bool:
+        return any(source.queue or source.position < 0 or self._has_data(source) for source in self._active())
+
+    async def _until_stirred(self) -> None:
+        loop = asyncio.get_running_loop()
+        stirred = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(stirred.set)
+
+        partitions = list(self._ends())
+        self._broker.waiting.add(partitions, wake)
+        try:
+            if not (self._stirred() or self._any_data()):
+                async with asyncio.timeout(self._broker.look_again_s):
+                    await stirred.wait()
+        except TimeoutError:
+            self._broker.refresh()
+        finally:
+            self._broker.waiting.remove(partitions, wake)
+
+    # -- positions -----------------------------------------------------------------------------------------------------
+
+    def _source(self, partition: TopicPartition) -> _Source:
+        source = self._sources.get(partition)
+        if source is None:
+            raise InvalidError(
+                f"{_partition(partition)} is not assigned to this consumer: it reads {self.assignment()}"
+            )
+        return source
+
+    def _given(self, partitions: Sequence[TopicPartition] | None) -> Iterable[_Source]:
+        return list(self._sources.values()) if partitions is None else [self._source(each) for each in partitions]
+
+    def position(self, partition: TopicPartition) -> int:
+        """The next offset; see `Consumer.position`."""
+        with self._lock:
+            source = self._source(partition)
+            if source.position < 0:
+                self._begin(source)
+            return source.position
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Goes on at `offset`; see `Consumer.seek`."""
+        if isinstance(offset, bool) or not isinstance(offset, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's
+            raise TypeError(f"an offset is an int, not {type(offset).__name__}")
+        if offset < 0:
+            raise ValueError(f"the offset {offset} for {_partition(partition)} is negative: give 0 or more")
+        with self._lock:
+            self._source(partition).move(offset)
+
+    def seek_to_beginning(self, partitions: Sequence[TopicPartition] | None = None) -> None:
+        """Goes on at the log start; see `Consumer.seek_to_beginning`."""
+        with self._lock:
+            for source in self._given(partitions):
+                source.move(self._broker.partition(source.partition).log_start_offset)
+
+    def seek_to_end(self, partitions: Sequence[TopicPartition] | None = None) -> None:
+        """Goes on at the end; see `Consumer.seek_to_end`."""
+        with self._lock:
+            for source in self._given(partitions):
+                source.move(self._broker.partition(source.partition).log_end_offset)
+
+    def seek_to_time(self, when: Instant, partitions: Sequence[TopicPartition] | None = None) -> None:
+        """Goes on at a time; see `Consumer.seek_to_time`."""
+        at_ms = instant_ms(when)
+        with self._lock:
+            for source in self._given(partitions):
+                log = self._broker.partition(source.partition)
+                found = log.offset_for_time(at_ms)
+                source.move(log.log_end_offset if found is None else found[0])
+
+    def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        """Offsets at times; see `Consumer.offsets_for_times`."""
+        out: dict[TopicPartition, int | None] = {}
+        for each, at_ms in times.items():
+            found = self._broker.partition(each).offset_for_time(instant_ms(at_ms))
+            out[each] = None if found is None else found[0]
+        return out
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Leaves partitions out; see `Consumer.pause`."""
+        for source in self._given(list(partitions)):
+            source.paused = True
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """Takes partitions back; see `Consumer.resume`."""
+        for source in self._given(list(partitions)):
+            source.paused = False
+
+    # -- committing ----------------------------------------------------------------------------------------------------
+
+    def committed(self, partition: TopicPartition) -> int | None:
+        """The committed offset; see `Consumer.committed`."""
+        found = self._broker.committed_offset(self._needed_group(), _partition(partition))
+        return None if found is None else found.offset
+
+    def commit(self, offsets: Offsets | None = None) -> None:
+        """Commits; see `Consumer.commit`."""
+        group = self._needed_group()
+        if offsets is None:
+            with self._lock:
+                wanted = {
+                    source.partition: CommittedOffset(source.position, source.leader_epoch)
+                    for source in self._sources.values()
+                    if source.position >= 0
+                }
+        else:
+            wanted = {_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
+        if self._member is not None:
+            self._broker.coordinator.check_owner(group, self._member, wanted)
+        if wanted:
+            self._broker.commit_offsets(group, wanted)
+
+    def _needed_group(self) -> str:
+        self._check_open()
+        if self._group is None:
+            raise InvalidError("this consumer has no group to commit for: pass group= to log.consumer()")
+        return self._group
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidError("the consumer is closed: make another with log.consumer()")
+        self._broker.check_open()
+
+    def close(self) -> None:
+        """Leaves the group; see `Consumer.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._finalizer()
+        self._broker.waiting.wake_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+def _nothing() -> None:
+    """What there is to do at the end of a consumer without group."""
+
+
+def _partition(partition: tuple[str, int]) -> TopicPartition:
+    topic, number = partition  # a plain pair will do
+    return TopicPartition(topic, number)
+
+
+def _size(batch: FetchedBatch) -> int:
+    # What a record takes at least, without its headers: this is only compared with fetch_min_bytes.
+    return sum(8 + len(record.key or b"") + len(record.value or b"") for record in batch.records)
+
+
+def _rest(batch: FetchedBatch, index: int) -> FetchedBatch:
+    records = batch.records[index:]
+    base = records[0].offset if records else batch.next_offset
+    return FetchedBatch(batch.partition, base, batch.next_offset, batch.leader_epoch, batch.max_timestamp_ms, records)
+
+
+def _not_ahead(partition: TopicPartition, file: str, position: int, found: int) -> CorruptError:
+    return CorruptError(
+        f"{partition} in {file} gave a batch at offset {found} where {position} or later was asked for: look with "
+        "`tailrace log verify`",
+        file=file,
+        position=-1,
+        expected=f"offset {position} or later",
+        found=f"offset {found}",
+    )

@@ -1,0 +1,225 @@
+"""The embedded log: a folder, or memory, in this process. What `Log.open` loads for both.
+
+`Log`'s methods, each in a few lines on the parts: `broker` (topics, data), `coordinator` (groups), `producer`,
+`consumer`.
+"""
+
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from tailrace.log.broker import RETENTION_INTERVAL_MS, Broker
+from tailrace.log.client import (
+    DEFAULT_BATCH_BYTES,
+    DEFAULT_BUFFER_BYTES,
+    DEFAULT_FETCH_WAIT_MS,
+    DEFAULT_LINGER_MS,
+    Acks,
+    CommittedOffset,
+    Compression,
+    Consumer,
+    GroupDescription,
+    Isolation,
+    Log,
+    Producer,
+    Reset,
+    TopicDescription,
+)
+from tailrace.log.clock import Clock, SystemClock
+from tailrace.log.consumer import EmbeddedConsumer
+from tailrace.log.disk import Disk, MemoryDisk, RealDisk
+from tailrace.log.errors import InvalidError
+from tailrace.log.producer import EmbeddedProducer
+from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
+from tailrace.log.topic import near_names
+
+OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms")
+
+
+def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **options: Any) -> "EmbeddedLog":
+    """Opens a folder, or a log in memory for the address `memory:`.
+
+    Options: `disk` and `clock` (the machine's unless given); `background=False` for no threads: syncing happens in the
+    calls, nothing lingers by time and retention runs when it is called; `retention_check_interval_ms` (300,000).
+
+    Raises:
+        InvalidError: an unknown option, and what `Log.open` says.
+    """
+    for name in options:
+        if name not in OPTIONS:
+            raise InvalidError(f"there is no option {name!r} for opening a log{near_names(name, OPTIONS)}")
+    if flush not in {"disk", "os"}:
+        raise ValueError(f'flush={flush!r}: give "disk" or "os"')
+    memory = address == "memory:"
+    if not address or (address.startswith("memory:") and not memory):
+        raise InvalidError(f"{address!r} names no log: give a folder, or memory: for one in memory")
+    if memory and read_only:
+        raise InvalidError("a log in memory begins empty: there is nothing to open with read_only=True")
+    disk: Disk = options.get("disk") or (MemoryDisk() if memory else RealDisk())
+    clock: Clock = options.get("clock") or SystemClock()
+    broker = Broker(
+        disk,
+        clock,
+        "/memory" if memory else address,
+        read_only=read_only,
+        flush=flush,
+        background=options.get("background", True),
+        sync_thread=not memory,  # in memory a sync is nothing: no thread need be woken for it
+        retention_interval_ms=options.get("retention_check_interval_ms", RETENTION_INTERVAL_MS),
+    )
+    return EmbeddedLog(broker)
+
+
+class EmbeddedLog(Log):
+    """See `client.Log`. Make one with `Log.open`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._clients: weakref.WeakSet[EmbeddedProducer | EmbeddedConsumer] = weakref.WeakSet()
+
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = 1,
+        config: Mapping[str, Any] | None = None,
+        exist_ok: bool = False,
+        internal: bool = False,
+    ) -> None:
+        """See `Log.create_topic`."""
+        self._broker.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
+
+    def delete_topic(self, name: str) -> None:
+        """See `Log.delete_topic`."""
+        self._broker.delete_topic(name)
+
+    def topics(self, *, internal: bool = False) -> list[str]:
+        """See `Log.topics`."""
+        return self._broker.names(internal=internal)
+
+    def describe_topic(self, name: str) -> TopicDescription:
+        """See `Log.describe_topic`."""
+        topic = self._broker.topic(name)
+        return TopicDescription(topic.name, topic.topic_id, topic.partitions, topic.config.as_strings(), topic.internal)
+
+    def offsets(self, name: str, at: At = "latest") -> dict[TopicPartition, int]:
+        """See `Log.offsets`."""
+        topic = self._broker.topic(name)
+        out: dict[TopicPartition, int] = {}
+        for tp, log in zip(topic.tps, topic.logs, strict=True):
+            if at == "earliest":
+                out[tp] = log.log_start_offset
+            elif at == "latest":
+                out[tp] = self._broker.end_offset(tp)
+            elif isinstance(at, str):
+                raise ValueError(f'at={at!r}: give "earliest", "latest", an aware datetime or milliseconds')
+            else:
+                found = log.offset_for_time(instant_ms(at))
+                out[tp] = log.log_end_offset if found is None else found[0]
+        return out
+
+    def groups(self) -> list[str]:
+        """See `Log.groups`."""
+        self._broker.look()
+        return self._broker.coordinator.groups()
+
+    def describe_group(self, group: str) -> GroupDescription:
+        """See `Log.describe_group`."""
+        self._broker.look()
+        state, members = self._broker.coordinator.describe(group)
+        offsets = self.committed(group)
+        ends = {tp: self._broker.end_offset(tp) for tp in offsets if self._broker.find(tp.topic) is not None}
+        lag = {tp: max(0, end - offsets[tp]) for tp, end in ends.items()}
+        return GroupDescription(group, state, members, offsets, lag)
+
+    def delete_group(self, group: str) -> None:
+        """See `Log.delete_group`."""
+        self._broker.check_writable()
+        self._broker.coordinator.delete(group)
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """See `Log.committed`."""
+        return {tp: committed.offset for tp, committed in self._broker.committed_offsets(group).items()}
+
+    def alter_offsets(self, group: str, offsets: Offsets) -> None:
+        """See `Log.alter_offsets`."""
+        self._broker.coordinator.check_empty(group, "alter the offsets")
+        wanted = {TopicPartition(*tp): CommittedOffset(offset) for tp, offset in offsets.items()}
+        self._broker.commit_offsets(group, wanted)
+
+    def commit_offsets(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """See `Log.commit_offsets`."""
+        self._broker.commit_offsets(group, offsets)
+
+    def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:
+        """See `Log.committed_offsets`."""
+        return self._broker.committed_offsets(group)
+
+    def wait_for_data(self, positions: Mapping[TopicPartition, int], timeout: float | None = None) -> bool:
+        """See `Log.wait_for_data`."""
+        self._broker.check_open()
+        return self._broker.wait(positions, timeout)
+
+    def wake(self) -> None:
+        """See `Log.wake`."""
+        self._broker.wake()
+
+    def apply_retention(self) -> dict[TopicPartition, list[str]]:
+        """Deletes now what retention lets go, as happens every five minutes by itself; segment files per partition."""
+        return self._broker.apply_retention()
+
+    def producer(
+        self,
+        *,
+        acks: Acks = "all",
+        linger_ms: float = DEFAULT_LINGER_MS,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
+        compression: Compression = "none",
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+    ) -> Producer:
+        """See `Log.producer`."""
+        self._broker.check_writable()
+        producer = EmbeddedProducer(
+            self._broker,
+            acks=acks,
+            linger_ms=linger_ms,
+            batch_bytes=batch_bytes,
+            compression=compression,
+            buffer_bytes=buffer_bytes,
+        )
+        self._clients.add(producer)
+        return producer
+
+    def consumer(
+        self,
+        *,
+        group: str | None = None,
+        isolation: Isolation = "read_committed",
+        reset: Reset = "earliest",
+        fetch_min_bytes: int = 1,
+        fetch_max_wait_ms: int = DEFAULT_FETCH_WAIT_MS,
+    ) -> Consumer:
+        """See `Log.consumer`."""
+        self._broker.check_open()
+        consumer = EmbeddedConsumer(
+            self._broker,
+            group=group,
+            isolation=isolation,
+            reset=reset,
+            fetch_min_bytes=fetch_min_bytes,
+            fetch_max_wait_ms=fetch_max_wait_ms,
+        )
+        self._clients.add(consumer)
+        return consumer
+
+    def close(self) -> None:
+        """See `Log.close`. Producers are flushed; an error of theirs is raised after the log is closed."""
+        error: BaseException | None = None
+        for client in list(self._clients):
+            try:
+                client.close()
+            except Exception as raised:  # noqa: BLE001  # the lock must be let go whatever a producer says
+                error = error or raised
+        self._broker.close()
+        if error is not None:
+            raise error

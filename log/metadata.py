@@ -1,0 +1,161 @@
+"""What is known of topics: records of one internal log, and the table that they add up to.
+
+1. A record that is on disk is the commit point: the topic exists, or is gone, from then on, whatever folders there are.
+2. The table is the sum of the records in order; a record holds the whole state of its topic, so the last one per topic
+   counts and the log can be compacted by key.
+3. A record that this version does not understand refuses the log: to leave it out could lose a topic.
+
+Not here: folders and files (`broker`). The records lie in `__cluster_metadata-0` as any other: key = the topic's id in
+Kafka's text form, value = one JSON object whose `kind` is `format` (the first of all, with key `format`), `topic` or
+`deleted`.
+"""
+
+import base64
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from tailrace.log.errors import InvalidError, TopicExistsError, TopicNotFoundError
+from tailrace.log.topic import TopicConfig, near_names
+
+FORMAT_VERSION: Final = 1
+FORMAT_KEY: Final = b"format"
+
+
+class FormatRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="format"):
+    """The first record: the version of everything after it."""
+
+    version: int
+
+
+class TopicRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="topic"):
+    """A topic as it was created or altered. `config` holds only what was given."""
+
+    name: str
+    topic_id: str
+    partitions: int
+    config: dict[str, str]
+    internal: bool = False
+
+
+class DeletedRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="deleted"):
+    """A topic is gone; one of the same name may follow with another id."""
+
+    name: str
+    topic_id: str
+
+
+MetadataRecord = FormatRecord | TopicRecord | DeletedRecord
+_DECODER: msgspec.json.Decoder[MetadataRecord] = msgspec.json.Decoder(MetadataRecord)
+
+
+def encode_record(record: MetadataRecord) -> tuple[bytes, bytes]:
+    """Key and value of a metadata record."""
+    key = FORMAT_KEY if isinstance(record, FormatRecord) else record.topic_id.encode()
+    return key, msgspec.json.encode(record)
+
+
+def decode_record(value: bytes) -> MetadataRecord:
+    """A metadata record from its value.
+
+    Raises:
+        InvalidError: of a newer format, or nothing that this version knows.
+    """
+    try:
+        record = _DECODER.decode(value)
+    except msgspec.ValidationError as error:
+        raise InvalidError(
+            f"the topic metadata of this log has a record that format {FORMAT_VERSION} does not know ({error}): "
+            "open the log with the version of tailrace that wrote it, or a later one"
+        ) from None
+    if isinstance(record, FormatRecord) and record.version > FORMAT_VERSION:
+        raise InvalidError(newer_format(record.version, FORMAT_VERSION, "the topic metadata"))
+    return record
+
+
+def newer_format(version: int | str, known: int, where: str) -> str:
+    """The message for a log of a later version than this program's."""
+    return (
+        f"{where} of this log has format version {version}, and this tailrace reads up to {known}: open it with the "
+        "version that wrote it, or a later one"
+    )
+
+
+def new_topic_id() -> str:
+    """A new id in Kafka's text form; by Kafka's own rule none that begins with `-`, like an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        if not text.startswith("-"):
+            return text
+
+
+class TopicTable:
+    """The topics of a log by name: the sum of the metadata records applied so far."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, TopicRecord] = {}
+        self._configs: dict[str, TopicConfig] = {}
+
+    def apply(self, record: MetadataRecord) -> None:
+        """Adds the next record of the log."""
+        match record:
+            case TopicRecord(name=name):
+                self._configs[name] = TopicConfig.parse(record.config)
+                self._topics[name] = record
+            case DeletedRecord(name=name, topic_id=topic_id):
+                if name in self._topics and self._topics[name].topic_id == topic_id:
+                    del self._topics[name], self._configs[name]
+            case FormatRecord():
+                pass
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a topic."""
+        return name in self._topics
+
+    def get(self, name: str) -> TopicRecord | None:
+        """The topic's record, or None."""
+        return self._topics.get(name)
+
+    def require(self, name: str) -> TopicRecord:
+        """The topic's record.
+
+        Raises:
+            TopicNotFoundError: with near names.
+        """
+        record = self._topics.get(name)
+        if record is None:
+            near = near_names(name, self.names(internal=False)) or ": create it first, with create_topic"
+            raise TopicNotFoundError(f"there is no topic {name!r} in this log{near}")
+        return record
+
+    def config(self, name: str) -> TopicConfig:
+        """The topic's configuration, parsed."""
+        return self._configs[name]
+
+    def names(self, *, internal: bool) -> list[str]:
+        """All names, sorted; internal topics only where asked for."""
+        return sorted(name for name, record in self._topics.items() if internal or not record.internal)
+
+    def records(self) -> list[TopicRecord]:
+        """Every topic's record, by name."""
+        return [self._topics[name] for name in sorted(self._topics)]
+
+    def new_topic(
+        self, name: str, partitions: int, config: dict[str, str], *, internal: bool, new_id: Callable[[], str]
+    ) -> TopicRecord:
+        """The record that would create a topic; not applied.
+
+        Raises:
+            TopicExistsError: the name is taken, or differs from one only by `.` for `_` (as in Kafka, whose metrics
+                mix them).
+        """
+        if name in self._topics:
+            raise TopicExistsError(f"the topic {name!r} exists already: use it, or pass exist_ok=True")
+        for other in self._topics:
+            if other.replace(".", "_") == name.replace(".", "_"):
+                raise TopicExistsError(
+                    f"the topic {name!r} is too like {other!r}, as '.' and '_' count as one: choose another"
+                )
+        return TopicRecord(name=name, topic_id=new_id(), partitions=partitions, config=config, internal=internal)
