@@ -137,9 +137,11 @@ class KeyValueStore(Generic[K, V]):
         touched, self._touched = self._touched, []
         changes: list[Change[K, V]] = []
         encode, put, log = self._values.encode, self._writes.rows.append, self._changelog.append
+        hashable, encode_key, decode_key = self._hashable, self._keys.encode, self._keys.decode
         for key, entry in touched:
             entry.dirty = False
-            encoded, value, timestamp_ms = self._encoded(key), entry.value, entry.timestamp_ms
+            value, timestamp_ms = entry.value, entry.timestamp_ms
+            encoded = encode_key(key) if hashable else key
             if value is not None:
                 data = encode(value)
                 put((ROWS + encoded, pack_int64(timestamp_ms) + data))
@@ -149,7 +151,7 @@ class KeyValueStore(Generic[K, V]):
                 put((ROWS + encoded, None))
                 log((encoded, None, timestamp_ms))
                 entry.stored = False
-            changes.append(Change(self._user_key(key), value, timestamp_ms))
+            changes.append(Change(key if hashable else decode_key(key), value, timestamp_ms))
         self._flushed += touched
         return changes
 
@@ -192,9 +194,6 @@ class KeyValueStore(Generic[K, V]):
 
     def _encoded(self, cache_key: Any) -> bytes:
         return self._keys.encode(cache_key) if self._hashable else cast("bytes", cache_key)
-
-    def _user_key(self, cache_key: Any) -> K:
-        return cast("K", cache_key) if self._hashable else self._keys.decode(cache_key)
 
     def _decode(self, row: bytes) -> Entry[V]:
         return Entry(self._values.decode(row[8:]), unpack_int64(row)[0], stored=True)

@@ -183,7 +183,7 @@ class Backend(Protocol):
         ...
 
     def write(self, writes: WriteSet) -> None:
-        """Apply a commit.
+        """Apply a commit whose changelog records are on disk: the backend may flush at any moment from here on.
 
         After a crash each keyspace is as it was at some earlier checkpoint, perhaps with newer rows.
         """

@@ -69,7 +69,7 @@ class WindowStore(Generic[K, V]):
         self._complete: set[int] = set()
         self._greatest_start = -1
         self._committed_expiry_ms = 0
-        self._flushed: list[tuple[int, Any]] = []
+        self._flushed: list[tuple[int, Any, Entry[V]]] = []
         self.discard()
 
     @property
@@ -194,10 +194,12 @@ class WindowStore(Generic[K, V]):
         touched, self._touched = self._touched, []
         changes: list[Change[tuple[int, K], V]] = []
         encode, put, log = self._values.encode, self._writes.rows.append, self._changelog.append
+        hashable, encode_key, decode_key = self._hashable, self._keys.encode, self._keys.decode
         for start_ms, key, entry in touched:
             entry.dirty = False
-            encoded, value, timestamp_ms = self._encoded(key), entry.value, entry.timestamp_ms
-            changes.append(Change((start_ms, self._user_key(key)), value, timestamp_ms))
+            value, timestamp_ms = entry.value, entry.timestamp_ms
+            encoded = encode_key(key) if hashable else key
+            changes.append(Change((start_ms, key if hashable else decode_key(key)), value, timestamp_ms))
             if start_ms < self.expired_before_ms:
                 continue
             start = pack_int64(start_ms)
@@ -206,12 +208,12 @@ class WindowStore(Generic[K, V]):
                 put((ROWS + start + encoded, pack_int64(timestamp_ms) + data))
                 log((encoded + start + NO_SEQUENCE, data, timestamp_ms))
                 entry.stored = True
-                self._greatest_start = max(start_ms, self._greatest_start)
+                self._greatest_start = max(self._greatest_start, start_ms)
             elif entry.stored:
                 put((ROWS + start + encoded, None))
                 log((encoded + start + NO_SEQUENCE, None, timestamp_ms))
                 entry.stored = False
-            self._flushed.append((start_ms, key))
+        self._flushed += touched
         return changes
 
     def take_changelog(self) -> list[ChangelogRow]:
@@ -243,7 +245,7 @@ class WindowStore(Generic[K, V]):
                 self._forget(start_ms)
             elif excess > 0:
                 # The window that is cut keeps what this commit changed: it goes to the end of the dict.
-                for start, key in flushed:
+                for start, key, _ in flushed:
                     if start == start_ms:
                         window[key] = window.pop(key)
                 excess -= self._evict_from(start_ms, window, excess)
@@ -292,9 +294,6 @@ class WindowStore(Generic[K, V]):
 
     def _encoded(self, cache_key: Any) -> bytes:
         return self._keys.encode(cache_key) if self._hashable else cast("bytes", cache_key)
-
-    def _user_key(self, cache_key: Any) -> K:
-        return cast("K", cache_key) if self._hashable else self._keys.decode(cache_key)
 
     def _decode(self, row: bytes) -> Entry[V]:
         return Entry(self._values.decode(row[8:]), unpack_int64(row)[0], stored=True)
