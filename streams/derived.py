@@ -58,14 +58,17 @@ class Slot:
 
     @property
     def codec(self) -> TypeCodec:
-        """The codec.
+        """The codec. A topic may follow until the app runs, so what rests on nothing better is not kept.
 
         Raises:
             TopologyError: the type has none.
         """
-        if self._codec is None:
-            self._codec = self._settle()
-        return self._codec
+        if self._codec is not None:
+            return self._codec
+        found = self._settle()
+        if self.of is not UNKNOWN:
+            self._codec = found
+        return found
 
     def _settle(self) -> TypeCodec:
         where = f"{self.maker} at {self.place}" if self.place else self.maker

@@ -51,6 +51,8 @@ def function_name(f: Callable[..., Any]) -> str:
 def _is_async(f: Callable[..., Any]) -> bool:
     while isinstance(f, functools.partial):
         f = f.func
+    if isinstance(f, type):
+        return False
     for candidate in (f, getattr(f, "__call__", None)):  # noqa: B004 - an object with an async __call__ is meant too
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             return True

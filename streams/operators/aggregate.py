@@ -57,9 +57,10 @@ class Aggregate(Operator):
         return 0 if self.window is None or isinstance(self.window, UnlimitedWindow) else self.window.retention_ms
 
     def facts(self) -> dict[str, Any]:
-        """The window and when it sends."""
+        """The codecs of its store, the window and when it sends."""
+        types = {"key": self.key.codec.name, "value": self.value.codec.name}
         if self.window is None:
-            return {}
+            return types
         lateness: dict[str, Any] = {
             "grace_ms": self.grace_ms,
             "delay_ms": self.delay_ms,
@@ -67,4 +68,9 @@ class Aggregate(Operator):
         }
         if isinstance(self.window, UnlimitedWindow):
             lateness = {}
-        return {"window": str(self.window), "emit": self.emit, **lateness}
+        return {**types, "window": str(self.window), "emit": self.emit, **lateness}
+
+    def check(self, inputs: int) -> None:
+        """Its key and its value must have codecs."""
+        del inputs
+        _ = self.key.codec, self.value.codec

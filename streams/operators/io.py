@@ -103,8 +103,14 @@ class Repartition(Operator):
         return self.topic_name
 
     def facts(self) -> dict[str, Any]:
-        """Its partitions, where they are given."""
-        return {"partitions": self.partitions} if self.partitions is not None else {}
+        """The types that travel, and its partitions, where they are given."""
+        types = {"key": self.key.codec.name, "value": self.value.codec.name}
+        return types | ({"partitions": self.partitions} if self.partitions is not None else {})
+
+    def check(self, inputs: int) -> None:
+        """Its key and its value must have codecs."""
+        del inputs
+        _ = self.key.codec, self.value.codec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,13 +40,13 @@ App: shop
     Processor: key-by-1 (function: lambda)
       --> repartition-2
       <-- source-0
-    Sink: repartition-2 (topic: shop-click-counts-repartition)
+    Sink: repartition-2 (topic: shop-click-counts-repartition, key: str, value: json(Click))
       <-- key-by-1
   Sub-topology: 1 (stores: click-counts)
-    Source: repartition-2 (topic: shop-click-counts-repartition)
+    Source: repartition-2 (topic: shop-click-counts-repartition, key: str, value: json(Click))
       --> count-3
-    Processor: count-3 (store: click-counts, changelog: shop-click-counts-changelog, window: tumbling(1min, grace=5s), \
-emit: close, grace: 5s, delay: 65s, retention: 1h)
+    Processor: count-3 (store: click-counts, changelog: shop-click-counts-changelog, key: str, value: int, \
+window: tumbling(1min, grace=5s), emit: close, grace: 5s, delay: 65s, retention: 1h)
       --> changes-4, late-7 [late]
       <-- repartition-2
     Processor: changes-4
@@ -69,12 +69,12 @@ flowchart TD
   subgraph sub0 [Sub-topology 0]
     source_0_0["source-0<br>key: str<br>value: json(Click)<br>timestamp: clicked_at"]
     key_by_1_0["key-by-1<br>function: lambda"]
-    repartition_2_0["repartition-2"]
+    repartition_2_0["repartition-2<br>key: str<br>value: json(Click)"]
   end
   subgraph sub1 [Sub-topology 1]
-    repartition_2_1["repartition-2"]
-    count_3_1["count-3<br>store: click-counts<br>window: tumbling(1min, grace=5s)<br>emit: close<br>grace: 5s<br>\
-delay: 65s<br>retention: 1h"]
+    repartition_2_1["repartition-2<br>key: str<br>value: json(Click)"]
+    count_3_1["count-3<br>store: click-counts<br>key: str<br>value: int<br>window: tumbling(1min, grace=5s)<br>\
+emit: close<br>grace: 5s<br>delay: 65s<br>retention: 1h"]
     changes_4_1["changes-4"]
     map_kv_5_1["map-kv-5<br>function: lambda"]
     sink_6_1["sink-6<br>key: str<br>value: int"]
@@ -121,6 +121,8 @@ def test_json_says_the_same_as_data(app: App) -> None:
         "kind": "processor",
         "store": "click-counts",
         "changelog": "shop-click-counts-changelog",
+        "key": "str",
+        "value": "int",
         "window": "tumbling(1min, grace=5s)",
         "emit": "close",
         "grace_ms": 5000,
@@ -144,5 +146,5 @@ def test_a_later_hop_shows_how_far_it_may_lag() -> None:
     first.changes().group_by(lambda n: n, partitions=1).count(store="lengths")
     app.stream(clicks).to(lambda _key, _value: clicks)
     text = str(app.describe())
-    assert "Sink: repartition-4 (topic: shop-lengths-repartition, partitions: 1, delay: 22s)" in text
+    assert "(topic: shop-lengths-repartition, key: natural, value: int, partitions: 1, delay: 22s)" in text
     assert "Sink: sink-6 (topic chosen by: lambda)" in text

@@ -57,6 +57,10 @@ def test_an_async_function_is_refused_with_the_place_where_it_belongs(f: Any) ->
         check_function(f, "map")
 
 
+def test_a_class_is_called_to_make_an_object() -> None:
+    check_function(CallMe, "map")
+
+
 def test_no_function_is_refused() -> None:
     with pytest.raises(TypeError, match="filter takes a function, not 3"):
         check_function(3, "filter")

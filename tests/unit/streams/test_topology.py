@@ -240,6 +240,33 @@ def test_no_windows_no_grace(app: App, clicks: Topic[str, Click]) -> None:
     assert app.describe().delay_ms(app.describe().nodes[-1]) == 0
 
 
+class Strange:
+    """Nothing that msgspec knows."""
+
+
+def test_a_type_without_codec_in_front_of_a_store(app: App, clicks: Topic[str, Click]) -> None:
+    app.stream(clicks).map(lambda _c: Strange(), value=Strange).group_by_key().reduce(lambda a, _b: a, store="first")
+    words = refused(app, line() - 1)
+    assert "the value that map-1 at" in words
+    assert "name another type with value=" in words
+
+
+def test_a_type_without_codec_that_never_leaves_the_chain(app: App, clicks: Topic[str, Click]) -> None:
+    stream = app.stream(clicks).map(lambda _c: Strange(), value=Strange)
+    stream.map(lambda s: str(s)).to(app.topic("out", key=str, value=str))  # noqa: PLW0108 - its type is to be unknown
+    app.describe()
+
+
+def test_a_topic_may_follow_after_describe(app: App, clicks: Topic[str, Click]) -> None:
+    table = app.stream(clicks).group_by(lambda c: c.product).reduce(lambda a, _b: a, store="first")
+    counts = node(app.describe(), Aggregate).operator
+    assert isinstance(counts, Aggregate)
+    assert counts.key.codec.hashable
+    assert counts.key.codec is not codec_of(str)
+    table.to(clicks)
+    assert counts.key.codec is codec_of(str)
+
+
 def test_codecs_travel_and_following_topics_tell(app: App, clicks: Topic[str, Click]) -> None:
     out = app.topic("out", key=Windowed[str], value=int)
     grouped = app.stream(clicks).group_by(lambda c: c.product)
