@@ -58,11 +58,15 @@ def anything(_value: int) -> Any:
     return 1
 
 
-def broken(_value: int) -> "NoSuchName":  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable]
-    return 1  # pyright: ignore[reportUnknownVariableType]
+def ident(value: Any):  # type: ignore[no-untyped-def]  # a function without an annotation is the case
+    return value
 
 
-plain: Any = lambda value: value  # noqa: E731 # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
+def broken(_value: int) -> int:
+    return 1
+
+
+broken.__annotations__["return"] = "NoSuchName"
 
 
 class Called:
@@ -80,7 +84,7 @@ RETURNING: list[tuple[Any, Any]] = [
     (anything, UNKNOWN),
     (broken, UNKNOWN),
     (len, UNKNOWN),
-    (plain, UNKNOWN),
+    (ident, UNKNOWN),
 ]
 
 
