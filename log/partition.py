@@ -25,7 +25,7 @@ from tailrace.log import checkpoint, codec
 from tailrace.log.clock import Clock
 from tailrace.log.codec import HEADER_BYTES, BatchHeader
 from tailrace.log.disk import Disk, join, parent
-from tailrace.log.errors import CorruptError, InvalidError, TailraceError
+from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError
 from tailrace.log.index import INT32_MAX
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
@@ -140,13 +140,15 @@ class Partition:
             if last or self._segments[index + 1].base_offset > recovery_point:
                 self._recover_segment(segment, recovery_point, active=last)
         if not self._segments:
-            self._segments = [self._create(max(recovery_point, self._log_start_offset))]
-            self._names_synced = False
+            if recovery_point > 0:
+                raise self._records_missing(recovery_point, join(self.directory, "*.log"), 0)
+            self._segments = [self._create(self._log_start_offset)]
         active = self._segments[-1]
         self._log_end_offset = active.next_offset
-        if self._log_end_offset < recovery_point:
-            raise self._records_missing(recovery_point)
-        self._log_start_offset = min(max(self._log_start_offset, self._segments[0].base_offset), self._log_end_offset)
+        promised = max(recovery_point, self._log_start_offset)
+        if self._log_end_offset < promised:
+            raise self._records_missing(promised, active.path, active.next_offset)
+        self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
         # What recovery found may stand in the page cache alone, after a kill; from here on it counts as synced.
         active.file.sync()
         disk.sync_dir(self.directory)
@@ -172,15 +174,14 @@ class Partition:
         if not active:
             segment.seal()
 
-    def _records_missing(self, recovery_point: int) -> CorruptError:
-        path = self._segments[-1].path
+    def _records_missing(self, promised: int, path: str, found: int) -> CorruptError:
         return CorruptError(
-            f"{self.tp} ends at offset {self._log_end_offset}, but everything up to {recovery_point} was on disk at "
-            f"the last checkpoint: {path} was cut, or files are missing; restore them from a copy",
+            f"{self.tp} ends at offset {found}, but everything below {promised} was on disk at the last checkpoint: "
+            f"{path} was cut, or files are missing; restore them from a copy",
             file=path,
-            position=self._segments[-1].size,
-            expected=f"log end offset {recovery_point} or above",
-            found=f"log end offset {self._log_end_offset}",
+            position=self._segments[-1].size if self._segments else 0,
+            expected=f"log end offset {promised} or above",
+            found=f"log end offset {found}",
         )
 
     def _segment(self, base_offset: int) -> Segment:
@@ -467,6 +468,8 @@ class Partition:
                 with self._lock:
                     self._segments[-1].seal()
                 self.checkpoint()
+        except DiskFullError as error:
+            logger.warning("%s: closed without all index files, which the next start rebuilds: %s", self.tp, error)
         finally:
             with self._sync_lock, self._lock:
                 self._closed = True
@@ -596,11 +599,12 @@ class Partition:
     def delete_records(self, offset: int) -> int:
         """Raises the log start offset to `offset` (-1: the high watermark) and returns it; whole segments go later.
 
-        The caller keeps it in `log-start-offset-checkpoint`.
+        The caller keeps it in `log-start-offset-checkpoint`. Synced first, so that the log never ends before its start.
 
         Raises:
             OffsetOutOfRangeError: above the high watermark.
         """
+        self.sync()
         with self._lock:
             self._check_writable()
             wanted = self.high_watermark if offset == -1 else offset
@@ -628,12 +632,19 @@ class Partition:
             going, self._segments = self._segments[:count], self._segments[count:]
             self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
             self._opened = [each for each in self._opened if each not in going]
-            for segment in going:
-                segment.close()
-                due = now_ms + self.config.file_delete_delay_ms
-                self._deleted += [(due, path) for path in segment.rename_deleted()]
+            with self._syncing():
+                self._rename_deleted(going, now_ms + self.config.file_delete_delay_ms)
             self._remove_deleted(now_ms)
             return [each.path for each in going]
+
+    def _rename_deleted(self, going: list[Segment], due_ms: int) -> None:
+        """Synced before the first (the next segment's name must be there) and after each: a crash leaves no gap."""
+        self._disk.sync_dir(self.directory)
+        self._names_synced = True
+        for segment in going:
+            segment.close()
+            self._deleted += [(due_ms, path) for path in segment.rename_deleted()]
+            self._disk.sync_dir(self.directory)
 
     def _below_log_start(self) -> int:
         count = 0

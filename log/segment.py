@@ -29,6 +29,11 @@ def segment_name(base_offset: int) -> str:
     return f"{base_offset:020d}"
 
 
+def path_of(directory: str, base_offset: int, suffix: str = LOG) -> str:
+    """One of a segment's files."""
+    return join(directory, segment_name(base_offset) + suffix)
+
+
 def base_offset_of(name: str) -> int | None:
     """The base offset in the name of a data file, None for any other name."""
     stem = name.removesuffix(LOG)

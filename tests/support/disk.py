@@ -1,0 +1,203 @@
+"""A disk for tests, in memory: at a crash it forgets what was not synced and tears writes; it fills up and fails.
+
+1. Bytes survive a crash for certain only up to the last `sync` of their file; of what came after, a part may be there,
+   with pages in it that were never written (zeros), as a real disk writes pages in any order.
+2. A name (new, renamed, removed) survives for certain only after `sync_dir` of its folder; each change is one step.
+3. `power_loss_after(n)`: the nth change from now raises `PowerLossError`, an append after a part of its bytes; so does
+   all after it, until `crash()` brings the machine up again with what survived.
+4. Chance comes from the seed alone.
+"""
+
+import os
+import random
+from collections.abc import Callable
+
+from tailrace.log.disk import Data, File, MemoryDisk, MemoryFile, MemoryNode, disk_full
+from tailrace.log.recovery import PAGE_BYTES
+
+
+class PowerLossError(Exception):
+    """The machine has stopped here."""
+
+
+class FaultyDisk(MemoryDisk):
+    """See the module's docstring. `capacity` is in bytes over all files; `operations` counts changes."""
+
+    def __init__(self, seed: int = 0, *, capacity: int | None = None) -> None:
+        super().__init__()
+        self.random = random.Random(seed)
+        self.capacity = capacity
+        self.operations = 0
+        self._stop_at: int | None = None
+        self._failures: list[tuple[str, str, Exception]] = []
+        self._durable_files: dict[str, MemoryNode] = {}
+        self._durable_folders: set[str] = set(self._folders)
+        self._unsynced_names: list[tuple[str, Callable[[], None]]] = []  # (folder, the change on what is durable)
+
+    # ---- what a test asks for
+
+    def power_loss_after(self, operations: int) -> None:
+        """Stops the machine at the nth change from now."""
+        self._stop_at = self.operations + operations
+
+    def fail(self, operation: str, error: Exception, *, path: str = "") -> None:
+        """Lets the next `operation` (append, sync, …) on a path that contains `path` raise `error`, once."""
+        self._failures.append((operation, path, error))
+
+    def crash(self) -> None:
+        """Comes up again with what survived; handles of before are dead."""
+        chance = self.random
+        in_order = (
+            chance.random() < 0.5
+        )  # a journal keeps a prefix of the changes to names; be harsher half of the time
+        keep_until = chance.randint(0, len(self._unsynced_names))
+        for index, (_, change) in enumerate(self._unsynced_names):
+            if index < keep_until if in_order else chance.random() < 0.5:
+                change()
+        survivors = {path: node for path, node in self._durable_files.items() if self._has_folder(path)}
+        self._folders = {each for each in self._durable_folders if each in {os.sep, ""} or self._has_folder(each)}
+        self._files = {path: _settled(node, chance) for path, node in survivors.items()}
+        self._durable_files, self._durable_folders = dict(self._files), set(self._folders)
+        self._unsynced_names, self._stop_at, self._locks = [], None, set()
+
+    def _has_folder(self, path: str) -> bool:
+        folder = os.path.dirname(path)
+        return folder in {os.sep, ""} or (folder in self._durable_folders and self._has_folder(folder))
+
+    # ---- the disk
+
+    def step(self, operation: str, path: str) -> None:
+        """Counts a change and stops or fails where that was asked for."""
+        if self.stopping(operation, path):
+            raise PowerLossError(operation)
+
+    def stopping(self, operation: str, path: str) -> bool:
+        """As `step`, for whoever does a part of it before the end."""
+        if self._stop_at is not None and self.operations >= self._stop_at:
+            raise PowerLossError(operation)
+        self.operations += 1
+        for index, (wanted, part, error) in enumerate(self._failures):
+            if wanted == operation and part in path:
+                del self._failures[index]
+                raise error
+        return self._stop_at is not None and self.operations >= self._stop_at
+
+    def used(self) -> int:
+        """Bytes of all files."""
+        return sum(len(node.data) for node in self._files.values())
+
+    def _file(self, path: str, node: MemoryNode) -> File:
+        return _FaultyFile(self, path, node)
+
+    def open(self, path: str, *, write: bool = False) -> File:
+        path = os.path.normpath(path)
+        made = write and path not in self._files
+        if made:
+            self.step("create", path)
+            self._files[path] = node = _FaultyNode()
+            self._name_changed(path, lambda: self._durable_files.__setitem__(path, node))
+        return super().open(path, write=write)
+
+    def mkdir(self, path: str) -> None:
+        path = os.path.normpath(path)
+        while path not in self._folders:
+            self.step("mkdir", path)
+            self._folders.add(path)
+            self._name_changed(path, lambda each=path: self._durable_folders.add(each))  # type: ignore[misc]
+            path = os.path.dirname(path)
+
+    def rename(self, old: str, new: str) -> None:
+        old, new = os.path.normpath(old), os.path.normpath(new)
+        self.step("rename", old)
+        super().rename(old, new)
+
+        def change() -> None:
+            if old in self._durable_files:
+                self._durable_files[new] = self._durable_files.pop(old)
+
+        self._name_changed(new, change)
+
+    def remove(self, path: str) -> None:
+        path = os.path.normpath(path)
+        self.step("remove", path)
+        super().remove(path)
+        self._name_changed(path, lambda: void(self._durable_files.pop(path, None)))
+
+    def sync_dir(self, path: str) -> None:
+        path = os.path.normpath(path)
+        self.step("sync_dir", path)
+        left: list[tuple[str, Callable[[], None]]] = []
+        for folder, change in self._unsynced_names:
+            if folder == path:
+                change()
+            else:
+                left.append((folder, change))
+        self._unsynced_names = left
+
+    def _name_changed(self, path: str, change: Callable[[], None]) -> None:
+        self._unsynced_names.append((os.path.dirname(path), change))
+
+
+def void(_: object) -> None:
+    """For a lambda that returns nothing."""
+
+
+class _FaultyNode(MemoryNode):
+    """`durable` is what was there at the last sync."""
+
+    __slots__ = ("durable",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.durable = b""
+
+
+class _FaultyFile(MemoryFile):
+    def __init__(self, disk: FaultyDisk, path: str, node: MemoryNode) -> None:
+        super().__init__(path, node)
+        self._disk = disk
+
+    def append(self, data: Data) -> int:
+        stop = self._disk.stopping("append", self.path)
+        if stop:
+            self._node.data += bytes(data)[: self._disk.random.randint(0, len(data))]
+            raise PowerLossError("append")
+        if self._disk.capacity is not None and self._disk.used() + len(data) > self._disk.capacity:
+            raise disk_full(self.path)
+        return super().append(data)
+
+    def truncate(self, size: int) -> None:
+        self._disk.step("truncate", self.path)
+        super().truncate(size)
+
+    def sync(self) -> None:
+        self._disk.step("sync", self.path)
+        assert isinstance(self._node, _FaultyNode)
+        self._node.durable = bytes(self._node.data)
+
+
+def _settled(node: MemoryNode, chance: random.Random) -> _FaultyNode:
+    """What of a file is found after the crash."""
+    assert isinstance(node, _FaultyNode)
+    durable, current = node.durable, bytes(node.data)
+    common = len(durable) if current.startswith(durable) else len(current)
+    assert current.startswith(durable) or durable.startswith(current), "a file is appended to and cut, never rewritten"
+    kept = durable
+    if common == len(durable) or chance.random() < 0.5:  # a cut that was not synced may have happened or not
+        kept = current[: chance.choice([common, len(current), chance.randint(common, len(current))])]
+        kept = _with_lost_pages(kept, common, chance)
+    made = _FaultyNode()
+    made.durable = kept
+    made.data = bytearray(kept)
+    return made
+
+
+def _with_lost_pages(data: bytes, begin: int, chance: random.Random) -> bytes:
+    lost = chance.choice([0.0, 0.2, 0.5])
+    out = bytearray(data)
+    while begin < len(data):
+        end = min((begin // PAGE_BYTES + 1) * PAGE_BYTES, len(data))
+        if chance.random() < lost:
+            out[begin:end] = bytes(end - begin)
+        begin = end
+    return bytes(out)
