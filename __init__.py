@@ -7,6 +7,7 @@ from tailrace.streams.codec import Codec, json, msgpack, windowed
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.operators.aggregate import Emit
 from tailrace.streams.stream import Stream
+from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Topology
@@ -36,6 +37,7 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "Stream",
+    "Summary",
     "Table",
     "Topic",
     "TopicDescription",

@@ -332,6 +332,11 @@ class Log(AbstractContextManager["Log"]):
         assert isinstance(opened, Log)
         return opened
 
+    @property
+    @abstractmethod
+    def state_directory(self) -> str | None:
+        """Where apps on this log keep their stores unless told otherwise; None: in memory, as the log itself is."""
+
     @abstractmethod
     def create_topic(
         self,

@@ -67,15 +67,21 @@ def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **o
         sync_thread=not memory,  # in memory a sync is nothing: no thread need be woken for it
         retention_interval_ms=options.get("retention_check_interval_ms", RETENTION_INTERVAL_MS),
     )
-    return EmbeddedLog(broker)
+    return EmbeddedLog(broker, None if memory else f"{address}/state")
 
 
 class EmbeddedLog(Log):
     """See `client.Log`. Make one with `Log.open`."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, state_directory: str | None) -> None:
         self._broker = broker
+        self._state_directory = state_directory
         self._clients: weakref.WeakSet[EmbeddedProducer | EmbeddedConsumer] = weakref.WeakSet()
+
+    @property
+    def state_directory(self) -> str | None:
+        """See `Log.state_directory`: beside the partitions, whose folders all end in a number."""
+        return self._state_directory
 
     def create_topic(
         self,

@@ -12,9 +12,9 @@ Not here: when to flush and commit, and what changes are forwarded to (streams).
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from tailrace.state.changelog import KeyValueLayout, pack_int64, unpack_int64
+from tailrace.state.changelog import KeyValueLayout, Layout, pack_int64, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.store import (
     ROWS,
@@ -44,7 +44,7 @@ class KeyValueStore(Generic[K, V]):
         if not entry.dirty: store.touch(key, entry)
     """
 
-    layout = KeyValueLayout()
+    layout: ClassVar[Layout] = KeyValueLayout()
 
     def __init__(self, name: str, keyspace: Keyspace, keys: Codec[K], values: Codec[V]) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class KeyValueStore(Generic[K, V]):
         self._keyspace = keyspace
         self._values = values
         self._keys = keys
-        self._hashable = keys.hashable
+        self.hashable = keys.hashable
         self._touched: list[tuple[Any, Entry[V]]] = []
         self._flushed: list[tuple[Any, Entry[V]]] = []
         self._changelog: list[ChangelogRow] = []
@@ -67,7 +67,7 @@ class KeyValueStore(Generic[K, V]):
 
     def cache_key(self, key: K) -> Any:
         """The key of `entries` for the user's key."""
-        return key if self._hashable else self._keys.encode(key)
+        return key if self.hashable else self._keys.encode(key)
 
     def load(self, key: Any) -> Entry[V]:
         """The entry of a cache key, from cache or keyspace, now in the cache; an absent key gets an empty one."""
@@ -137,7 +137,7 @@ class KeyValueStore(Generic[K, V]):
         touched, self._touched = self._touched, []
         changes: list[Change[K, V]] = []
         encode, put, log = self._values.encode, self._writes.rows.append, self._changelog.append
-        hashable, encode_key, decode_key = self._hashable, self._keys.encode, self._keys.decode
+        hashable, encode_key, decode_key = self.hashable, self._keys.encode, self._keys.decode
         for key, entry in touched:
             entry.dirty = False
             value, timestamp_ms = entry.value, entry.timestamp_ms
@@ -193,7 +193,11 @@ class KeyValueStore(Generic[K, V]):
         self._complete = self._keyspace.first(ROWS, after(ROWS)) is None
 
     def _encoded(self, cache_key: Any) -> bytes:
-        return self._keys.encode(cache_key) if self._hashable else cast("bytes", cache_key)
+        return self._keys.encode(cache_key) if self.hashable else cast("bytes", cache_key)
+
+    def user_key(self, cache_key: Any) -> K:
+        """The user's key of a cache key."""
+        return cast("K", cache_key) if self.hashable else self._keys.decode(cache_key)
 
     def _decode(self, row: bytes) -> Entry[V]:
         return Entry(self._values.decode(row[8:]), unpack_int64(row)[0], stored=True)

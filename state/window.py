@@ -15,9 +15,9 @@ Not here: which windows a record belongs to and when they close (windows, stream
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from tailrace.state.changelog import NO_SEQUENCE, WindowLayout, pack_int64, unpack_int64
+from tailrace.state.changelog import NO_SEQUENCE, Layout, WindowLayout, pack_int64, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.store import (
     ROWS,
@@ -53,7 +53,7 @@ class WindowStore(Generic[K, V]):
     A dict of `windows` may be kept until the next `evict`, `expire` or `discard`.
     """
 
-    layout = WindowLayout()
+    layout: ClassVar[Layout] = WindowLayout()
 
     def __init__(self, name: str, keyspace: Keyspace, keys: Codec[K], values: Codec[V]) -> None:
         self.name = name
@@ -62,7 +62,7 @@ class WindowStore(Generic[K, V]):
         self._keyspace = keyspace
         self._keys = keys
         self._values = values
-        self._hashable = keys.hashable
+        self.hashable = keys.hashable
         self._touched: list[tuple[int, Any, Entry[V]]] = []
         self._changelog: list[ChangelogRow] = []
         self._writes = Writes()
@@ -79,7 +79,7 @@ class WindowStore(Generic[K, V]):
 
     def cache_key(self, key: K) -> Any:
         """The key of the dicts in `windows` for the user's key."""
-        return key if self._hashable else self._keys.encode(key)
+        return key if self.hashable else self._keys.encode(key)
 
     def open(self, start_ms: int) -> dict[Any, Entry[V]]:
         """The cache of one window, made if it is missing. Raises ValueError for a window that has expired."""
@@ -194,7 +194,7 @@ class WindowStore(Generic[K, V]):
         touched, self._touched = self._touched, []
         changes: list[Change[tuple[int, K], V]] = []
         encode, put, log = self._values.encode, self._writes.rows.append, self._changelog.append
-        hashable, encode_key, decode_key = self._hashable, self._keys.encode, self._keys.decode
+        hashable, encode_key, decode_key = self.hashable, self._keys.encode, self._keys.decode
         for start_ms, key, entry in touched:
             entry.dirty = False
             value, timestamp_ms = entry.value, entry.timestamp_ms
@@ -293,7 +293,11 @@ class WindowStore(Generic[K, V]):
                 yield start_ms, self._keys.decode(key[_HEAD:]), entry
 
     def _encoded(self, cache_key: Any) -> bytes:
-        return self._keys.encode(cache_key) if self._hashable else cast("bytes", cache_key)
+        return self._keys.encode(cache_key) if self.hashable else cast("bytes", cache_key)
+
+    def user_key(self, cache_key: Any) -> K:
+        """The user's key of a cache key."""
+        return cast("K", cache_key) if self.hashable else self._keys.decode(cache_key)
 
     def _decode(self, row: bytes) -> Entry[V]:
         return Entry(self._values.decode(row[8:]), unpack_int64(row)[0], stored=True)

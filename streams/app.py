@@ -1,22 +1,36 @@
 """An app: the topics, the graph and the options of one program.
 
-Declaring only adds to the graph; nothing is opened or created before the app runs.
+Declaring only adds to the graph; nothing is opened or created before the app runs. Running is one thread: this one, or
+one beside an async block; the only async code of streams is here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from anyio.lowlevel import current_token
 
 from tailrace.log.client import Log
+from tailrace.log.clock import Clock, SystemClock
 from tailrace.log.record import Instant
 from tailrace.log.topic import check_topic_name
+from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
 from tailrace.streams.derived import Slot
 from tailrace.streams.flow import Flow, merged
 from tailrace.streams.operators.io import Merge, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import user_place
+from tailrace.streams.runner import Runner
+from tailrace.streams.signals import stopping
+from tailrace.streams.start import started
 from tailrace.streams.stream import Stream
+from tailrace.streams.summary import Summary
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Graph, Input, Topology
 from tailrace.windows.duration import to_ms
@@ -41,7 +55,6 @@ class App:
         on_bad_record: what becomes of a record that cannot be decoded: "fail" stops the app and names it, "skip" drops
             and counts it, "dead_letter" writes it to `<app>-dead-letters`.
         reset: where an input without a committed offset is read from.
-        max_skew: how far apart in event time tasks may run; one minute or the largest grace unless given.
 
     Raises:
         InvalidError: the name cannot begin the names of topics.
@@ -59,7 +72,6 @@ class App:
         cache_bytes: int = _CACHE_BYTES,
         on_bad_record: Literal["fail", "skip", "dead_letter"] = "fail",
         reset: Literal["earliest", "latest"] = "earliest",
-        max_skew: timedelta | None = None,
     ) -> None:
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
@@ -71,6 +83,12 @@ class App:
             raise ValueError(f"App(cache_bytes={cache_bytes}) is below 0")
         self.name = name
         self.graph = Graph()
+        self.clock: Clock = SystemClock()
+        self.on_restore: Callable[[str], Progress] | None = None
+        """Makes a callback (offsets read, offsets in all) for each store that is restored at the start."""
+        self.stopped_by: int | None = None
+        """The signal that ended the last `run`."""
+        self._runner: Runner | None = None
         self.options = AppOptions(
             name=name,
             log=log,
@@ -80,7 +98,6 @@ class App:
             cache_bytes=cache_bytes,
             on_bad_record=on_bad_record,
             reset=reset,
-            max_skew_ms=None if max_skew is None else _positive_ms("max_skew", max_skew),
         )
 
     @overload
@@ -169,6 +186,81 @@ class App:
         place = user_place()
         flows = [self._source(each) for each in dict.fromkeys(topics)]
         return Stream(merged(self.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
+
+    def run(self, *, until: Literal["end"] | None = None) -> Summary:
+        """Runs the app in this thread, until it is stopped; returns when everything is committed.
+
+        SIGINT and SIGTERM stop it cleanly where this is the main thread: the work at hand is finished and committed.
+
+        Args:
+            until: "end" stops when every input was read to where it ended at the start, for backfills, notebooks and
+                tests. Windows that are open then stay open; a later run goes on with them.
+
+        Raises:
+            TopologyError: the program cannot run on this log; the user's file and line are named.
+            TaskError: a function of the user raised; node, line and record are named, the cause is chained.
+            DecodeError: a record cannot be read and on_bad_record is "fail".
+        """
+        if until not in {None, "end"}:
+            raise ValueError(f'run(until={until!r}): "end" or nothing')
+        topology = self.describe()
+        with started(topology, self.options, self.clock, self.on_restore) as runner, stopping(runner.stop) as signals:
+            self._runner = runner
+            try:
+                return runner.run(until_end=until == "end")
+            finally:
+                self._runner = None
+                self.stopped_by = signals[0] if signals else None
+
+    def running(self) -> AbstractAsyncContextManager[Self]:
+        """Runs the app in a thread beside the block, which begins when every store is restored.
+
+        Leaving the block stops the app cleanly. What ends the app before that cancels the block, and is raised when it
+        is left, as from `run`.
+        """
+        return self._running()
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[Self]:
+        topology = self.describe()
+        token, ready, scope = current_token(), anyio.Event(), anyio.CancelScope()
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                with started(topology, self.options, self.clock, self.on_restore) as runner:
+                    self._runner = runner
+                    anyio.from_thread.run_sync(ready.set, token=token)
+                    runner.run(until_end=False)
+            except BaseException as error:  # noqa: BLE001 - raised again where the block is left
+                failure.append(error)
+                anyio.from_thread.run_sync(scope.cancel, token=token)
+            finally:
+                self._runner = None
+
+        thread = threading.Thread(target=run, name=f"tailrace-{self.name}")
+        thread.start()
+        with scope:
+            try:
+                await ready.wait()
+                yield self
+            finally:
+                self.stop()
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(thread.join)
+        if failure:
+            raise failure[0]
+
+    def stop(self) -> None:
+        """Asks a running app to finish the work at hand, commit and end; may be called from any thread."""
+        runner = self._runner
+        if runner is not None:
+            runner.stop()
+
+    def summary(self) -> Summary | None:
+        """What the running app has done so far; None while it does not run."""
+        runner = self._runner
+        return runner.summary() if runner is not None else None
 
     def _source(self, topic: object) -> Flow:
         if not is_topic(topic):

@@ -20,4 +20,3 @@ class AppOptions:
     cache_bytes: int
     on_bad_record: OnBadRecord
     reset: Literal["earliest", "latest"]
-    max_skew_ms: int | None

@@ -160,7 +160,6 @@ def test_a_sink_that_chooses(app: App, stream: Stream[str, Click]) -> None:
         ({"cache_bytes": -1}, "cache_bytes"),
         ({"commit_interval": timedelta(0)}, "commit_interval"),
         ({"commit_interval": 5}, "commit_interval"),
-        ({"max_skew": timedelta(0)}, "max_skew"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], words: str) -> None:
@@ -176,4 +175,3 @@ def test_the_name_begins_the_names_of_topics() -> None:
 def test_options_have_defaults() -> None:
     options = App("shop").options
     assert (options.guarantee, options.on_bad_record, options.reset) == ("at_least_once", "fail", "earliest")
-    assert options.max_skew_ms is None

@@ -1,0 +1,180 @@
+"""From the graph to the chain of one task: every node becomes a closure that calls the next ones.
+
+A chain is put together once, when the app starts, from its ends to its sources. One link is one Python call a record.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tailrace.log.errors import TopologyError
+from tailrace.state.changelog import Layout
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.session import SessionLayout
+from tailrace.state.window import WindowStore
+from tailrace.streams.codec import guarded, windowed_form
+from tailrace.streams.context import StateNode, TaskContext
+from tailrace.streams.hop import HopWriter
+from tailrace.streams.operators.aggregate import Aggregate
+from tailrace.streams.operators.aligned import AlignedAggregate
+from tailrace.streams.operators.fold import Fold, aggregate_fold, count_fold, reduce_fold
+from tailrace.streams.operators.io import Late, Merge, Repartition, Sink, Source
+from tailrace.streams.operators.plain import PlainAggregate
+from tailrace.streams.outputs import Outputs
+from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
+from tailrace.windows.sliding import SlidingWindow
+from tailrace.windows.window import AlignedWindow
+
+
+class ChainBuilder:
+    """Builds the chains of one task.
+
+    hops has a writer for each repartition that the task writes, partitions the count of each output topic.
+    """
+
+    def __init__(
+        self,
+        children: Mapping[Input, Sequence[Node]],
+        context: TaskContext,
+        hops: Mapping[int, HopWriter],
+        outputs: Outputs,
+        partitions: Mapping[str, int],
+    ) -> None:
+        self._children = children
+        self._context = context
+        self._hops = hops
+        self._outputs = outputs
+        self._partitions = partitions
+        self._links: dict[int, Forward] = {}
+        self.state_nodes: dict[int, StateNode] = {}
+        """By graph node."""
+
+    def output(self, node: int, output: Output = "main") -> Forward:
+        """What takes the records that a node sends to one of its outputs."""
+        links = [self._link(child) for child in self._children.get(Input(node, output), ())]
+        return fan_out(links)
+
+    def _link(self, node: Node) -> Forward:
+        # A node with several parents is one link: it may have state.
+        link = self._links.get(node.id)
+        if link is None:
+            link = self._links[node.id] = self._build(node)
+        return link
+
+    def _build(self, node: Node) -> Forward:
+        operator = node.operator
+        if isinstance(operator, Sink):
+            return self._sink(operator)
+        if isinstance(operator, Repartition):
+            key = operator.key.codec
+            return self._hops[node.id].sink(self._context, key.partition_bytes, hashable=key.hashable)
+        forward = self.output(node.id)
+        if isinstance(operator, Aggregate):
+            return self._aggregate(node, operator, forward)
+        if isinstance(operator, Late | Merge):
+            return forward
+        return operator.build(self._context, forward)
+
+    def _sink(self, sink: Sink) -> Forward:
+        topic = sink.topic
+        if topic is None:
+            raise TopologyError(f"to(…) at {sink.place} takes a topic")
+        key, value = sink.codecs(topic)
+        encode_key = guarded(key, f"the key for topic {topic.name!r}, written at {sink.place},").encode
+        encode_value = guarded(value, f"the value for topic {topic.name!r}, written at {sink.place},").encode
+        form = windowed_form(key)
+        if form is None:
+            return self._outputs.sink(self._context, topic.name, encode_key, encode_value)
+        return self._outputs.windowed_sink(
+            topic.name, self._partitions[topic.name], form.inner.partition_bytes, encode_key, encode_value
+        )
+
+    def _aggregate(self, node: Node, operator: Aggregate, forward: Forward) -> Forward:
+        context, key, value, window = self._context, operator.key.codec, operator.value.codec, operator.window
+        assert context.backend is not None
+        keyspace = context.backend.keyspace(operator.store)
+        late = self.output(node.id, "late")
+        fold, on_close = _fold(operator), operator.emit == "close"
+        if window is None:
+            plain = PlainAggregate(context, KeyValueStore(operator.store, keyspace, key, value), fold, forward, value)
+            self.state_nodes[node.id] = plain
+            return plain.process()
+        retention_ms = operator.retention_ms or window.retention_ms
+        if isinstance(window, AlignedWindow):
+            aligned = AlignedAggregate(
+                context,
+                WindowStore(operator.store, keyspace, key, value),
+                window,
+                fold,
+                forward,
+                late,
+                value,
+                on_close=on_close,
+                retention_ms=retention_ms,
+            )
+            self.state_nodes[node.id] = aligned
+            return aligned.process()
+        raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
+
+
+def layout_of(operator: Aggregate) -> Layout:
+    """How the changelog of an aggregate's store is laid out."""
+    window = operator.window
+    if window is None:
+        return KeyValueStore.layout
+    if isinstance(window, AlignedWindow):
+        return WindowStore.layout
+    return SessionLayout(window.difference_ms if isinstance(window, SlidingWindow) else None)
+
+
+def _fold(operator: Aggregate) -> Fold:
+    if operator.function == "count":
+        return count_fold
+    assert operator.add is not None
+    if operator.function == "reduce":
+        return reduce_fold(operator.add)
+    assert operator.zero is not None
+    return aggregate_fold(operator.zero, operator.add)
+
+
+def fan_out(links: Sequence[Forward]) -> Forward:
+    """One function for all links of an output, called in order; the link itself where there is only one."""
+    if len(links) == 1:
+        return links[0]
+    if not links:
+        return _nowhere
+    if len(links) == 2:
+        first, second = links
+
+        def both(key: Any, value: Any, timestamp_ms: int) -> None:
+            first(key, value, timestamp_ms)
+            second(key, value, timestamp_ms)
+
+        return both
+
+    def each(key: Any, value: Any, timestamp_ms: int) -> None:
+        for link in links:
+            link(key, value, timestamp_ms)
+
+    return each
+
+
+def _nowhere(_key: Any, _value: Any, _timestamp_ms: int) -> None:
+    """The end of a chain that nobody reads."""
+
+
+def children_of(topology: Topology) -> dict[Input, list[Node]]:
+    """The nodes behind each output, in the order in which the program made them."""
+    children: dict[Input, list[Node]] = {}
+    for node in sorted(topology.nodes, key=lambda node: node.id):
+        for parent in node.parents:
+            children.setdefault(parent, []).append(node)
+    return children
+
+
+def functions_of(operator: Operator) -> list[Callable[..., Any]]:
+    """The functions of the user that an operator calls: to find the node when one raises."""
+    names = ("f", "add", "zero", "merge", "choose")
+    found = [getattr(operator, name, None) for name in names]
+    if isinstance(operator, Source):
+        found.append(operator.topic.timestamp)
+    return [function for function in found if callable(function)]

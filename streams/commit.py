@@ -1,0 +1,85 @@
+"""A commit, for all tasks of a process at once: what a restart takes for done.
+
+The order is the guarantee. At least once: results and changelogs are on disk before the input offsets that stand for
+them, so a crash in between runs those records again and loses none. State is written last, with the changelog offset it
+stands for in the same write: a store never holds what was not committed, and is at most behind.
+
+1. After `commit`, no cache is dirty, no hop holds a row, and the committed offsets are the tasks' positions.
+2. If it raises, nothing of steps 3 and 4 has happened; the process must stop or start again from the last commit.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tailrace.log.client import CommittedOffset, Delivery, Log, Producer
+from tailrace.log.record import TopicPartition
+from tailrace.state.store import WriteSet
+from tailrace.streams.clocks import encode_clocks
+from tailrace.streams.outputs import Outputs
+from tailrace.streams.task import Task, TaskStore
+
+
+@dataclass(frozen=True, slots=True)
+class Committer:
+    """What a commit needs beside the tasks."""
+
+    group: str
+    log: Log
+    producer: Producer
+    outputs: Outputs
+    entries_max: int
+    """Entries that a store's cache may keep after a commit."""
+
+
+def commit(tasks: Sequence[Task], to: Committer) -> None:
+    """Commits what the tasks did since the last commit; returns when it is on disk.
+
+    tasks come in the order of their sub-topologies: writers of a repartition before its readers.
+    """
+    # 1. Caches and hops: everything that was held back goes on, down to the outputs and the changelogs.
+    for task in tasks:
+        task.flush()
+        task.hand_over(flushed=True)
+    # 2. Results and changelogs, on disk.
+    changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
+    to.outputs.send()
+    to.producer.flush()
+    # 3. Input offsets, with the clocks that were theirs.
+    to.log.commit_offsets(to.group, offsets_of(tasks))
+    # 4. State, one write per task.
+    for store, delivery in changelogs:
+        if delivery is not None:
+            store.changelog_end = delivery.result().offset + 1
+    for task in tasks:
+        writes = WriteSet()
+        for store in task.stores:
+            store.node.store.take_writes(writes, store.checkpoint())
+        if writes and task.context.backend is not None:
+            task.context.backend.write(writes)
+        for store in task.stores:
+            store.node.store.evict(to.entries_max)
+
+
+def offsets_of(tasks: Iterable[Task]) -> dict[TopicPartition, CommittedOffset]:
+    """The tasks' positions, and their clocks as the offsets' metadata.
+
+    A task behind repartitions has no position of its own: its clocks stand at offset 0 of the repartition's partition.
+    """
+    offsets: dict[TopicPartition, CommittedOffset] = {}
+    for task in tasks:
+        for source in task.inputs:
+            clock = encode_clocks([task.context.origin_ms])
+            offsets[source.partition] = CommittedOffset(source.position, source.leader_epoch, clock)
+        for partition in task.repartitions:
+            assert task.clocks is not None
+            offsets[partition] = CommittedOffset(0, -1, encode_clocks(task.clocks.snapshot()))
+    return offsets
+
+
+def _send_changelog(store: TaskStore, producer: Producer) -> Delivery | None:
+    rows = store.node.store.take_changelog()
+    if not rows:
+        return None
+    keys, values, timestamps_ms = zip(*rows, strict=True)
+    topic, partition = store.changelog
+    return producer.send_many(topic, values, keys=keys, timestamps_ms=timestamps_ms, partition=partition)

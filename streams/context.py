@@ -1,0 +1,159 @@
+"""What the operators of one task share: the record at hand, its clocks, counters of dropped records, state.
+
+The hot path passes key, value and timestamp as arguments; whatever else an operator may ask for stands here and is set
+once per record by the task.
+
+1. origin_ms >= the largest timestamp that the record's source partition had shown up to it, and >= stream_time_ms: a
+   window is closed for a record exactly when the window's closing time <= origin_ms.
+2. next_close_ms <= the first stream time at which a node that emits on close has a window to close.
+
+Not here: how records are read (task), when state is written (commit).
+"""
+
+from collections import Counter
+from typing import Protocol
+
+from tailrace.log.record import Headers, TopicPartition
+from tailrace.state.checkpoint import Checkpoint
+from tailrace.state.store import Backend, ChangelogRow, WriteSet
+from tailrace.streams.clocks import NEVER
+
+FAR = (1 << 63) - 1
+"""Later than every window's closing time but that of an unlimited window."""
+
+
+class RawRecord(Protocol):
+    """A record as the log has it: what errors and sinks want to know of a record's origin."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset in the partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its timestamp in the log, in ms."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The key's bytes."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The value's bytes."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers, in order."""
+        ...
+
+
+class Stored(Protocol):
+    """The store of a stateful operator, as the commit sees it."""
+
+    def take_changelog(self) -> list[ChangelogRow]:
+        """The changelog records of what was flushed."""
+        ...
+
+    def take_writes(self, into: WriteSet, checkpoint: Checkpoint | None = None) -> None:
+        """Moves what was flushed into the task's write set."""
+        ...
+
+    def evict(self, max_entries: int) -> None:
+        """Ends a commit: keeps at most max_entries in the cache."""
+        ...
+
+    def discard(self) -> None:
+        """Forgets what was not committed."""
+        ...
+
+
+class StateNode(Protocol):
+    """The part of a stateful operator that its task and the commit speak to."""
+
+    @property
+    def name(self) -> str:
+        """The store's name."""
+        ...
+
+    @property
+    def store(self) -> Stored:
+        """Its store."""
+        ...
+
+    @property
+    def dirty(self) -> int:
+        """How many updates wait in the cache for the next commit."""
+        ...
+
+    def resume(self, stream_time_ms: int, /) -> None:
+        """Goes on where a run before this one had come to: what was closed then is not sent again."""
+        ...
+
+    def close_windows(self, stream_time_ms: int, /) -> int:
+        """Sends final results of what closed up to stream_time_ms; returns the next time that it wants to be asked."""
+        ...
+
+    def flush(self, stream_time_ms: int, /) -> None:
+        """Sends on what the cache holds back, and drops what is past its retention."""
+        ...
+
+    def open_windows(self) -> int:
+        """How many results are in windows that are not closed."""
+        ...
+
+
+class TaskContext:
+    """The shared state of one task's operators."""
+
+    __slots__ = (
+        "backend",
+        "caching",
+        "dropped",
+        "next_close_ms",
+        "origin_ms",
+        "partition",
+        "record",
+        "source",
+        "state_nodes",
+        "stream_time_ms",
+    )
+
+    def __init__(self, partition: int, *, caching: bool) -> None:
+        self.partition = partition
+        self.backend: Backend | None = None
+        """Where the stores are kept; None for a task without any."""
+        self.caching = caching
+        """Whether stateful nodes merge updates of a key until the commit."""
+        self.record: RawRecord | None = None
+        """The source record at hand; None while finals and cached updates go out."""
+        self.source: TopicPartition | None = None
+        self.origin_ms = NEVER
+        self.stream_time_ms = NEVER
+        self.next_close_ms = FAR
+        self.dropped: Counter[str] = Counter()
+        self.state_nodes: list[StateNode] = []
+        """In the order in which records reach them."""
+
+    def drop(self, reason: str) -> None:
+        """Counts a record that goes no further, by reason: "late", "null_key", "null_value", "bad_record"."""
+        self.dropped[reason] += 1
+
+    def close_windows(self) -> None:
+        """Lets the nodes that emit on close send what closed at the present stream time."""
+        now = self.stream_time_ms
+        self.next_close_ms = min((node.close_windows(now) for node in self.state_nodes), default=FAR)
+
+    def headers(self) -> Headers:
+        """The headers of the record at hand."""
+        return self.record.headers if self.record is not None else ()
+
+    def where(self) -> str:
+        """Where the record at hand stands, for messages: topic-partition@offset."""
+        if self.record is None:
+            return "a result of a window or a cache"
+        source = self.source
+        return f"{source.topic}-{source.partition}@{self.record.offset}" if source else f"offset {self.record.offset}"

@@ -1,0 +1,60 @@
+"""What aggregates have in common: how a value is folded in, and how a result is sent on.
+
+1. A fold gets None for a key that has no aggregate, and gives None to delete it.
+2. What is sent on never shares a mutable value with the store: functions may change an aggregate in place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tailrace.state.store import Codec
+from tailrace.streams.context import TaskContext
+from tailrace.streams.topology import Forward
+
+Fold = Callable[[Any, Any], Any]
+"""(aggregate so far or None, value) -> new aggregate; None deletes."""
+
+_IMMUTABLE = (int, str, float, bytes, bool, type(None))
+
+
+def count_fold(total: int | None, _value: object) -> int:
+    """One more."""
+    return 1 if total is None else total + 1
+
+
+def reduce_fold(f: Callable[[Any, Any], Any]) -> Fold:
+    """The first value is taken as it is; f joins each further one to it."""
+    return lambda so_far, value: value if so_far is None else f(so_far, value)
+
+
+def aggregate_fold(zero: Callable[[], Any], add: Callable[[Any, Any], Any]) -> Fold:
+    """Begins with zero() and adds each value."""
+    return lambda so_far, value: add(zero() if so_far is None else so_far, value)
+
+
+def snapshot(value: Any, codec: Codec[Any]) -> Any:
+    """The value, or a copy where somebody could change it in place."""
+    return value if isinstance(value, _IMMUTABLE) else codec.decode(codec.encode(value))
+
+
+class Emitter:
+    """Sends a stateful node's results on; they have no headers and are late nowhere downstream.
+
+    A result may lag behind the records that brought it about by the size and grace of its window; that is not lateness,
+    so its origin is its own time.
+    """
+
+    __slots__ = ("_codec", "_context", "_forward")
+
+    def __init__(self, context: TaskContext, forward: Forward, codec: Codec[Any]) -> None:
+        self._context = context
+        self._forward = forward
+        self._codec = codec
+
+    def __call__(self, key: Any, value: Any, timestamp_ms: int) -> None:
+        """Sends one result on."""
+        context = self._context
+        record, origin_ms = context.record, context.origin_ms
+        context.record, context.origin_ms = None, timestamp_ms
+        self._forward(key, snapshot(value, self._codec), timestamp_ms)
+        context.record, context.origin_ms = record, origin_ms

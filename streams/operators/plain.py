@@ -1,0 +1,77 @@
+"""Aggregates by key, without windows: what a record does to the store, and what is sent on.
+
+1. A null key or null value changes nothing; it is counted as "null_key" or "null_value".
+2. A result's time is the largest time of the records in it; after a delete the next record begins anew.
+3. With the cache on, updates of one key between two commits are merged into the last; with it off each is sent on.
+"""
+
+from typing import Any
+
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.store import Codec
+from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.operators.fold import Emitter, Fold
+from tailrace.streams.topology import Forward
+
+
+class PlainAggregate:
+    """An aggregate without windows in one task."""
+
+    def __init__(
+        self, context: TaskContext, store: KeyValueStore[Any, Any], fold: Fold, forward: Forward, codec: Codec[Any]
+    ) -> None:
+        self.name = store.name
+        self.store = store
+        self._context = context
+        self._fold = fold
+        self._emit = Emitter(context, forward, codec)
+
+    @property
+    def dirty(self) -> int:
+        """How many updates wait for the next commit."""
+        return self.store.dirty
+
+    def resume(self, _stream_time_ms: int) -> None:
+        """Nothing depends on time."""
+
+    def close_windows(self, _stream_time_ms: int) -> int:
+        """There are none."""
+        return FAR
+
+    def open_windows(self) -> int:
+        """There are none."""
+        return 0
+
+    def flush(self, _stream_time_ms: int) -> None:
+        """Sends on what changed since the last commit, where the cache held it back."""
+        changes = self.store.flush()
+        if self._context.caching:
+            emit = self._emit
+            for key, value, timestamp_ms in changes:
+                emit(key, value, timestamp_ms)
+
+    def process(self) -> Forward:
+        """The function that takes the node's records."""
+        context, store, fold, emit = self._context, self.store, self._fold, self._emit
+        entries, load, touch = store.entries, store.load, store.touch
+        cache_key = None if store.hashable else store.cache_key
+        caching = context.caching
+
+        def process(key: Any, value: Any, timestamp_ms: int) -> None:
+            if key is None or value is None:
+                context.drop("null_key" if key is None else "null_value")
+                return
+            cached = key if cache_key is None else cache_key(key)
+            entry = entries.get(cached)
+            if entry is None:
+                entry = load(cached)
+            so_far = entry.value
+            entry.value = fold(so_far, value)
+            if so_far is None or timestamp_ms > entry.timestamp_ms:
+                entry.timestamp_ms = timestamp_ms
+            if not entry.dirty:
+                touch(cached, entry)
+            if not caching:
+                emit(key, entry.value, entry.timestamp_ms)
+
+        return process

@@ -1,0 +1,151 @@
+"""What the tasks have for the log since the last commit: records for output topics and dead letters.
+
+1. Records of one key go out in the order in which they were made.
+2. Nothing waits here past a commit: `send` hands all of it to the producer.
+3. A windowed key goes to the partition of the key inside, as Kafka Streams has it, so that all windows of a key are in
+   one partition.
+
+Not here: when it is on disk (commit).
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from tailrace.log.client import Producer
+from tailrace.log.partitioner import Partitioner
+from tailrace.log.record import Headers, TopicPartition
+from tailrace.streams.context import RawRecord, TaskContext
+from tailrace.streams.topology import Forward
+
+# Handed to the producer at this many, so that a flat_map of millions needs no memory of that size; the producer's
+# own buffer then pushes back.
+_ROWS_MAX = 10_000
+
+
+class Columns:
+    """Rows on their way to one topic, by column; partition None leaves the choice to the key."""
+
+    __slots__ = ("_partition", "_topic", "headers", "keys", "timestamps_ms", "values")
+
+    def __init__(self, topic: str, partition: int | None) -> None:
+        self._topic = topic
+        self._partition = partition
+        self.keys: list[bytes | None] = []
+        self.values: list[bytes | None] = []
+        self.timestamps_ms: list[int] = []
+        self.headers: list[Headers] = []
+
+    def send(self, producer: Producer) -> None:
+        """Hands the rows to the producer."""
+        if not self.values:
+            return
+        producer.send_many(
+            self._topic,
+            self.values,
+            keys=self.keys,
+            timestamps_ms=self.timestamps_ms,
+            headers=self.headers if any(self.headers) else None,
+            partition=self._partition,
+        )
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the rows."""
+        for column in (self.keys, self.values, self.timestamps_ms, self.headers):
+            column.clear()
+
+
+class Outputs:
+    """The output records of all tasks of a process."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._columns: dict[tuple[str, int | None], Columns] = {}
+        self.sent = 0
+        """Records handed to the producer since the start."""
+
+    def send(self) -> None:
+        """Hands everything to the producer."""
+        for columns in self._columns.values():
+            self.sent += len(columns.values)
+            columns.send(self._producer)
+
+    def discard(self) -> None:
+        """Forgets what was not handed over."""
+        for columns in self._columns.values():
+            columns.clear()
+
+    def columns(self, topic: str, partition: int | None = None) -> Columns:
+        """The rows for a topic, or for one partition of it."""
+        columns = self._columns.get((topic, partition))
+        if columns is None:
+            columns = self._columns[topic, partition] = Columns(topic, partition)
+        return columns
+
+    def sink(
+        self,
+        context: TaskContext,
+        topic: str,
+        encode_key: Callable[[Any], bytes],
+        encode_value: Callable[[Any], bytes],
+    ) -> Forward:
+        """The end of a chain: encodes at once, so that nothing here shares a value with a store."""
+        columns = self.columns(topic)
+
+        def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
+            columns.keys.append(None if key is None else encode_key(key))
+            columns.values.append(None if value is None else encode_value(value))
+            columns.timestamps_ms.append(timestamp_ms)
+            record = context.record
+            columns.headers.append(() if record is None else record.headers)
+            if len(columns.values) >= _ROWS_MAX:
+                self.sent += len(columns.values)
+                columns.send(self._producer)
+
+        return to_topic
+
+    def windowed_sink(
+        self,
+        topic: str,
+        partitions: int,
+        encode_inner: Callable[[Any], bytes],
+        encode_key: Callable[[Any], bytes],
+        encode_value: Callable[[Any], bytes],
+    ) -> Forward:
+        """The end of a chain with windowed keys; encode_inner gives the bytes of the key inside."""
+        by_partition = [self.columns(topic, partition) for partition in range(partitions)]
+        partitioner = Partitioner(partitions)
+
+        def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
+            columns = by_partition[partitioner.of(encode_inner(key.key))]
+            columns.keys.append(encode_key(key))
+            columns.values.append(None if value is None else encode_value(value))
+            columns.timestamps_ms.append(timestamp_ms)
+            columns.headers.append(())
+            if len(columns.values) >= _ROWS_MAX:
+                self.sent += len(columns.values)
+                columns.send(self._producer)
+
+        return to_topic
+
+    def dead_letter(self, topic: str, node: str, record: RawRecord, source: TopicPartition, error: Exception) -> None:
+        """Keeps a record that could not be read, as it came, with headers that say where from and why (KIP-1034)."""
+        columns = self.columns(topic)
+        columns.keys.append(record.key)
+        columns.values.append(record.value)
+        columns.timestamps_ms.append(max(record.timestamp, 0))
+        trace = "".join(traceback.format_exception(error))
+        columns.headers.append(
+            [
+                *record.headers,
+                ("__streams.errors.topic", source.topic.encode()),
+                ("__streams.errors.partition", str(source.partition).encode()),
+                ("__streams.errors.offset", str(record.offset).encode()),
+                ("__streams.errors.exception", type(error).__qualname__.encode()),
+                ("__streams.errors.message", str(error).encode()),
+                ("__streams.errors.stacktrace", trace.encode()),
+                ("tailrace.node", node.encode()),
+                ("tailrace.attempts", b"1"),
+            ]
+        )

@@ -1,0 +1,409 @@
+"""From a topology and a log to the tasks of one process: topics, partition counts, state, positions, clocks.
+
+1. Input topics are never created; a missing one is a TopologyError with near names and the user's line. Output topics,
+   changelogs and repartition topics are created when missing, and keep the partition count they were made with.
+2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
+   of its topics have the same count.
+3. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
+   exactly what is in their changelogs. The first positions are committed before the first record runs, so a store
+   without committed offsets means that somebody deleted them: refused.
+
+Not here: running (runner).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, NamedTuple
+
+from tailrace.log.client import CommittedOffset, FetchedBatch, Log, Producer
+from tailrace.log.errors import TailraceError, TopicNotFoundError, TopologyError
+from tailrace.log.record import TopicPartition
+from tailrace.state.restore import Progress, restore
+from tailrace.state.store import Backend
+from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of
+from tailrace.streams.clocks import WriterClocks, decode_clocks
+from tailrace.streams.commit import offsets_of
+from tailrace.streams.context import RawRecord, TaskContext
+from tailrace.streams.failure import code_of, task_error
+from tailrace.streams.hop import HopWriter
+from tailrace.streams.operators.aggregate import Aggregate
+from tailrace.streams.operators.io import Repartition, Source
+from tailrace.streams.options import AppOptions
+from tailrace.streams.outputs import Outputs
+from tailrace.streams.source import BadRecord, Decoding, SourceInput, fail_on_bad_record
+from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
+from tailrace.streams.topic import Topic
+from tailrace.streams.topology import (
+    Input,
+    Node,
+    SubTopology,
+    Topology,
+    changelog_topic,
+    repartition_topic,
+)
+
+BackendFor = Callable[[TaskId], Backend]
+"""Opens the place where a task keeps its stores."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """The tasks of a process, ready to run."""
+
+    group: str
+    producer: Producer
+    outputs: Outputs
+    tasks: list[Task] = field(default_factory=list[Task])
+    """Writers of a repartition before its readers."""
+    nodes_by_code: dict[CodeType, str] = field(default_factory=dict[CodeType, str])
+
+    def failure(self, error: Exception, task: Task) -> TailraceError:
+        """The error that ends the app: what the user's function raised, with its place."""
+        return task_error(error, self.nodes_by_code, task.context)
+
+
+class _Restored(NamedTuple):
+    node: Node
+    changelog: "ChangelogReader"
+
+
+class Planner:
+    """Makes a plan. Everything that can be refused is refused before the first record runs."""
+
+    def __init__(self, topology: Topology, log: Log, options: AppOptions, backend_for: BackendFor) -> None:
+        self._topology = topology
+        self._log = log
+        self._options = options
+        self._app = options.name
+        self._backend_for = backend_for
+        self._children = children_of(topology)
+        self._partitions: dict[str, int] = {}
+        """Of every topic of the program."""
+        self._counts: dict[int, int] = {}
+        """Tasks of each sub-topology."""
+        self._widths: dict[int, int] = {}
+        """Partitions of each repartition, by node."""
+
+    def plan(self, producer: Producer, progress: Callable[[str], Progress] | None = None) -> Plan:
+        """Creates what is missing in the log, and the tasks; progress makes a callback for each store's restoring.
+
+        Raises:
+            TopologyError: a topic is missing, partition counts do not fit, offsets were deleted.
+        """
+        outputs = Outputs(producer)
+        result = Plan(self._app, producer, outputs)
+        for node in self._topology.nodes:
+            for function in functions_of(node.operator):
+                code = code_of(function)
+                if code is not None:
+                    result.nodes_by_code[code] = f"{node.name} ({node.place})"
+        self._count_partitions()
+        committed = self._log.committed_offsets(self._app)
+        self._create_topics()
+        self._refuse_lost_offsets(committed)
+        by_subtopology: dict[int, list[Task]] = {}
+        # Readers first: a writer needs them to hand over to.
+        for sub in reversed(self._ordered()):
+            by_subtopology[sub.id] = [
+                self._task(sub, partition, outputs, by_subtopology, committed, progress)
+                for partition in range(self._counts[sub.id])
+            ]
+        result.tasks = [task for sub in self._ordered() for task in by_subtopology[sub.id]]
+        first = {tp: at for tp, at in offsets_of(result.tasks).items() if tp not in committed}
+        if first:
+            self._log.commit_offsets(self._app, first)
+        return result
+
+    # ------------------------------------------------------------ partition counts and topics
+
+    def _ordered(self) -> list[SubTopology]:
+        """Writers of a repartition before its readers."""
+        done: list[SubTopology] = []
+        waiting = list(self._topology.subtopologies)
+        written = {cut.id: sub.id for sub in waiting for cut in sub.repartitions_written}
+        while waiting:
+            ids = {sub.id for sub in done}
+            ready = [sub for sub in waiting if all(written[cut.id] in ids for cut in sub.repartitions_read)]
+            if not ready:
+                places = ", ".join(str(cut.place) for sub in waiting for cut in sub.repartitions_read)
+                raise TopologyError(f"the repartitions at {places} feed each other in a circle: break it by a topic")
+            done += ready
+            waiting = [sub for sub in waiting if sub not in ready]
+        return done
+
+    def _count_partitions(self) -> None:
+        for sub in self._ordered():
+            counts: dict[str, tuple[int, Node]] = {}
+            for node in sub.sources:
+                assert isinstance(node.operator, Source)
+                topic = node.operator.topic
+                counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node), node)
+            for cut in sub.repartitions_read:
+                counts[f"repartition {cut.name!r}"] = (self._widths[cut.id], cut)
+            if sub.stores and len({count for count, _ in counts.values()}) > 1:
+                told = ", ".join(f"{what} at {node.place} has {count}" for what, (count, node) in counts.items())
+                raise TopologyError(
+                    f"the inputs of {', '.join(sub.stores)} are not co-partitioned: {told}; give them the same number "
+                    "of partitions, or group_by a key"
+                )
+            self._counts[sub.id] = max(count for count, _ in counts.values())
+            for cut in sub.repartitions_written:
+                assert isinstance(cut.operator, Repartition)
+                known = self._widths.get(cut.id, 0)
+                self._widths[cut.id] = cut.operator.partitions or max(known, self._counts[sub.id])
+
+    def _input_partitions(self, topic: Topic[Any, Any], node: Node) -> int:
+        try:
+            count = self._log.describe_topic(topic.name).partitions
+        except TopicNotFoundError as error:
+            raise TopologyError(
+                f"{error}; it is read at {node.place}, declared at {topic.place}; an input is never created by itself"
+            ) from error
+        self._partitions[topic.name] = count
+        return count
+
+    def _create_topics(self) -> None:
+        names = set(self._log.topics(internal=True))
+        for sub in self._topology.subtopologies:
+            count = self._counts[sub.id]
+            for node in sub.nodes:
+                topic = node.operator.writes
+                if topic is not None:
+                    if topic.name not in names:
+                        self._log.create_topic(
+                            topic.name, partitions=topic.partitions or count, config=topic.config, exist_ok=True
+                        )
+                    self._partitions[topic.name] = self._log.describe_topic(topic.name).partitions
+                if isinstance(node.operator, Aggregate):
+                    windowed = node.operator.window is not None
+                    policy = "compact,delete" if windowed else "compact"
+                    name = changelog_topic(self._app, node.operator.store)
+                    self._internal_topic(name, count, node, {"cleanup.policy": policy})
+            for cut in sub.repartitions_read:
+                self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
+        if self._options.on_bad_record == "dead_letter":
+            self._log.create_topic(dead_letter_topic(self._app), exist_ok=True)
+
+    def _internal_topic(self, name: str, partitions: int, node: Node, config: Mapping[str, str]) -> None:
+        self._log.create_topic(
+            name,
+            partitions=partitions,
+            config={"segment.bytes": 64 << 20, "retention.ms": -1, **config},
+            exist_ok=True,
+            internal=True,
+        )
+        found = self._log.describe_topic(name).partitions
+        if found != partitions:
+            raise TopologyError(
+                f"the internal topic {name!r} has {found} partitions, and {node.name} at {node.place} needs "
+                f"{partitions}: keys would be looked for in other partitions than they were written to; delete the "
+                "topic and the app's state to begin anew, or give the app another name"
+            )
+
+    def _refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
+        if committed:
+            return
+        for node in self._topology.nodes:
+            if isinstance(node.operator, Aggregate):
+                name = changelog_topic(self._app, node.operator.store)
+                if any(self._log.offsets(name).values()):
+                    raise TopologyError(
+                        f"store {node.operator.store!r} (at {node.place}) has content in {name}, but the offsets "
+                        f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
+                        f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
+                    )
+
+    # ------------------------------------------------------------ tasks
+
+    def _task(
+        self,
+        sub: SubTopology,
+        partition: int,
+        outputs: Outputs,
+        tasks: Mapping[int, Sequence[Task]],
+        committed: Mapping[TopicPartition, CommittedOffset],
+        progress: Callable[[str], Progress] | None,
+    ) -> Task:
+        task_id = TaskId(sub.id, partition)
+        context = TaskContext(partition, caching=self._options.cache_bytes > 0)
+        task = Task(task_id, context)
+        self._set_clocks(task, sub, committed)
+        if sub.stores:
+            context.backend = self._backend_for(task_id)
+        hops = {cut.id: HopWriter((cut.id, partition), self._widths[cut.id]) for cut in sub.repartitions_written}
+        for cut_id, writer in hops.items():
+            readers = next(
+                tasks[other.id]
+                for other in self._topology.subtopologies
+                if any(cut.id == cut_id for cut in other.repartitions_read)
+            )
+            delay_ms, after_state = self._lag(sub, cut_id, caching=context.caching)
+            task.outgoing.append(Outgoing(writer, readers, delay_ms, after_state))
+        restored = self._restore(task, sub, progress)
+        builder = ChainBuilder(self._children, context, hops, outputs, self._partitions)
+        for node in sub.sources:
+            self._input(task, node, builder, outputs, committed)
+        for cut in sub.repartitions_read:
+            task.incoming[cut.id] = builder.output(cut.id)
+        for node, changelog in restored:
+            state_node = builder.state_nodes[node.id]
+            task.stores.append(TaskStore(state_node, changelog.partition, changelog.topic_id, -1, changelog.end_offset))
+            state_node.resume(context.stream_time_ms)
+        context.state_nodes = [store.node for store in task.stores]
+        return task
+
+    def _set_clocks(self, task: Task, sub: SubTopology, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
+        context, partition = task.context, task.id.partition
+        task.repartitions = [TopicPartition(repartition_of(self._app, cut), partition) for cut in sub.repartitions_read]
+        if task.repartitions:
+            task.clocks = WriterClocks(
+                (cut.id, writer)
+                for cut in sub.repartitions_read
+                for other in self._topology.subtopologies
+                if cut in other.repartitions_written
+                for writer in range(self._counts[other.id])
+            )
+            found = committed.get(task.repartitions[0])
+            if found is not None and found.metadata:
+                task.clocks.restore(decode_clocks(found.metadata))
+            context.origin_ms = context.stream_time_ms = task.clocks.stream_time_ms
+            return
+        for node in sub.sources:
+            found = committed.get(_partition_of(node, partition))
+            if found is not None and found.metadata:
+                origin_ms = decode_clocks(found.metadata)[0]
+                context.origin_ms = context.stream_time_ms = max(context.origin_ms, origin_ms)
+
+    def _input(
+        self,
+        task: Task,
+        node: Node,
+        builder: ChainBuilder,
+        outputs: Outputs,
+        committed: Mapping[TopicPartition, CommittedOffset],
+    ) -> None:
+        source = node.operator
+        assert isinstance(source, Source)
+        topic, partition = source.topic, _partition_of(node, task.id.partition)
+        if partition.partition >= self._partitions[topic.name]:
+            return
+        decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
+        bad_record = self._bad_record(node, task.context, builder, outputs)
+        position = self._position(partition, committed.get(partition))
+        task.inputs.append(SourceInput(partition, decoding, builder.output(node.id), bad_record, position))
+
+    def _position(self, partition: TopicPartition, found: CommittedOffset | None) -> int:
+        start = self._log.offsets(partition.topic, "earliest")[partition]
+        if found is None:
+            end = self._log.offsets(partition.topic, "latest")[partition]
+            return start if self._options.reset == "earliest" else end
+        return max(found.offset, start)
+
+    def _bad_record(self, node: Node, context: TaskContext, builder: ChainBuilder, outputs: Outputs) -> BadRecord:
+        """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
+        if self._children.get(Input(node.id, "errors")):
+            errors = builder.output(node.id, "errors")
+
+            def to_errors(record: RawRecord, _partition: TopicPartition, _error: Exception) -> None:
+                context.record = record
+                errors(record.key, record.value, max(record.timestamp, 0))
+
+            return to_errors
+        if self._options.on_bad_record == "skip":
+            return _skip
+        if self._options.on_bad_record == "dead_letter":
+            name = dead_letter_topic(self._app)
+
+            def to_dead_letters(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
+                outputs.dead_letter(name, node.name, record, partition, error)
+
+            return to_dead_letters
+        return fail_on_bad_record
+
+    def _lag(self, sub: SubTopology, cut_id: int, *, caching: bool) -> tuple[int, bool]:
+        """By how much what reaches a repartition may lag behind its task, and whether a cache stands before it."""
+        nodes = {node.id: node for node in sub.nodes}
+        cut = next(cut for cut in sub.repartitions_written if cut.id == cut_id)
+
+        def lag(node: Node) -> int:
+            return node.operator.delay_ms + max(
+                (lag(nodes[parent.node]) for parent in node.parents if parent.node in nodes), default=0
+            )
+
+        def stateful(node: Node) -> bool:
+            return node.operator.store is not None or any(
+                stateful(nodes[parent.node]) for parent in node.parents if parent.node in nodes
+            )
+
+        parents = [nodes[parent.node] for parent in cut.parents if parent.node in nodes]
+        return max(lag(node) for node in parents), caching and any(stateful(node) for node in parents)
+
+    # ------------------------------------------------------------ state
+
+    def _restore(self, task: Task, sub: SubTopology, progress: Callable[[str], Progress] | None) -> list[_Restored]:
+        """Brings the task's stores up to their changelogs; in the order in which records reach them."""
+        restored: list[_Restored] = []
+        for node in sub.nodes:
+            operator = node.operator
+            if not isinstance(operator, Aggregate):
+                continue
+            backend = task.context.backend
+            assert backend is not None
+            name = changelog_topic(self._app, operator.store)
+            changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition))
+            retention_ms = operator.retention_ms
+            restore(
+                backend,
+                operator.store,
+                layout_of(operator),
+                changelog,
+                expire_before_ms=max(task.context.stream_time_ms - retention_ms + 1, 0) if retention_ms else 0,
+                progress=progress(f"{operator.store}-{task.id.partition}") if progress else None,
+            )
+            restored.append(_Restored(node, changelog))
+        return restored
+
+
+class ChangelogReader:
+    """One partition of a changelog, from the log; see `tailrace.state.restore.Changelog`."""
+
+    def __init__(self, log: Log, partition: TopicPartition) -> None:
+        self._log = log
+        self.partition = partition
+        self.topic_id = log.describe_topic(partition.topic).topic_id
+        self.start_offset = log.offsets(partition.topic, "earliest")[partition]
+        self.end_offset = log.offsets(partition.topic, "latest")[partition]
+
+    def epoch_end(self, leader_epoch: int, /) -> int:
+        """Not told by the log: an epoch is taken to reach to the end."""
+        del leader_epoch
+        return self.end_offset
+
+    def batches(self, offset: int, /) -> Iterator[FetchedBatch]:
+        """Batches from offset to the end."""
+        with self._log.consumer(reset="earliest") as consumer:
+            consumer.assign([self.partition])
+            consumer.seek(self.partition, offset)
+            while consumer.position(self.partition) < self.end_offset:
+                yield from consumer.poll_batches(1.0)
+
+
+def dead_letter_topic(app: str) -> str:
+    """The name of the topic for records that cannot be read."""
+    return f"{app}-dead-letters"
+
+
+def repartition_of(app: str, cut: Node) -> str:
+    """The name of a repartition's topic."""
+    assert isinstance(cut.operator, Repartition)
+    return repartition_topic(app, cut.operator.repartition)
+
+
+def _partition_of(node: Node, partition: int) -> TopicPartition:
+    assert isinstance(node.operator, Source)
+    return TopicPartition(node.operator.topic.name, partition)
+
+
+def _skip(_record: RawRecord, _partition: TopicPartition, _error: Exception) -> None:
+    """The policy "skip": the record is counted, and that is all."""

@@ -1,0 +1,162 @@
+"""Runs the tasks of one process: reads, chooses which task is next, commits, stops.
+
+1. The task with the oldest record that waits runs next, a slice at a time: event time advances evenly over partitions,
+   so that few windows are open at once. What is late does not depend on it.
+2. A partition counts as idle only when its task has taken everything up to the partition's end.
+3. Everything runs in one thread. `stop` may be called from any thread or signal handler: the slice at hand is finished,
+   committed, and `run` returns.
+
+Not here: what a task does (task), what a commit does (commit), which tasks there are (plan).
+"""
+
+import threading
+from collections.abc import Mapping
+
+from tailrace.log.client import Consumer, Log
+from tailrace.log.clock import Clock
+from tailrace.log.record import TopicPartition
+from tailrace.streams.commit import Committer, commit
+from tailrace.streams.plan import Plan
+from tailrace.streams.source import SourceInput
+from tailrace.streams.summary import Summary
+from tailrace.streams.task import Task
+
+# Records between two looks at the other tasks and at the clock.
+_SLICE = 1_000
+# A commit is due at this many updates in the caches, however long the interval.
+_DIRTY_MAX = 5_000
+_FETCH_BYTES = 1 << 20
+
+
+class Runner:
+    """Runs a plan until its inputs end, or until it is stopped."""
+
+    def __init__(self, plan: Plan, log: Log, clock: Clock, *, commit_interval_ms: int, entries_max: int) -> None:
+        self._plan = plan
+        self._log = log
+        self._clock = clock
+        self._interval = commit_interval_ms / 1000
+        self._stopping = threading.Event()
+        self._committer = Committer(plan.group, log, plan.producer, plan.outputs, entries_max)
+        self._tasks = plan.tasks
+        self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
+            source.partition: (task, source) for task in plan.tasks for source in task.inputs
+        }
+        self._started = clock.monotonic()
+        self._uncommitted = False
+        self.records_in = 0
+
+    def stop(self) -> None:
+        """Has `run` finish its slice, commit and return."""
+        self._stopping.set()
+        self._log.wake()
+
+    def summary(self) -> Summary:
+        """What was done so far."""
+        dropped: dict[str, int] = {}
+        for task in self._tasks:
+            for reason, count in task.context.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + count
+        return Summary(
+            records_in=self.records_in,
+            records_out=self._plan.outputs.sent,
+            dropped=dropped,
+            open_windows=sum(store.node.open_windows() for task in self._tasks for store in task.stores),
+            seconds=self._clock.monotonic() - self._started,
+        )
+
+    def run(self, *, until_end: bool) -> Summary:
+        """Runs until `stop`, or until every input was read to where it ended at the start; commits and returns.
+
+        Raises:
+            TaskError: a function of the user raised.
+            DecodeError: a record cannot be read, and the app's policy is to fail.
+        """
+        ends = self._ends() if until_end else None
+        with self._log.consumer(reset="none") as consumer:
+            consumer.assign(list(self._by_partition))
+            for partition, (_, source) in self._by_partition.items():
+                consumer.seek(partition, source.position)
+            commit_due = self._clock.monotonic() + self._interval
+            while not self._stopping.is_set():
+                self._fetch(consumer, ends)
+                task = self._oldest()
+                if task is not None:
+                    self._run_slice(task)
+                now = self._clock.monotonic()
+                if self._uncommitted and (now >= commit_due or self._dirty() >= _DIRTY_MAX):
+                    self._commit()
+                    commit_due = self._clock.monotonic() + self._interval
+                if task is None:
+                    if ends is not None:
+                        break
+                    self._wait(consumer, commit_due - now if self._uncommitted else None)
+                    if not self._uncommitted:
+                        commit_due = self._clock.monotonic() + self._interval
+            if self._uncommitted:
+                self._commit()
+        return self.summary()
+
+    # ------------------------------------------------------------ reading
+
+    def _ends(self) -> dict[TopicPartition, int]:
+        topics = {partition.topic for partition in self._by_partition}
+        return {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+
+    def _fetch(self, consumer: Consumer, ends: Mapping[TopicPartition, int] | None) -> None:
+        """Fills the inputs that have nothing buffered, and says of each task whether it has read all there is."""
+        while True:
+            empty = [source for _, source in self._by_partition.values() if source.head_ms is None]
+            if ends is not None:
+                empty = [source for source in empty if source.position < ends[source.partition]]
+            wanted = {source.partition for source in empty}
+            if not wanted:
+                break
+            consumer.pause([partition for partition in self._by_partition if partition not in wanted])
+            consumer.resume(list(wanted))
+            batches = consumer.poll_batches(0, _FETCH_BYTES)
+            for batch in batches:
+                self._by_partition[batch.partition][1].add(batch, None if ends is None else ends[batch.partition])
+            if not batches:
+                break
+        self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        for task in self._tasks:
+            idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle)
+            if idle != task.idle:
+                task.idle = idle
+                task.hand_over(flushed=False)
+                # Behind a cache idleness is told with the next commit, so there must be one.
+                self._uncommitted |= bool(task.outgoing)
+
+    def _wait(self, consumer: Consumer, timeout: float | None) -> None:
+        if timeout is None or timeout > 0:
+            positions = {partition: consumer.position(partition) for partition in self._by_partition}
+            self._log.wait_for_data(positions, timeout)
+
+    # ------------------------------------------------------------ running
+
+    def _oldest(self) -> Task | None:
+        oldest: Task | None = None
+        oldest_ms = 0
+        for task in self._tasks:
+            head_ms = task.head_ms()
+            if head_ms is not None and (oldest is None or head_ms < oldest_ms):
+                oldest, oldest_ms = task, head_ms
+        return oldest
+
+    def _run_slice(self, task: Task) -> None:
+        self._uncommitted = True
+        try:
+            self.records_in += task.run(_SLICE)
+            task.hand_over(flushed=False)
+        except Exception as error:
+            raise self._plan.failure(error, task) from error
+
+    def _dirty(self) -> int:
+        return sum(task.dirty() for task in self._tasks)
+
+    def _commit(self) -> None:
+        commit(self._tasks, self._committer)
+        self._uncommitted = False

@@ -1,0 +1,175 @@
+"""A task's input from one source partition: bytes to typed values, the record's time, and bad records.
+
+1. context.origin_ms is the largest timestamp that the task has taken: it moves with every record that has a valid
+   timestamp, also with those that go no further.
+2. A record that cannot be decoded, or has no valid timestamp, never ends the run silently: it fails the app, or is
+   counted as "bad_record" and skipped, sent to the dead letters or to the stream `.errors`, as the app asks.
+3. position is the offset of the first record not yet run through the chain: what a commit may write down.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from tailrace.log.client import FetchedBatch
+from tailrace.log.errors import DecodeError
+from tailrace.log.record import TopicPartition
+from tailrace.streams.context import RawRecord, TaskContext
+from tailrace.streams.topology import Forward
+
+BadRecord = Callable[[RawRecord, TopicPartition, Exception], None]
+"""What is done with a record that cannot be read: raises, or returns when the record is dealt with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How one topic's records are read; timestamp takes the decoded value and gives its time."""
+
+    decode_key: Callable[[bytes], Any]
+    decode_value: Callable[[bytes], Any]
+    timestamp: Callable[[Any], datetime | int] | None
+
+
+class SourceInput:
+    """One source partition of a task: batches that were fetched, and the chain that takes their records."""
+
+    __slots__ = (
+        "_bad",
+        "_batch_end",
+        "_batches",
+        "_decoding",
+        "_forward",
+        "_index",
+        "_records",
+        "head_ms",
+        "leader_epoch",
+        "partition",
+        "position",
+    )
+
+    def __init__(
+        self, partition: TopicPartition, decoding: Decoding, forward: Forward, bad_record: BadRecord, position: int
+    ) -> None:
+        self.partition = partition
+        self.position = position
+        self.leader_epoch = -1
+        """Of the batch that the last record came from."""
+        self.head_ms: int | None = None
+        """The time of the next record; None when nothing is buffered."""
+        self._decoding = decoding
+        self._forward = forward
+        self._bad = bad_record
+        self._batches: deque[FetchedBatch] = deque()
+        self._records: Sequence[RawRecord] = ()
+        self._index = 0
+        self._batch_end = position
+
+    def add(self, batch: FetchedBatch, end: int | None) -> None:
+        """Takes the next batch that was fetched; records at or past end are left out."""
+        if end is not None and batch.next_offset > end:
+            records = [record for record in batch.records if record.offset < end]
+            batch = replace(batch, records=records, next_offset=end)
+        self._batches.append(batch)
+        if self.head_ms is None:
+            self._find_head()
+
+    def run(self, context: TaskContext, records_max: int) -> int:
+        """Runs up to records_max records of the batch at hand through the chain; returns how many."""
+        part = self._records[self._index : self._index + records_max]
+        self._run(context, part)
+        self._index += len(part)
+        self.position = part[-1].offset + 1
+        self._find_head()
+        return len(part)
+
+    def run_until(self, context: TaskContext, limit_ms: int) -> int:
+        """Runs the next record and those after it while they are not younger than limit_ms; returns how many."""
+        count = 0
+        while self.head_ms is not None and (not count or self.head_ms <= limit_ms):
+            count += self.run(context, 1)
+        return count
+
+    def _find_head(self) -> None:
+        while self._index >= len(self._records):
+            # Past control records, and past what compaction left out.
+            self.position = max(self.position, self._batch_end)
+            if not self._batches:
+                self._records, self._index, self.head_ms = (), 0, None
+                return
+            batch = self._batches.popleft()
+            self._records, self._index, self.leader_epoch = batch.records, 0, batch.leader_epoch
+            self._batch_end = batch.next_offset
+        self.head_ms = self._time_of(self._records[self._index])
+
+    def _time_of(self, record: RawRecord) -> int:
+        """The record's time, for choosing among inputs; a record that cannot be read counts with the log's time."""
+        extract = self._decoding.timestamp
+        if extract is None or record.value is None:
+            return record.timestamp
+        try:
+            return to_timestamp_ms(extract(self._decoding.decode_value(record.value)))
+        except Exception:  # noqa: BLE001 - the user's function and decoder: reported when the record is run
+            return record.timestamp
+
+    def _run(self, context: TaskContext, records: Sequence[RawRecord]) -> None:
+        decode_key, decode_value = self._decoding.decode_key, self._decoding.decode_value
+        extract: Callable[[Any], Any] | None = self._decoding.timestamp
+        forward = self._forward
+        context.source = self.partition
+        origin_ms = context.origin_ms
+        rest = iter(records)
+        in_chain = False
+        record = records[0]
+        while True:
+            try:
+                for record in rest:
+                    in_chain = False
+                    raw = record.value
+                    value = None if raw is None else decode_value(raw)
+                    raw = record.key
+                    key = None if raw is None else decode_key(raw)
+                    timestamp_ms = record.timestamp
+                    if extract is not None and value is not None:
+                        when = extract(value)
+                        timestamp_ms = when if when.__class__ is int else to_timestamp_ms(when)
+                    if timestamp_ms < 0:
+                        raise ValueError(f"its timestamp is {timestamp_ms} ms: before 1970")
+                    # From here on an exception is the chain's, not the record's.
+                    in_chain = True
+                    context.record = record
+                    if timestamp_ms > origin_ms:
+                        context.origin_ms = context.stream_time_ms = origin_ms = timestamp_ms
+                        if timestamp_ms >= context.next_close_ms:
+                            context.close_windows()
+                            context.record = record
+                    forward(key, value, timestamp_ms)
+            except Exception as error:
+                if in_chain:
+                    raise
+                self._bad(record, self.partition, error)
+                context.drop("bad_record")
+            else:
+                return
+
+
+def to_timestamp_ms(when: object) -> int:
+    """Milliseconds since the epoch of an aware datetime or an int; ValueError or TypeError for anything else."""
+    if isinstance(when, int) and not isinstance(when, bool):
+        return when
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise ValueError(f"its timestamp {when} has no time zone")
+        # Not timestamp() * 1000: floating point would lose a millisecond now and then.
+        seconds = int(when.replace(microsecond=0).timestamp())
+        return seconds * 1000 + when.microsecond // 1000
+    raise TypeError(f"its timestamp is {when!r}: an aware datetime or int milliseconds are wanted")
+
+
+def fail_on_bad_record(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
+    """The policy "fail": raises DecodeError with the record's place and the decoder's words."""
+    raise DecodeError(
+        f"{partition.topic}-{partition.partition}@{record.offset} cannot be read: {error}; mend the topic's type, or "
+        'go on past such records with on_bad_record="skip" or "dead_letter"'
+    ) from error

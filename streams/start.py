@@ -1,0 +1,68 @@
+"""Starts an app in this process and ends it: opens the log and the stores, plans, and closes what it opened, in order.
+
+1. A log that was handed in stays open; one that the app named is closed with it.
+2. Stores are closed before the log, whatever ended the run.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+
+from tailrace.log.client import Log
+from tailrace.log.clock import Clock
+from tailrace.state.memory import MemoryBackend
+from tailrace.state.restore import Progress
+from tailrace.state.rocksdb import RocksBackend, RocksMemory
+from tailrace.state.store import Backend
+from tailrace.streams.options import AppOptions
+from tailrace.streams.plan import Planner
+from tailrace.streams.runner import Runner
+from tailrace.streams.task import TaskId
+from tailrace.streams.topology import Topology
+
+# What an entry of a cache costs with its key and value, about: turns cache_bytes into a number of entries.
+_ENTRY_BYTES = 400
+_LINGER_MS = 50.0
+_BATCH_BYTES = 256 << 10
+
+
+@contextmanager
+def started(
+    topology: Topology, options: AppOptions, clock: Clock, progress: Callable[[str], Progress] | None = None
+) -> Generator[Runner]:
+    """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here."""
+    with ExitStack() as stack:
+        log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
+        # acks="all": what a commit flushes is on disk when it returns. Nothing lingers that a commit does not wait for.
+        producer = stack.enter_context(log.producer(acks="all", linger_ms=_LINGER_MS, batch_bytes=_BATCH_BYTES))
+        opened: list[Backend] = []
+        stack.callback(_close_all, opened)
+        open_backend = _backends(options, log, clock)
+
+        def backend_for(task: TaskId) -> Backend:
+            backend = open_backend(task)
+            opened.append(backend)
+            return backend
+
+        plan = Planner(topology, log, options, backend_for).plan(producer, progress)
+        stores = sum(len(task.stores) for task in plan.tasks) or 1
+        yield Runner(
+            plan,
+            log,
+            clock,
+            commit_interval_ms=options.commit_interval_ms,
+            entries_max=options.cache_bytes // _ENTRY_BYTES // stores,
+        )
+
+
+def _backends(options: AppOptions, log: Log, clock: Clock) -> Callable[[TaskId], Backend]:
+    """Opens a task's stores: on RocksDB beside the log, in memory where the log is in memory."""
+    root = options.state_dir or log.state_directory
+    if root is None:
+        return lambda _task: MemoryBackend()
+    memory = RocksMemory()
+    return lambda task: RocksBackend(f"{root}/{options.name}/{task}", memory, clock.monotonic)
+
+
+def _close_all(backends: list[Backend]) -> None:
+    for backend in backends:
+        backend.close()

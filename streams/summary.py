@@ -1,0 +1,20 @@
+"""What a run did, in numbers."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The result of `App.run`."""
+
+    records_in: int
+    """Records read from the app's topics."""
+    records_out: int
+    """Records written to output topics and dead letters."""
+    dropped: Mapping[str, int]
+    """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record"."""
+    open_windows: int
+    """Results in windows that are not closed; a later run goes on with them."""
+    seconds: float
+    """How long it ran, start-up included."""

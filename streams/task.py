@@ -1,0 +1,153 @@
+"""A task: one partition of one sub-topology, with its inputs, its chain, its clocks and its state.
+
+1. Records of one input run in the order of their offsets; among its inputs a task takes the one with the oldest head.
+2. A task that reads source partitions has one clock: origin and stream time are the largest timestamp taken. A task
+   behind repartitions has the minimum over its writers as its stream time; each row brings its own origin.
+3. What a task wrote to a repartition is handed to the readers before anybody commits.
+
+Not here: which task runs next (runner), when state is written (commit). A task never blocks and never waits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tailrace.log.record import TopicPartition
+from tailrace.state.checkpoint import Checkpoint
+from tailrace.streams.clocks import NEVER, WriterClocks
+from tailrace.streams.context import StateNode, TaskContext
+from tailrace.streams.hop import HopWriter, Row
+from tailrace.streams.source import SourceInput
+from tailrace.streams.topology import Forward
+
+
+class TaskId(NamedTuple):
+    """Sub-topology and partition; prints as Kafka Streams does, 0_3."""
+
+    subtopology: int
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.subtopology}_{self.partition}"
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One repartition that a task writes to."""
+
+    writer: HopWriter
+    readers: "Sequence[Task]"
+    """By partition."""
+    delay_ms: int
+    """By how much what arrives here may lag behind the task's stream time."""
+    after_state: bool
+    """A cache stands before it: its time may be told only when the cache was flushed."""
+
+
+@dataclass(slots=True, eq=False)
+class TaskStore:
+    """One store of a task, and the partition of the changelog that backs it."""
+
+    node: StateNode
+    changelog: TopicPartition
+    topic_id: str
+    leader_epoch: int
+    changelog_end: int
+    """The changelog is applied to the store, or about to be, below this offset."""
+
+    def checkpoint(self) -> Checkpoint:
+        """What the store stands for once the pending writes are in it."""
+        return Checkpoint(self.topic_id, self.changelog_end, self.leader_epoch)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """See the module's docstring."""
+
+    id: TaskId
+    context: TaskContext
+    inputs: list[SourceInput] = field(default_factory=list[SourceInput])
+    incoming: dict[int, Forward] = field(default_factory=dict[int, Forward])
+    """By repartition node: what takes its rows."""
+    outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
+    clocks: WriterClocks | None = None
+    """Of a task behind repartitions."""
+    repartitions: list[TopicPartition] = field(default_factory=list[TopicPartition])
+    """The partitions it reads through repartitions."""
+    stores: list[TaskStore] = field(default_factory=list[TaskStore])
+    """In the order in which records reach them."""
+    idle: bool = False
+
+    def head_ms(self) -> int | None:
+        """The time of the oldest record that waits in its inputs."""
+        heads = [source.head_ms for source in self.inputs if source.head_ms is not None]
+        return min(heads) if heads else None
+
+    def run(self, records_max: int) -> int:
+        """Runs up to records_max records of the oldest input, as far as no other input is older; returns how many."""
+        waiting = [source for source in self.inputs if source.head_ms is not None]
+        if len(self.inputs) == 1:
+            return waiting[0].run(self.context, records_max)
+        waiting.sort(key=_head)
+        if len(waiting) == 1:
+            return waiting[0].run(self.context, records_max)
+        return waiting[0].run_until(self.context, _head(waiting[1]))
+
+    def receive(self, repartition: int, rows: Sequence[Row]) -> None:
+        """Runs rows of one writer through the chain behind a repartition."""
+        context, forward = self.context, self.incoming[repartition]
+        # A row whose origin is older than the stream time comes from a writer that was idle: to it the windows that
+        # closed meanwhile are closed too.
+        floor_ms = context.stream_time_ms
+        for key, value, timestamp_ms, origin_ms, record in rows:
+            context.record = record
+            context.origin_ms = origin_ms if origin_ms > floor_ms else floor_ms  # noqa: FURB136 - max() is a call per row
+            forward(key, value, timestamp_ms)
+
+    def hand_over(self, *, flushed: bool) -> None:
+        """Gives the readers what was written to repartitions, then the time, and has them do the same.
+
+        flushed says that the task's caches are empty, so that the time behind them may be told.
+        """
+        for out in self.outgoing:
+            time_ms = max(self.context.stream_time_ms - out.delay_ms, NEVER)
+            node = out.writer.id[0]
+            for partition, reader in enumerate(out.readers):
+                rows = out.writer.take(partition)
+                if rows:
+                    reader.context.source = self.inputs[0].partition if len(self.inputs) == 1 else None
+                    reader.receive(node, rows)
+                if flushed or not out.after_state:
+                    reader.hear(out.writer, time_ms, idle=self.idle)
+        for out in self.outgoing:
+            for reader in out.readers:
+                if reader.outgoing:
+                    reader.hand_over(flushed=False)
+
+    def hear(self, writer: HopWriter, time_ms: int, *, idle: bool) -> None:
+        """Takes a writer's time, and closes what it closes."""
+        clocks = self.clocks
+        assert clocks is not None
+        clocks.advance(writer.id, time_ms)
+        clocks.set_idle(writer.id, idle=idle)
+        context = self.context
+        now_ms = clocks.update()
+        if now_ms > context.stream_time_ms:
+            context.stream_time_ms = now_ms
+            context.origin_ms = max(context.origin_ms, now_ms)
+            if now_ms >= context.next_close_ms:
+                context.close_windows()
+
+    def flush(self) -> None:
+        """Sends on what the caches of its stateful nodes hold back."""
+        for store in self.stores:
+            store.node.flush(self.context.stream_time_ms)
+
+    def dirty(self) -> int:
+        """How many updates its caches hold back."""
+        return sum(store.node.dirty for store in self.stores)
+
+
+def _head(source: SourceInput) -> int:
+    assert source.head_ms is not None
+    return source.head_ms

@@ -1,0 +1,145 @@
+"""The cases of the contract that concern aggregates: what each record brings about, step by step.
+
+Each case runs in four ways: record by record with a restart after each, so that everything between two records goes
+through commit, changelog and restore; and all records in one run; each with the cache off and on.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tailrace.log.client import Log
+from tailrace.streams.app import App
+from tailrace.streams.grouped import Grouped
+from tailrace.streams.table import Table
+from tailrace.tests.support.engine import contents, feed
+from tailrace.tests.support.source import ROOT
+from tailrace.windows.duration import milliseconds as ms
+from tailrace.windows.hopping import hopping
+from tailrace.windows.tumbling import tumbling
+from tailrace.windows.unlimited import unlimited
+from tailrace.windows.window import Window
+
+CASES: dict[str, Any] = {
+    case["id"]: case for case in json.loads((ROOT / "tests" / "contract" / "semantics.json").read_text())["cases"]
+}
+Made = tuple[Window | None, Callable[[Grouped[str, str]], Table[Any, Any]]]
+
+
+def concat(text: str, value: str) -> str:
+    return text + value
+
+
+def concat_or_delete(text: str, value: str) -> str | None:
+    return None if value == "DEL" else text + value
+
+
+def windowed(window: Window, emit: Any = "update") -> Made:
+    """Concatenation in windows."""
+    return window, lambda grouped: grouped.windowed_by(window).aggregate(str, concat, store="s", emit=emit)
+
+
+def counted(window: Window, emit: Any = "update", retention: Any = None) -> Made:
+    """A count in windows."""
+    return window, lambda grouped: grouped.windowed_by(window).count(store="s", emit=emit, retention=retention)
+
+
+TOPOLOGIES: dict[str, Made] = {
+    "W01": counted(tumbling(ms(10))),
+    "W02": windowed(tumbling(ms(10), grace=ms(20))),
+    "W03": counted(tumbling(ms(10))),
+    "W04": counted(tumbling(ms(10), grace=ms(5))),
+    "W05": counted(tumbling(ms(10))),
+    "W06": counted(tumbling(ms(10))),
+    "W06b": counted(tumbling(ms(10))),
+    "W07": windowed(hopping(ms(10), ms(5), grace=ms(100))),
+    "W18": counted(tumbling(ms(10)), "close"),
+    "W18b": counted(tumbling(ms(10)), "close", ms(1000)),
+    "W18c": counted(tumbling(ms(10)), "close"),
+    "W19": windowed(tumbling(ms(10), grace=ms(5)), "close"),
+    "W20": windowed(hopping(ms(10), ms(5)), "close"),
+    "W23": (
+        tumbling(ms(10), grace=ms(100)),
+        lambda g: g.windowed_by(tumbling(ms(10), grace=ms(100))).aggregate(str, concat_or_delete, store="s"),
+    ),
+    "W25": counted(unlimited(start=10)),
+    "A01": (None, lambda grouped: grouped.count(store="s")),
+    "A02": (None, lambda grouped: grouped.reduce(concat_or_delete, store="s")),
+    "A03": (None, lambda grouped: grouped.aggregate(lambda: "i", concat_or_delete, store="s")),
+    "A04": (None, lambda grouped: grouped.aggregate(str, lambda _text, _value: "same", store="s")),
+}
+Out = tuple[str, str | None, int]
+
+
+def build(log: Log, case: str, *, cache: bool) -> tuple[App, Any]:
+    window, make = TOPOLOGIES[case]
+    app = App("semantics", log=log, cache_bytes=1 << 20 if cache else 0)
+    source = app.topic("in", key=str, value=str)
+    table = make(app.stream(source).group_by_key())
+    to: Any = table.to_stream() if window is None else table.to_stream().map_kv(lambda key, value: (shown(key), value))
+    out = app.topic("out", key=str, codec="json")
+    to.to(out)
+    return app, out
+
+
+def shown(key: Any) -> str:
+    return f"{key.key}@[{key.start_ms},{key.end_ms})"
+
+
+def sent(log: Log, after: int) -> list[Out]:
+    return [
+        (
+            (record.key or b"").decode(),
+            None if record.value is None else str(json.loads(record.value)),
+            record.timestamp_ms,
+        )
+        for record in contents(log, "out")[after:]
+    ]
+
+
+def expected(step: dict[str, Any]) -> list[Out]:
+    return [(out["key"], out["value"], out["ts"]) for out in step.get("ours_out", step["out"])]
+
+
+def last_of_each(outs: list[Out]) -> dict[str, tuple[str | None, int]]:
+    return {key: (value, timestamp_ms) for key, value, timestamp_ms in outs}
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("case", TOPOLOGIES)
+def test_each_step_after_a_restart(case: str, cache: bool) -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        seen = 0
+        for number, step in enumerate(CASES[case]["steps"], 1):
+            record = step["in"]
+            feed(log, "in", [(record["key"], record["value"], record["ts"])])
+            app, _ = build(log, case, cache=cache)
+            app.run(until="end")
+            outs = sent(log, seen)
+            seen += len(outs)
+            assert outs == expected(step), f"step {number}"
+
+
+@pytest.mark.parametrize("case", TOPOLOGIES)
+def test_all_records_in_one_run(case: str) -> None:
+    steps = CASES[case]["steps"]
+    records = [(step["in"]["key"], step["in"]["value"], step["in"]["ts"]) for step in steps]
+    wanted = [out for step in steps for out in expected(step)]
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        feed(log, "in", records)
+        app, _ = build(log, case, cache=False)
+        summary = app.run(until="end")
+        assert sent(log, 0) == wanted
+        nulls = sum(key is None or value is None for key, value, _ in records)
+        late = CASES[case].get("dropped", 0) - sum(key is None for key, _, _ in records)
+        assert sum(summary.dropped.values()) == nulls + max(late, 0) - (1 if case == "A01" else 0)
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        feed(log, "in", records)
+        app, _ = build(log, case, cache=True)
+        app.run(until="end")
+        assert last_of_each(sent(log, 0)) == last_of_each(wanted)
