@@ -13,6 +13,7 @@ partition. Not here: batching (`producer`), positions (`consumer`), the bytes (`
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -25,7 +26,7 @@ from tailrace.log.codec import batches, check_crc, decode, encode
 from tailrace.log.coordinator import Coordinator, Rows
 from tailrace.log.directory import LogDirectory
 from tailrace.log.disk import Disk, join
-from tailrace.log.errors import InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.errors import CorruptError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.metadata import (
     FORMAT_VERSION,
     DeletedRecord,
@@ -54,6 +55,7 @@ from tailrace.log.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 RETENTION_INTERVAL_MS: Final = 300_000  # Kafka's log.retention.check.interval.ms
+CHECKPOINT_INTERVAL_S: Final = 60.0  # Kafka's log.flush.offset.checkpoint.interval.ms
 READ_ONLY_LOOK_S: Final = 0.05  # nobody tells a reader beside the writer: it looks this often
 LOOK_S: Final = 60.0
 READ_BYTES: Final = 1 << 20
@@ -113,6 +115,7 @@ class Broker:
         self._offsets_read = 0
         self._metadata_read = 0
         self._closed = False
+        self._pid = os.getpid()
         self._stop = threading.Event()
         self._retention_thread: threading.Thread | None = None
         self._metadata: Partition | None = None
@@ -128,7 +131,7 @@ class Broker:
             raise
         if background and not read_only:
             self._retention_thread = threading.Thread(
-                target=self._retain, args=(retention_interval_ms / 1000,), name="tailrace-retention", daemon=True
+                target=self._look_after, args=(retention_interval_ms / 1000,), name="tailrace-retention", daemon=True
             )
             self._retention_thread.start()
 
@@ -141,6 +144,7 @@ class Broker:
         self.refresh()
         if not self.read_only:
             if metadata.log_end_offset == 0:
+                self._check_nothing_is_here()
                 self._record(FormatRecord(FORMAT_VERSION))
             self._tidy_folders()
         with self._admin:
@@ -170,6 +174,20 @@ class Broker:
             self.disk.sync_dir(self.path)
         if topic_id is not None and self._directory.topic_id(str(tp)) != topic_id:
             self._directory.write_topic_id(str(tp), topic_id)
+
+    def _check_nothing_is_here(self) -> None:
+        """Without a metadata record there can be no partition, whatever crashed: to go on would remove them all."""
+        folders = [each for each in self._directory.partition_folders() if each != str(METADATA)]
+        if folders:
+            file = join(self.path, str(METADATA))
+            raise CorruptError(
+                f"{file} has no record, but there are partitions such as {folders[0]}: restore it from a copy, nothing "
+                "was changed",
+                file=file,
+                position=0,
+                expected="a record of the format",
+                found="nothing",
+            )
 
     def _tidy_folders(self) -> None:
         """Removes the folders that no record speaks of: what a crash left of a creation or deletion."""
@@ -245,7 +263,7 @@ class Broker:
     def close(self) -> None:
         """Syncs, checkpoints, marks the clean stop, and lets the next process in. Again does nothing."""
         with self._admin:
-            if self._closed:
+            if self._closed or os.getpid() != self._pid:
                 return
             self._closed = True
         self._stop.set()
@@ -298,6 +316,10 @@ class Broker:
         self._metadata.sync()
         self._metadata_read = self._metadata.log_end_offset
         self._table.apply(record)
+        # Below the recovery point damage is refused, never cut as a torn tail: a topic that was cut would be removed.
+        with suppress(OSError, TailraceError):
+            self._metadata.checkpoint()
+            self._write_checkpoints()
 
     def refresh(self) -> None:
         """Takes in the new metadata records: all of them at opening, later those of the writer we read beside."""
@@ -319,6 +341,10 @@ class Broker:
         self.check_open()
         if self.read_only:
             raise InvalidError(f"the log {self.path} was opened with read_only=True: open it for writing to change it")
+        if os.getpid() != self._pid:  # a forked child has our files and our lock, and none of our threads
+            raise InvalidError(
+                f"the log {self.path} was opened by process {self._pid} before a fork: spawn, and open it there"
+            )
 
     def find(self, name: str) -> Topic | None:
         """The topic, or None."""
@@ -528,12 +554,23 @@ class Broker:
 
     # -- retention -----------------------------------------------------------------------------------------------------
 
-    def _retain(self, interval_s: float) -> None:
-        while not self._stop.wait(interval_s):
+    def _look_after(self, interval_s: float) -> None:
+        retain_at = self.clock.monotonic() + interval_s
+        while not self._stop.wait(min(interval_s, CHECKPOINT_INTERVAL_S)):
             try:
-                self.apply_retention()
+                self.checkpoint()
+                if self.clock.monotonic() >= retain_at:
+                    retain_at = self.clock.monotonic() + interval_s
+                    self.apply_retention()
             except (OSError, TailraceError) as error:
-                logger.warning("%s: the retention pass stopped and will be tried again: %s", self.path, error)
+                logger.warning("%s: a pass over the partitions stopped and will be tried again: %s", self.path, error)
+
+    def checkpoint(self) -> None:
+        """Syncs every partition and writes down up to where: what a crash leaves to be read again at opening."""
+        for log in self._logs().values():
+            with suppress(InvalidError):  # deleted just now
+                log.checkpoint()
+        self._write_checkpoints()
 
     def apply_retention(self) -> dict[TopicPartition, list[str]]:
         """Deletes the segments that retention by time or size lets go; returns their names per partition."""

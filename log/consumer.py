@@ -20,9 +20,9 @@ from typing import Final
 
 from tailrace.log.broker import Broker
 from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, RawRecord, Rebalance, Reset
-from tailrace.log.codec import batches, check_crc, decode
+from tailrace.log.codec import batches, check_crc, crc_ok, decode
 from tailrace.log.errors import CorruptError, InvalidError
-from tailrace.log.partition import OffsetOutOfRangeError
+from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, Record, TopicPartition, instant_ms
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
@@ -106,7 +106,9 @@ class EmbeddedConsumer(Consumer):
         if self._member is None:
             self._member = self._broker.coordinator.new_member()
             # A consumer that is dropped without close must not keep its partitions from the others.
-            self._finalizer = weakref.finalize(self, self._broker.coordinator.leave, self._group, self._member)
+            leave = weakref.finalize(self, self._broker.coordinator.leave, self._group, self._member)
+            leave.atexit = False
+            self._finalizer = leave
         self._broker.coordinator.join(self._group, self._member, list(topics), counts)
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
@@ -209,10 +211,14 @@ class EmbeddedConsumer(Consumer):
             self._out_of_range(source)
             data = log.read(source.fetch_offset, max_bytes)
         position = source.fetch_offset
+        if not data and position < log.log_end_offset and not log.read_only:
+            raise _unreadable(log, position, "no batch that can be read")
         for header, view in batches(data):
-            check_crc(view, file=log.directory, position=-1, where=f"{source.partition}@{header.base_offset}")
+            if not crc_ok(view):
+                file, at = log.locate(max(position, header.base_offset))
+                check_crc(view, file=file, position=at, where=f"{source.partition}@{header.base_offset}")
             if header.next_offset <= position or (header.base_offset < position and source.queue):
-                raise _not_ahead(source.partition, log.directory, position, header.base_offset)
+                raise _unreadable(log, position, f"a batch at offset {header.base_offset}")
             if header.transactional and self._committed_only and not header.control:
                 raise InvalidError(
                     f"{source.partition}@{header.base_offset} belongs to a transaction, and this version cannot tell "
@@ -255,8 +261,8 @@ class EmbeddedConsumer(Consumer):
         give_up_at = monotonic() + timeout
         enough_at: float | None = None  # when whatever there is counts as enough
         wakes = self._broker.wakes
-        while True:
-            self._check_open()
+        while not self._closed:
+            self._broker.check_open()
             self._settle()
             size = self._fetch_all(max_bytes)
             now = monotonic()
@@ -284,6 +290,7 @@ class EmbeddedConsumer(Consumer):
 
     def poll(self, timeout: float = 0.0, max_records: int = 500) -> list[Raw]:
         """Up to `max_records` records; see `Consumer.poll`."""
+        self._check_open()
         if max_records < 1:
             raise ValueError(f"max_records={max_records}: give 1 or more")
         with self._lock:
@@ -294,7 +301,7 @@ class EmbeddedConsumer(Consumer):
                 self._wait_for_records(max(0.0, left), FETCH_BYTES)
                 records = self._take(max_records)
                 # Markers alone move the position without a record: go on waiting.
-                if records or left <= 0 or wakes != self._broker.wakes:
+                if records or left <= 0 or self._closed or wakes != self._broker.wakes:
                     return records
 
     def _take(self, max_records: int) -> list[Raw]:
@@ -324,6 +331,7 @@ class EmbeddedConsumer(Consumer):
 
     def poll_batches(self, timeout: float = 0.0, max_bytes: int = 1 << 20) -> list[FetchedBatch]:
         """Whole batches; see `Consumer.poll_batches`."""
+        self._check_open()
         with self._lock:
             self._wait_for_records(timeout, max_bytes)
             out: list[FetchedBatch] = []
@@ -547,12 +555,12 @@ def _rest(batch: FetchedBatch, index: int) -> FetchedBatch:
     return FetchedBatch(batch.partition, base, batch.next_offset, batch.leader_epoch, batch.max_timestamp_ms, records)
 
 
-def _not_ahead(partition: TopicPartition, file: str, position: int, found: int) -> CorruptError:
+def _unreadable(log: Partition, position: int, found: str) -> CorruptError:
+    file, at = log.locate(position)
     return CorruptError(
-        f"{partition} in {file} gave a batch at offset {found} where {position} or later was asked for: look with "
-        "`tailrace log verify`",
+        f"{log.tp}@{position} in {file} at byte {at} gave {found}: look with `tailrace log verify`, then restore it",
         file=file,
-        position=-1,
-        expected=f"offset {position} or later",
-        found=f"offset {found}",
+        position=at,
+        expected=f"a batch with offset {position} or later",
+        found=found,
     )

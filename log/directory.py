@@ -83,8 +83,14 @@ class LogDirectory:
     def _check_format(self) -> None:
         file = join(self.path, checkpoint.META_PROPERTIES)
         properties = checkpoint.read_properties(self.disk, file) or {}
-        for name, known, needed in (("version", KAFKA_META_VERSION, True), (FORMAT, FORMAT_VERSION, False)):
-            text = properties.get(name, "" if needed else "0")  # a log of Kafka's has no format of ours
+        if properties and FORMAT not in properties:
+            # Its topics are recorded elsewhere: to us all its folders would be without a record, and those are removed.
+            raise InvalidError(
+                f"{self.path} is a log directory of Apache Kafka, not of tailrace ({file} has no {FORMAT}): look into "
+                "its files with `tailrace log dump`, or connect to its broker"
+            )
+        for name, known in (("version", KAFKA_META_VERSION), (FORMAT, FORMAT_VERSION)):
+            text = properties.get(name, "")
             if not text.isdigit():
                 raise CorruptError(
                     f"{file} says {name}={text}, which is no version: restore the file from a copy",

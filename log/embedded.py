@@ -4,8 +4,10 @@
 `consumer`.
 """
 
+import atexit
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, Literal
 
 from tailrace.log.broker import RETENTION_INTERVAL_MS, Broker
@@ -76,6 +78,8 @@ class EmbeddedLog(Log):
     def __init__(self, broker: Broker, state_directory: str | None) -> None:
         self._broker = broker
         self._state_directory = state_directory
+        self._at_exit = partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)
         self._clients: weakref.WeakSet[EmbeddedProducer | EmbeddedConsumer] = weakref.WeakSet()
 
     @property
@@ -220,6 +224,7 @@ class EmbeddedLog(Log):
 
     def close(self) -> None:
         """See `Log.close`. Producers are flushed; an error of theirs is raised after the log is closed."""
+        atexit.unregister(self._at_exit)
         error: BaseException | None = None
         for client in list(self._clients):
             try:
@@ -229,3 +234,10 @@ class EmbeddedLog(Log):
         self._broker.close()
         if error is not None:
             raise error
+
+
+def _close_at_exit(log: "weakref.ref[EmbeddedLog]") -> None:
+    """What lingers in producers is still written when a program ends without `close`."""
+    alive = log()
+    if alive is not None:
+        alive.close()

@@ -65,7 +65,7 @@ def decode_record(value: bytes) -> MetadataRecord:
     """
     try:
         record = _DECODER.decode(value)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise InvalidError(
             f"the topic metadata of this log has a record that format {FORMAT_VERSION} does not know ({error}): "
             "open the log with the version of tailrace that wrote it, or a later one"

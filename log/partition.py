@@ -552,6 +552,14 @@ class Partition:
         if self._closed:
             raise InvalidError(f"{self.tp} is closed: open the log again")
 
+    def locate(self, offset: int) -> tuple[str, int]:
+        """For messages: the file in which an offset is, and the byte at which its batch begins (-1: not found)."""
+        with self._lock:
+            self._check_open()
+            segment = self._loaded(self._segments[self._index_of(offset)])
+            position = segment.position_of(offset)
+            return segment.path, -1 if position is None else position
+
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """The first record, by offset, that is at least as young as `timestamp_ms`: (offset, its time), or None."""
         with self._lock:

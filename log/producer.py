@@ -128,8 +128,9 @@ class EmbeddedProducer(Producer):
         """Takes one record; see `Producer.send`."""
         with self._changed:
             target = self._target(topic)
-            kept = list(headers) if headers else _NO_HEADERS
+            number = -1
             try:
+                kept = list(headers) if headers else _NO_HEADERS
                 if timestamp_ms is None:
                     timestamp_ms = self._now_ms()
                 elif not target.earliest_ms <= timestamp_ms <= target.latest_ms:
@@ -138,10 +139,15 @@ class EmbeddedProducer(Producer):
                 batch = target.open[number]
                 if batch is None or batch.append(batch.count, timestamp_ms, key, value, kept) is None:
                     batch = self._begin(target, number, timestamp_ms, key, value, kept, fixed=partition is not None)
+                index = batch.count
+                batch.count = index + 1
             except (TypeError, OverflowError, AttributeError) as error:
                 raise explained(topic, error, [value], [key], [timestamp_ms], [headers], partition) from None
-            index = batch.count
-            batch.count = index + 1
+            except (TailraceError, ValueError):
+                raise
+            except BaseException:
+                self._interrupted(target.open[number] if number >= 0 else None)
+                raise
             if not self._linger_s:
                 self._dispatch(batch)
             return BatchDelivery(self, batch, index, timestamp_ms)
@@ -180,7 +186,8 @@ class EmbeddedProducer(Producer):
         if last is None:
             raise ValueError(f"send_many to topic {topic!r} got no values: there is no delivery to return")
         if not self._linger_s:
-            self._dispatch_all()
+            with self._changed:
+                self._dispatch_all()
         return ManyDelivery(self, list(touched), last)
 
     def _take_values(
@@ -248,7 +255,7 @@ class EmbeddedProducer(Producer):
                 touched[batch] = None
         except (TypeError, OverflowError, AttributeError) as error:
             raise explained(target.name, error, values, keys or (), times or (), headers or (), None) from None
-        except (InvalidError, ValueError, RetriableError):
+        except (TailraceError, ValueError):
             raise
         except BaseException:
             self._interrupted(batch)
@@ -337,17 +344,19 @@ class EmbeddedProducer(Producer):
         if batch not in self._lingering:
             return
         self._inflight[batch] = None
-        del self._lingering[batch]
-        target = batch.target
-        if target.open[batch.partition] is batch:
-            target.open[batch.partition] = None
         try:
-            appended = self._broker.append(target.topic, batch.partition, batch.build())
+            del self._lingering[batch]
+            self._append(batch)
         except BaseException as error:
             self._finish(batch, error)
             if not isinstance(error, Exception):
                 raise
-            return
+
+    def _append(self, batch: Batch) -> None:
+        target = batch.target
+        if target.open[batch.partition] is batch:
+            target.open[batch.partition] = None
+        appended = self._broker.append(target.topic, batch.partition, batch.build())
         if self._acks != 0:
             batch.base_offset, batch.timestamp_ms = appended.base_offset, appended.timestamp_ms
         if self._acks == "all":
@@ -360,6 +369,10 @@ class EmbeddedProducer(Producer):
             self._inflight.pop(batch, None)
             self._reserved -= batch.bytes
             batch.drop()
+            if error is not None and not isinstance(error, Exception):
+                error = RetriableError(
+                    f"writing was interrupted by {type(error).__name__}: look what is there, then send again"
+                )
             if error is not None:
                 where = TopicPartition(batch.target.name, batch.partition)
                 logger.error("%d records for %s were not written: %s", batch.count, where, error)
