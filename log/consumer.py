@@ -101,7 +101,7 @@ class EmbeddedConsumer(Consumer):
             raise TypeError(f"subscribe takes a list of topics, not one str: subscribe([{topics!r}])")
         if self._sources and self._member is None:
             raise InvalidError("this consumer was assigned partitions by hand: use another one to subscribe")
-        counts = {topic: self._broker.topic(topic).partitions for topic in topics}
+        counts = {topic: self._broker.catalog.topic(topic).partitions for topic in topics}
         self._on_assign, self._on_revoke = on_assign, on_revoke
         if self._member is None:
             self._member = self._broker.coordinator.new_member()
@@ -118,7 +118,7 @@ class EmbeddedConsumer(Consumer):
             raise InvalidError("this consumer has subscribed: use another one to assign partitions by hand")
         wanted = [_partition(each) for each in partitions]
         for each in wanted:
-            self._broker.partition(each)
+            self._broker.catalog.partition(each)
         with self._lock:
             kept = {each: self._sources.get(each) or _Source(each) for each in sorted(set(wanted))}
             self._sources = kept
@@ -137,7 +137,7 @@ class EmbeddedConsumer(Consumer):
             source.move(committed.offset)
             source.leader_epoch = committed.leader_epoch
             return
-        log = self._broker.partition(source.partition)
+        log = self._broker.catalog.partition(source.partition)
         match self._reset:
             case "earliest":
                 source.move(log.log_start_offset)
@@ -201,10 +201,10 @@ class EmbeddedConsumer(Consumer):
     def _has_data(self, source: _Source) -> bool:
         if source.position < 0:
             self._begin(source)
-        return source.fetch_offset != self._broker.end_offset(source.partition)
+        return source.fetch_offset != self._broker.catalog.end_offset(source.partition)
 
     def _fetch(self, source: _Source, max_bytes: int) -> int:
-        log = self._broker.partition(source.partition)
+        log = self._broker.catalog.partition(source.partition)
         try:
             data = log.read(source.fetch_offset, max_bytes)
         except OffsetOutOfRangeError:
@@ -242,7 +242,7 @@ class EmbeddedConsumer(Consumer):
         return len(data)
 
     def _out_of_range(self, source: _Source) -> None:
-        log = self._broker.partition(source.partition)
+        log = self._broker.catalog.partition(source.partition)
         start, end = log.log_start_offset, log.log_end_offset
         match self._reset:
             case "earliest":
@@ -262,7 +262,7 @@ class EmbeddedConsumer(Consumer):
         enough_at: float | None = None  # when whatever there is counts as enough
         wakes = self._broker.wakes
         while not self._closed:
-            self._broker.check_open()
+            self._broker.catalog.check_open()
             self._settle()
             size = self._fetch_all(max_bytes)
             now = monotonic()
@@ -412,7 +412,7 @@ class EmbeddedConsumer(Consumer):
                 async with asyncio.timeout(self._broker.look_again_s):
                     await stirred.wait()
         except TimeoutError:
-            self._broker.refresh()
+            self._broker.catalog.refresh()
         finally:
             self._broker.waiting.remove(partitions, wake)
 
@@ -450,20 +450,20 @@ class EmbeddedConsumer(Consumer):
         """Goes on at the log start; see `Consumer.seek_to_beginning`."""
         with self._lock:
             for source in self._given(partitions):
-                source.move(self._broker.partition(source.partition).log_start_offset)
+                source.move(self._broker.catalog.partition(source.partition).log_start_offset)
 
     def seek_to_end(self, partitions: Sequence[TopicPartition] | None = None) -> None:
         """Goes on at the end; see `Consumer.seek_to_end`."""
         with self._lock:
             for source in self._given(partitions):
-                source.move(self._broker.partition(source.partition).log_end_offset)
+                source.move(self._broker.catalog.partition(source.partition).log_end_offset)
 
     def seek_to_time(self, when: Instant, partitions: Sequence[TopicPartition] | None = None) -> None:
         """Goes on at a time; see `Consumer.seek_to_time`."""
         at_ms = instant_ms(when)
         with self._lock:
             for source in self._given(partitions):
-                log = self._broker.partition(source.partition)
+                log = self._broker.catalog.partition(source.partition)
                 found = log.offset_for_time(at_ms)
                 source.move(log.log_end_offset if found is None else found[0])
 
@@ -471,7 +471,7 @@ class EmbeddedConsumer(Consumer):
         """Offsets at times; see `Consumer.offsets_for_times`."""
         out: dict[TopicPartition, int | None] = {}
         for each, at_ms in times.items():
-            found = self._broker.partition(each).offset_for_time(instant_ms(at_ms))
+            found = self._broker.catalog.partition(each).offset_for_time(instant_ms(at_ms))
             out[each] = None if found is None else found[0]
         return out
 
@@ -518,7 +518,7 @@ class EmbeddedConsumer(Consumer):
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidError("the consumer is closed: make another with log.consumer()")
-        self._broker.check_open()
+        self._broker.catalog.check_open()
 
     def close(self) -> None:
         """Leaves the group; see `Consumer.close`."""

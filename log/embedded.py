@@ -97,7 +97,7 @@ class EmbeddedLog(Log):
         internal: bool = False,
     ) -> None:
         """See `Log.create_topic`."""
-        self._broker.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
+        self._broker.catalog.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
 
     def delete_topic(self, name: str) -> None:
         """See `Log.delete_topic`."""
@@ -105,22 +105,22 @@ class EmbeddedLog(Log):
 
     def topics(self, *, internal: bool = False) -> list[str]:
         """See `Log.topics`."""
-        return self._broker.names(internal=internal)
+        return self._broker.catalog.names(internal=internal)
 
     def describe_topic(self, name: str) -> TopicDescription:
         """See `Log.describe_topic`."""
-        topic = self._broker.topic(name)
+        topic = self._broker.catalog.topic(name)
         return TopicDescription(topic.name, topic.topic_id, topic.partitions, topic.config.as_strings(), topic.internal)
 
     def offsets(self, name: str, at: At = "latest") -> dict[TopicPartition, int]:
         """See `Log.offsets`."""
-        topic = self._broker.topic(name)
+        topic = self._broker.catalog.topic(name)
         out: dict[TopicPartition, int] = {}
         for tp, log in zip(topic.tps, topic.logs, strict=True):
             if at == "earliest":
                 out[tp] = log.log_start_offset
             elif at == "latest":
-                out[tp] = self._broker.end_offset(tp)
+                out[tp] = self._broker.catalog.end_offset(tp)
             elif isinstance(at, str):
                 raise ValueError(f'at={at!r}: give "earliest", "latest", an aware datetime or milliseconds')
             else:
@@ -138,13 +138,15 @@ class EmbeddedLog(Log):
         self._broker.look()
         state, members = self._broker.coordinator.describe(group)
         offsets = self.committed(group)
-        ends = {tp: self._broker.end_offset(tp) for tp in offsets if self._broker.find(tp.topic) is not None}
+        ends = {
+            tp: self._broker.catalog.end_offset(tp) for tp in offsets if self._broker.catalog.find(tp.topic) is not None
+        }
         lag = {tp: max(0, end - offsets[tp]) for tp, end in ends.items()}
         return GroupDescription(group, state, members, offsets, lag)
 
     def delete_group(self, group: str) -> None:
         """See `Log.delete_group`."""
-        self._broker.check_writable()
+        self._broker.catalog.check_writable()
         self._broker.coordinator.delete(group)
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
@@ -167,7 +169,7 @@ class EmbeddedLog(Log):
 
     def wait_for_data(self, positions: Mapping[TopicPartition, int], timeout: float | None = None) -> bool:
         """See `Log.wait_for_data`."""
-        self._broker.check_open()
+        self._broker.catalog.check_open()
         return self._broker.wait(positions, timeout)
 
     def wake(self) -> None:
@@ -188,7 +190,7 @@ class EmbeddedLog(Log):
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     ) -> Producer:
         """See `Log.producer`."""
-        self._broker.check_writable()
+        self._broker.catalog.check_writable()
         producer = EmbeddedProducer(
             self._broker,
             acks=acks,
@@ -210,7 +212,7 @@ class EmbeddedLog(Log):
         fetch_max_wait_ms: int = DEFAULT_FETCH_WAIT_MS,
     ) -> Consumer:
         """See `Log.consumer`."""
-        self._broker.check_open()
+        self._broker.catalog.check_open()
         consumer = EmbeddedConsumer(
             self._broker,
             group=group,

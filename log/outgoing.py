@@ -10,7 +10,7 @@ for a user's argument of a wrong type, which the compiled builder finds but cann
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tailrace.log.broker import Topic
+from tailrace.log.catalog import Topic
 from tailrace.log.codec import COMPRESSIONS, BatchBuilder, builder
 from tailrace.log.errors import InvalidError
 from tailrace.log.partitioner import Partitioner

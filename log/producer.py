@@ -104,7 +104,7 @@ class EmbeddedProducer(Producer):
         self._buffer_bytes = buffer_bytes
         self._now_ms = broker.clock.now_ms
         self._targets: dict[str, Target] = {}
-        self._version = broker.version
+        self._version = broker.catalog.version
         self._changed = threading.Condition()  # re-entrant: a sync may be acknowledged within the append
         self._lingering: dict[Batch, None] = {}  # not yet appended, oldest first
         self._inflight: dict[Batch, None] = {}  # appended, not yet acknowledged
@@ -458,19 +458,21 @@ class EmbeddedProducer(Producer):
     # -- topics --------------------------------------------------------------------------------------------------------
 
     def _target(self, topic: str) -> Target:
-        if self._version != self._broker.version:
+        if self._version != self._broker.catalog.version:
             self._refresh()
         target = self._targets.get(topic)
         if target is None:
-            target = self._targets[topic] = Target(self._broker.topic(topic), self._compression, self._batch_bytes)
+            target = self._targets[topic] = Target(
+                self._broker.catalog.topic(topic), self._compression, self._batch_bytes
+            )
         return target
 
     def _refresh(self) -> None:
         if self._closed:
             raise InvalidError("the producer is closed: make another with log.producer()")
-        self._version = self._broker.version
+        self._version = self._broker.catalog.version
         for name, target in list(self._targets.items()):
-            if self._broker.find(name) is not target.topic:
+            if self._broker.catalog.find(name) is not target.topic:
                 del self._targets[name]
 
     def _partition(self, target: Target, partition: int) -> int:

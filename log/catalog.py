@@ -1,0 +1,418 @@
+"""The topics of an embedded log: which there are, where their partitions lie, how one comes and goes.
+
+1. A topic exists exactly when its record in `__cluster_metadata-0` is on disk and no deletion follows it. Opening
+   removes folders without a record, and makes those that a record has and the disk has not.
+2. A partition's folder is on disk before a record in it is acknowledged, as the topic is created before it is written
+   to.
+3. `version` changes with the topics, so that whoever remembers a `Topic` knows when to look again.
+
+Not here: what is in partitions (`partition`), who reads and writes them (`broker`), the records' form (`metadata`).
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from tailrace.log import checkpoint
+from tailrace.log.clock import Clock
+from tailrace.log.codec import batches, check_crc, decode, encode
+from tailrace.log.directory import LogDirectory
+from tailrace.log.disk import Disk, join
+from tailrace.log.errors import CorruptError, InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.metadata import (
+    FORMAT_VERSION,
+    DeletedRecord,
+    FormatRecord,
+    MetadataRecord,
+    TopicRecord,
+    TopicTable,
+    decode_record,
+    encode_record,
+)
+from tailrace.log.partition import Partition
+from tailrace.log.record import TopicPartition
+from tailrace.log.topic import (
+    CLUSTER_METADATA,
+    CONSUMER_OFFSETS,
+    INT32_MAX,
+    TopicConfig,
+    check_topic_name,
+    config_strings,
+)
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES: Final = 1 << 20
+METADATA: Final = TopicPartition(CLUSTER_METADATA, 0)
+
+
+class Topic:
+    """A topic as it is served. `logs[n]` is partition n; `gone` once it is deleted."""
+
+    def __init__(self, record: TopicRecord, config: TopicConfig, logs: list[Partition]) -> None:
+        self.record = record
+        self.name = record.name
+        self.topic_id = record.topic_id
+        self.partitions = record.partitions
+        self.internal = record.internal
+        self.config = config
+        self.logs = logs
+        self.tps = [TopicPartition(record.name, number) for number in range(record.partitions)]
+        self.gone = False
+
+
+class Catalog:
+    """The topics of one log. Any thread may call; `lock` is held while topics change."""
+
+    def __init__(self, disk: Disk, clock: Clock, path: str, *, read_only: bool, new_id: Callable[[], str]) -> None:
+        """Opens the folder and all partitions.
+
+        Raises:
+            LogLockedError, InvalidError, CorruptError: see `Log.open`.
+        """
+        self.disk = disk
+        self.clock = clock
+        self.path = path
+        self.read_only = read_only
+        self.version = 0
+        self.closed = False
+        self.lock = threading.RLock()
+        self._new_id = new_id
+        self._pid = os.getpid()
+        self._table = TopicTable()
+        self._topics: dict[str, Topic] = {}
+        self._metadata_read = 0
+        self._metadata: Partition | None = None
+        self._directory = LogDirectory(disk, path, read_only=read_only)
+        try:
+            self._recovery = checkpoint.read_offsets(disk, join(path, checkpoint.RECOVERY_POINTS))
+            self._starts = checkpoint.read_offsets(disk, join(path, checkpoint.LOG_STARTS))
+            self._open()
+        except BaseException:
+            with suppress(OSError, TailraceError):
+                self._close_partitions()
+            self._directory.unlock()
+            raise
+
+    def _open(self) -> None:
+        if not self.read_only:
+            self._make_folder(METADATA, None)
+        metadata = self._metadata = self._open_partition(METADATA, TopicConfig())
+        self.refresh()
+        if not self.read_only:
+            if metadata.log_end_offset == 0:
+                self._check_nothing_is_here()
+                self._record(FormatRecord(FORMAT_VERSION))
+            self._tidy_folders()
+        with self.lock:
+            self._open_topics()
+
+    def _open_partition(self, tp: TopicPartition, config: TopicConfig) -> Partition:
+        return Partition.open(
+            self.disk,
+            self.clock,
+            join(self.path, str(tp)),
+            tp,
+            config,
+            recovery_point=self._recovery.get(tp, 0),
+            log_start_offset=self._starts.get(tp, 0),
+            read_only=self.read_only,
+        )
+
+    def _make_folder(self, tp: TopicPartition, topic_id: str | None) -> None:
+        folder = join(self.path, str(tp))
+        if not self.disk.exists(folder):
+            self.disk.mkdir(folder)
+            self.disk.sync_dir(self.path)
+        if topic_id is not None and self._directory.topic_id(str(tp)) != topic_id:
+            self._directory.write_topic_id(str(tp), topic_id)
+
+    def _check_nothing_is_here(self) -> None:
+        """Without a metadata record there can be no partition, whatever crashed: to go on would remove them all."""
+        folders = [each for each in self._directory.partition_folders() if each != str(METADATA)]
+        if folders:
+            file = join(self.path, str(METADATA))
+            raise CorruptError(
+                f"{file} has no record, but there are partitions such as {folders[0]}: restore it from a copy, nothing "
+                "was changed",
+                file=file,
+                position=0,
+                expected="a record of the format",
+                found="nothing",
+            )
+
+    def _tidy_folders(self) -> None:
+        """Removes the folders that no record speaks of: what a crash left of a creation or deletion."""
+        wanted = {
+            str(TopicPartition(record.name, number)): record.topic_id
+            for record in self._table.records()
+            for number in range(record.partitions)
+        }
+        for folder in self._directory.partition_folders():
+            if folder == str(METADATA):
+                continue
+            found = self._directory.topic_id(folder)
+            if folder not in wanted or found not in {None, wanted[folder]}:
+                logger.warning("%s: removed, as no record of a topic speaks of it", join(self.path, folder))
+                self._remove_folder(folder)
+
+    def _remove_folder(self, folder: str) -> None:
+        doomed = folder
+        if not folder.endswith("-delete"):
+            # Kafka's form: a crash from here on leaves a name that nobody takes for a partition.
+            doomed = f"{folder}.{self._new_id()}-delete"
+            self.disk.rename(join(self.path, folder), join(self.path, doomed))
+            self.disk.sync_dir(self.path)
+        self.disk.remove_tree(join(self.path, doomed))
+
+    def _open_topics(self) -> None:
+        """Makes the served topics equal to the table."""
+        for name in set(self._topics) - set(self._table.names(internal=True)):
+            self._drop(name)
+        for record in self._table.records():
+            served = self._topics.get(record.name)
+            if served is not None and served.topic_id != record.topic_id:
+                self._drop(record.name)
+                served = None
+            if served is None:
+                self._serve(record)
+
+    def _serve(self, record: TopicRecord) -> None:
+        config = TopicConfig.parse(record.config)
+        logs: list[Partition] = []
+        try:
+            for number in range(record.partitions):
+                tp = TopicPartition(record.name, number)
+                if not self.read_only:
+                    self._make_folder(tp, record.topic_id)
+                elif not self.disk.exists(join(self.path, str(tp))):
+                    return  # the writer is just making or deleting it
+                logs.append(self._open_partition(tp, config))
+        except BaseException:
+            for log in logs:
+                log.close()
+            raise
+        self._topics[record.name] = Topic(record, config, logs)
+        self.version += 1
+
+    def _drop(self, name: str) -> Topic:
+        topic = self._topics.pop(name)
+        topic.gone = True
+        self.version += 1
+        for log in topic.logs:
+            log.close()
+        return topic
+
+    def check_open(self) -> None:
+        """Refuses to go on after `close`.
+
+        Raises:
+            InvalidError: it is closed.
+        """
+        if self.closed:
+            raise InvalidError(f"the log {self.path} is closed: open it again with Log.open")
+
+    def _record(self, record: MetadataRecord) -> None:
+        """Appends a metadata record and syncs it: the commit point."""
+        assert self._metadata is not None
+        key, value = encode_record(record)
+        self._metadata.append(encode([(key, value, self.clock.now_ms(), ())]))
+        self._metadata.sync()
+        self._metadata_read = self._metadata.log_end_offset
+        self._table.apply(record)
+        # Below the recovery point damage is refused, never cut as a torn tail: a topic that was cut would be removed.
+        with suppress(OSError, TailraceError):
+            self._metadata.checkpoint()
+            self.write_checkpoints()
+
+    def refresh(self) -> None:
+        """Takes in the new metadata records: all of them at opening, later those of the writer we read beside."""
+        with self.lock:
+            assert self._metadata is not None
+            for _, value in records_of(self._metadata, self._metadata_read):
+                if value is not None:
+                    self._table.apply(decode_record(value))
+            self._metadata_read = self._metadata.log_end_offset
+            if self.read_only and self._topics:
+                self._open_topics()
+
+    def check_writable(self) -> None:
+        """Refuses to write where that is not possible.
+
+        Raises:
+            InvalidError: closed, or opened read-only.
+        """
+        self.check_open()
+        if self.read_only:
+            raise InvalidError(f"the log {self.path} was opened with read_only=True: open it for writing to change it")
+        if os.getpid() != self._pid:  # a forked child has our files and our lock, and none of our threads
+            raise InvalidError(
+                f"the log {self.path} was opened by process {self._pid} before a fork: spawn, and open it there"
+            )
+
+    def find(self, name: str) -> Topic | None:
+        """The topic, or None."""
+        return self._topics.get(name)
+
+    def topic(self, name: str) -> Topic:
+        """The topic.
+
+        Raises:
+            TopicNotFoundError: there is none; near names are in the message.
+        """
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"a topic's name is a str, not {type(name).__name__}")
+        self.check_open()
+        topic = self._topics.get(name)
+        if topic is None:
+            if self.read_only:
+                with self.lock:
+                    self.refresh()
+                    self._open_topics()
+                    topic = self._topics.get(name)
+            if topic is None:
+                self._table.require(name)
+                raise TopicNotFoundError(
+                    f"the topic {name!r} is just being made or deleted by another process: try again"
+                )
+        return topic
+
+    def partition(self, tp: TopicPartition) -> Partition:
+        """One partition's log.
+
+        Raises:
+            TopicNotFoundError: no such topic or partition.
+        """
+        topic = self.topic(tp[0])
+        if not 0 <= tp[1] < topic.partitions:
+            raise TopicNotFoundError(
+                f"topic {tp[0]!r} has partitions 0 to {topic.partitions - 1}, not {tp[1]}: choose one of them"
+            )
+        return topic.logs[tp[1]]
+
+    def end_offset(self, tp: TopicPartition) -> int:
+        """Where a partition ends now; beside a writer, after a look at the files."""
+        log = self.partition(tp)
+        if self.read_only:
+            log.read(log.log_end_offset, 1)
+        return log.log_end_offset
+
+    def names(self, *, internal: bool) -> list[str]:
+        """The topics' names."""
+        self.check_open()
+        if self.read_only:
+            self.refresh()
+        return self._table.names(internal=internal)
+
+    def create_topic(
+        self, name: str, partitions: int, config: Mapping[str, Any] | None, *, exist_ok: bool, internal: bool
+    ) -> Topic:
+        """Creates a topic; see `Log.create_topic`."""
+        self.check_writable()
+        check_topic_name(name)
+        # The user's argument, whatever its annotation says.
+        if isinstance(partitions, bool) or not isinstance(partitions, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"partitions is an int, not {type(partitions).__name__}")
+        if not 1 <= partitions <= INT32_MAX:
+            raise InvalidError(f"a topic of {partitions} partitions cannot be made: give 1 or more")
+        given = config_strings(config)
+        with self.lock:
+            if exist_ok and name in self._topics:
+                return self._topics[name]
+            record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
+            # Folders first: with no room for them there must be no topic either. What a crash leaves of them is
+            # removed.
+            try:
+                self._serve(record)
+                self._record(record)
+            except BaseException:
+                if name in self._topics and name not in self._table:
+                    self._drop(name)
+                with suppress(OSError, TailraceError):
+                    for number in range(partitions):
+                        self.disk.remove_tree(join(self.path, str(TopicPartition(name, number))))
+                raise
+            return self._topics[name]
+
+    def delete_topic(self, name: str) -> None:
+        """Deletes a topic and its data; its offsets are the caller's to forget."""
+        self.check_writable()
+        with self.lock:
+            record = self._table.require(name)
+            if name in {CLUSTER_METADATA, CONSUMER_OFFSETS}:
+                raise InvalidError(f"the topic {name!r} belongs to the log itself and cannot be deleted")
+            self._record(DeletedRecord(name=name, topic_id=record.topic_id))
+            topic = self._drop(name)
+            for tp in topic.tps:
+                self._remove_folder(str(tp))
+
+    # -- all partitions ------------------------------------------------------------------------------------------------
+
+    def topics(self) -> list[Topic]:
+        """Those there are now."""
+        with self.lock:
+            return list(self._topics.values())
+
+    def checkpoint(self) -> None:
+        """Syncs every partition and writes down up to where: what a crash leaves to be read again at opening."""
+        for log in self._logs().values():
+            with suppress(InvalidError):  # deleted just now
+                log.checkpoint()
+        self.write_checkpoints()
+
+    def _close_partitions(self) -> None:
+        """Closes all, whatever happens to one; then raises the first error."""
+        errors: list[Exception] = []
+        for log in self._logs().values():
+            try:
+                log.close()
+            except (OSError, TailraceError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _logs(self) -> dict[TopicPartition, Partition]:
+        with self.lock:
+            logs = {} if self._metadata is None else {METADATA: self._metadata}
+            for topic in self._topics.values():
+                logs |= dict(zip(topic.tps, topic.logs, strict=True))
+            return logs
+
+    def write_checkpoints(self) -> None:
+        """Writes recovery points and log starts down, as the partitions know them."""
+        logs = self._logs()
+        points = {tp: log.recovery_point for tp, log in logs.items()}
+        starts = {tp: log.log_start_offset for tp, log in logs.items() if log.log_start_offset}
+        checkpoint.write_offsets(self.disk, join(self.path, checkpoint.RECOVERY_POINTS), points)
+        checkpoint.write_offsets(self.disk, join(self.path, checkpoint.LOG_STARTS), starts)
+
+    def close(self) -> bool:
+        """Closes all and lets the next process in; False where that was done already, or this is a fork's child."""
+        with self.lock:
+            if self.closed or os.getpid() != self._pid:
+                return False
+            self.closed = True
+            self.version += 1
+        try:
+            self._close_partitions()
+            if not self.read_only:
+                self.write_checkpoints()
+        finally:
+            self._directory.unlock()
+        return True
+
+
+def records_of(log: Partition, offset: int) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Key and value of every record from `offset` to the end, control records left out."""
+    offset = max(offset, log.log_start_offset)
+    while data := log.read(offset, READ_BYTES):
+        for header, view in batches(data):
+            check_crc(view, file=log.directory, position=-1, where=f"{log.tp}@{header.base_offset}")
+            if not header.control:
+                for record in decode(view):
+                    if record.offset >= offset:
+                        yield record.key, record.value
+            offset = header.next_offset
