@@ -9,7 +9,7 @@ from typing import Any
 from tailrace.log.errors import TopologyError
 from tailrace.state.changelog import Layout
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.state.session import SessionLayout
+from tailrace.state.session import SessionLayout, SessionStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.context import StateNode, TaskContext
@@ -19,10 +19,13 @@ from tailrace.streams.operators.aligned import AlignedAggregate
 from tailrace.streams.operators.fold import Fold, aggregate_fold, count_fold, reduce_fold
 from tailrace.streams.operators.io import Late, Merge, Repartition, Sink, Source
 from tailrace.streams.operators.plain import PlainAggregate
+from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
+from tailrace.streams.operators.sliding import SlidingAggregate
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
+from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
-from tailrace.windows.window import AlignedWindow
+from tailrace.windows.window import AlignedWindow, Window
 
 
 class ChainBuilder:
@@ -113,7 +116,38 @@ class ChainBuilder:
             )
             self.state_nodes[node.id] = aligned
             return aligned.process()
-        raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
+        return self._spans(node, operator, window, forward, late, retention_ms=retention_ms)
+
+    def _spans(
+        self, node: Node, operator: Aggregate, window: Window, forward: Forward, late: Forward, *, retention_ms: int
+    ) -> Forward:
+        context, key, value = self._context, operator.key.codec, operator.value.codec
+        assert context.backend is not None
+        keyspace, fold, on_close = context.backend.keyspace(operator.store), _fold(operator), operator.emit == "close"
+        spans: SessionAggregate | SlidingAggregate
+        if isinstance(window, SessionWindow):
+            store = SessionStore[Any, Any](operator.store, keyspace, key, value)
+            spans = SessionAggregate(
+                context,
+                store,
+                window,
+                fold,
+                _join(operator),
+                forward,
+                late,
+                value,
+                on_close=on_close,
+                retention_ms=retention_ms,
+            )
+        elif isinstance(window, SlidingWindow):
+            store = SessionStore[Any, Any](operator.store, keyspace, key, value, difference_ms=window.difference_ms)
+            spans = SlidingAggregate(
+                context, store, window, fold, forward, late, value, on_close=on_close, retention_ms=retention_ms
+            )
+        else:
+            raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
+        self.state_nodes[node.id] = spans
+        return spans.process()
 
 
 def layout_of(operator: Aggregate) -> Layout:
@@ -134,6 +168,17 @@ def _fold(operator: Aggregate) -> Fold:
         return reduce_fold(operator.add)
     assert operator.zero is not None
     return aggregate_fold(operator.zero, operator.add)
+
+
+def _join(operator: Aggregate) -> Join:
+    if operator.function == "count":
+        return count_join
+    if operator.function == "reduce":
+        assert operator.add is not None
+        return reduce_join(operator.add)
+    assert operator.zero is not None
+    assert operator.merge is not None
+    return aggregate_join(operator.zero, operator.merge)
 
 
 def fan_out(links: Sequence[Forward]) -> Forward:

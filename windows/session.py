@@ -50,8 +50,8 @@ class SessionWindow(Window):
 
     @property
     def retention_ms(self) -> int:
-        """How far stream time must be past a session's end before no record that is not late can join it any more."""
-        return 2 * self.gap_ms + self.grace_ms
+        """From this long after a session's end on, no record that is not late can join it any more."""
+        return 2 * self.gap_ms + self.grace_ms + 1
 
     def is_late(self, timestamp_ms: int, origin_ms: int) -> bool:
         """Whether a record comes too late for the session that it would make by itself."""

@@ -63,12 +63,12 @@ class SlidingWindow(Window):
 
     @property
     def retention_ms(self) -> int:
-        """How far stream time must be past a window's start before nothing can be copied from it any more.
+        """From this long after a window's start on, nothing can be copied from it any more.
 
         A record at t in time for its window `[t + 1, t + 1 + difference]` looks for its predecessor in windows that end
         at t - difference - 1 or later.
         """
-        return 2 * self.difference_ms + self.grace_ms + 1
+        return 2 * self.difference_ms + self.grace_ms + 2
 
     def end(self, start_ms: int) -> int:
         """Return the end, inclusive, of the window that starts at `start_ms`."""

@@ -23,7 +23,7 @@ class Window:
 
     @property
     def retention_ms(self) -> int:
-        """How far stream time must be past a window's start (a session's: its end) before it may be forgotten."""
+        """How long after its start (a session: after its end) a window is kept: from that stream time on it may go."""
         raise NotImplementedError
 
     def key_bytes(self, key: bytes, start_ms: int, end_ms: int) -> bytes:

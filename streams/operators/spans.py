@@ -36,7 +36,7 @@ class SpanWindow(Protocol):
 class SpanAggregate:
     """An aggregate in windows that follow from a key's records, in one task; `take` says what a record does.
 
-    `expiry_ms` is how far stream time must be past a window's end for the window to be forgotten.
+    A window is forgotten when stream time reaches its end + `expiry_ms`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SpanAggregate:
         """Sends on what changed since the last commit, where the cache held it back; drops what is past retention."""
         if self._on_close:
             # A window that opened, closed and expired between two commits is then written nowhere.
-            self._expire(min(stream_time_ms - self._expiry_ms, self._closed_before_ms))
+            self._expire(min(stream_time_ms - self._expiry_ms + 1, self._closed_before_ms))
             self.store.flush()
             return
         changes = self.store.flush()
@@ -101,7 +101,7 @@ class SpanAggregate:
             emit = self._emit
             for (start_ms, end_ms, key), value, timestamp_ms in changes:
                 emit(Windowed(key, start_ms, end_ms), value, timestamp_ms)
-        self._expire(stream_time_ms - self._expiry_ms)
+        self._expire(stream_time_ms - self._expiry_ms + 1)
 
     def open_windows(self) -> int:
         """How many results are in windows that are not closed."""

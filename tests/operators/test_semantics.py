@@ -6,6 +6,7 @@ through commit, changelog and restore; and all records in one run; each with the
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.streams.app import App
 from tailrace.streams.grouped import Grouped
+from tailrace.streams.stream import Stream
 from tailrace.streams.table import Table
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.source import ROOT
 from tailrace.windows.duration import milliseconds as ms
 from tailrace.windows.hopping import hopping
+from tailrace.windows.session import SessionWindow, session
+from tailrace.windows.sliding import SlidingWindow, sliding
 from tailrace.windows.tumbling import tumbling
 from tailrace.windows.unlimited import unlimited
 from tailrace.windows.window import Window
@@ -46,6 +50,15 @@ def counted(window: Window, emit: Any = "update", retention: Any = None) -> Made
     return window, lambda grouped: grouped.windowed_by(window).count(store="s", emit=emit, retention=retention)
 
 
+def plus(left: str, right: str) -> str:
+    return f"{left}+{right}"
+
+
+def sessions(window: Window, emit: Any = "update") -> Made:
+    """Concatenation in sessions, with a plus wherever two merge."""
+    return window, lambda grouped: grouped.windowed_by(window).aggregate(str, concat, merge=plus, store="s", emit=emit)
+
+
 TOPOLOGIES: dict[str, Made] = {
     "W01": counted(tumbling(ms(10))),
     "W02": windowed(tumbling(ms(10), grace=ms(20))),
@@ -55,6 +68,16 @@ TOPOLOGIES: dict[str, Made] = {
     "W06": counted(tumbling(ms(10))),
     "W06b": counted(tumbling(ms(10))),
     "W07": windowed(hopping(ms(10), ms(5), grace=ms(100))),
+    "W06e": counted(sliding(ms(10))),
+    "W10": windowed(sliding(ms(10), grace=ms(100))),
+    "W11": windowed(sliding(ms(10), grace=ms(100))),
+    "W12": windowed(sliding(ms(10), grace=ms(100))),
+    "W14": sessions(session(ms(5), grace=ms(100))),
+    "W16": sessions(session(ms(5))),
+    "W17": counted(session(ms(5), grace=ms(100))),
+    "W21": sessions(session(ms(5)), "close"),
+    "W21b": sessions(session(ms(5)), "close"),
+    "W22": windowed(sliding(ms(10)), "close"),
     "W18": counted(tumbling(ms(10)), "close"),
     "W18b": counted(tumbling(ms(10)), "close", ms(1000)),
     "W18c": counted(tumbling(ms(10)), "close"),
@@ -78,14 +101,27 @@ def build(log: Log, case: str, *, cache: bool) -> tuple[App, Any]:
     app = App("semantics", log=log, cache_bytes=1 << 20 if cache else 0)
     source = app.topic("in", key=str, value=str)
     table = make(app.stream(source).group_by_key())
-    to: Any = table.to_stream() if window is None else table.to_stream().map_kv(lambda key, value: (shown(key), value))
+    to: Stream[Any, Any] = table.to_stream()
+    if window is not None:
+        to = to.map_kv(lambda key, value: (shown(key, window), value))
     out = app.topic("out", key=str, codec="json")
     to.to(out)
     return app, out
 
 
-def shown(key: Any) -> str:
-    return f"{key.key}@[{key.start_ms},{key.end_ms})"
+def shown(key: Any, window: Window) -> str:
+    end = "]" if isinstance(window, SessionWindow | SlidingWindow) else ")"
+    return f"{key.key}@[{key.start_ms},{key.end_ms}{end}"
+
+
+def alike(case: str, outs: list[Out]) -> list[Out]:
+    """What may differ made the same: the order within a record's sliding windows, a null before the same key (W14)."""
+    if isinstance(TOPOLOGIES[case][0], SlidingWindow) and case != "W22":
+        return sorted(outs)
+    if isinstance(TOPOLOGIES[case][0], SessionWindow):
+        repeated = [out[1] is None and out[0] == after[0] for out, after in pairwise(outs)]
+        return [out for out, again in zip(outs, [*repeated, False], strict=False) if not again]
+    return outs
 
 
 def sent(log: Log, after: int) -> list[Out]:
@@ -104,7 +140,9 @@ def expected(step: dict[str, Any]) -> list[Out]:
 
 
 def last_of_each(outs: list[Out]) -> dict[str, tuple[str | None, int]]:
-    return {key: (value, timestamp_ms) for key, value, timestamp_ms in outs}
+    """What a table of the results holds: with the cache on, a session that nobody saw is not retracted."""
+    last = {key: (value, timestamp_ms) for key, value, timestamp_ms in outs}
+    return {key: result for key, result in last.items() if result[0] is not None}
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -120,7 +158,7 @@ def test_each_step_after_a_restart(case: str, cache: bool) -> None:
             app.run(until="end")
             outs = sent(log, seen)
             seen += len(outs)
-            assert outs == expected(step), f"step {number}"
+            assert alike(case, outs) == alike(case, expected(step)), f"step {number}"
 
 
 @pytest.mark.parametrize("case", TOPOLOGIES)
@@ -133,10 +171,10 @@ def test_all_records_in_one_run(case: str) -> None:
         feed(log, "in", records)
         app, _ = build(log, case, cache=False)
         summary = app.run(until="end")
-        assert sent(log, 0) == wanted
+        assert alike(case, sent(log, 0)) == alike(case, wanted)
         nulls = sum(key is None or value is None for key, value, _ in records)
         late = CASES[case].get("dropped", 0) - sum(key is None for key, _, _ in records)
-        assert sum(summary.dropped.values()) == nulls + max(late, 0) - (1 if case == "A01" else 0)
+        assert sum(summary.dropped.values()) == nulls + max(late, 0) - (1 if case in ("A01", "W06e") else 0)
     with Log.open("memory:") as log:
         log.create_topic("in")
         feed(log, "in", records)

@@ -54,10 +54,10 @@ def test_what_retention_lets_go_is_not_missed(times: list[int], difference: int,
     kept, all_windows, origin = dict[int, list[int]](), dict[int, list[int]](), 0
     for time in times:
         origin = max(origin, time)
-        kept = _add_open(window, {s: c for s, c in kept.items() if s + window.retention_ms >= origin}, time, origin)
+        kept = _add_open(window, {s: c for s, c in kept.items() if s + window.retention_ms > origin}, time, origin)
         all_windows = _add_open(window, all_windows, time, origin)
-        still_kept = {s: c for s, c in all_windows.items() if s + window.retention_ms >= origin}
-        assert {s: c for s, c in kept.items() if s + window.retention_ms >= origin} == still_kept
+        still_kept = {s: c for s, c in all_windows.items() if s + window.retention_ms > origin}
+        assert {s: c for s, c in kept.items() if s + window.retention_ms > origin} == still_kept
 
 
 def _add_open(window: SlidingWindow, contents: Content, time: int, origin: int) -> Content:
