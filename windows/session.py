@@ -53,6 +53,11 @@ class SessionWindow(Window):
         """From this long after a session's end on, no record that is not late can join it any more."""
         return 2 * self.gap_ms + self.grace_ms + 1
 
+    @property
+    def delay_ms(self) -> int:
+        """A retraction of what a record at gap + grace merges with, one gap earlier."""
+        return 2 * self.gap_ms + self.grace_ms
+
     def is_late(self, timestamp_ms: int, origin_ms: int) -> bool:
         """Whether a record comes too late for the session that it would make by itself."""
         return timestamp_ms + self.gap_ms + self.grace_ms < origin_ms

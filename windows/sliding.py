@@ -70,6 +70,11 @@ class SlidingWindow(Window):
         """
         return 2 * self.difference_ms + self.grace_ms + 2
 
+    @property
+    def delay_ms(self) -> int:
+        """An open window's length and grace: its result has the time of a record in it."""
+        return self.difference_ms + self.grace_ms
+
     def end(self, start_ms: int) -> int:
         """Return the end, inclusive, of the window that starts at `start_ms`."""
         return start_ms + self.difference_ms

@@ -26,6 +26,11 @@ class Window:
         """How long after its start (a session: after its end) a window is kept: from that stream time on it may go."""
         raise NotImplementedError
 
+    @property
+    def delay_ms(self) -> int:
+        """By how much the time of a result may lag behind the clock at which it is sent."""
+        return self.retention_ms
+
     def key_bytes(self, key: bytes, start_ms: int, end_ms: int) -> bytes:
         """Return the windowed key's bytes in Kafka's form; `end_ms` counts for sessions only."""
         del end_ms

@@ -54,7 +54,7 @@ class Aggregate(Operator):
     @property
     def delay_ms(self) -> int:
         """A result of a window carries a time of that window, which closes this much later."""
-        return 0 if self.window is None or isinstance(self.window, UnlimitedWindow) else self.window.retention_ms
+        return 0 if self.window is None or isinstance(self.window, UnlimitedWindow) else self.window.delay_ms
 
     def facts(self) -> dict[str, Any]:
         """The codecs of its store, the window and when it sends."""
