@@ -13,7 +13,7 @@ from tailrace.state.session import SessionLayout, SessionStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.context import StateNode, TaskContext
-from tailrace.streams.hop import HopWriter
+from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
 from tailrace.streams.operators.fold import Fold, aggregate_fold, count_fold, reduce_fold
@@ -22,6 +22,7 @@ from tailrace.streams.operators.plain import PlainAggregate
 from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
 from tailrace.streams.operators.sliding import SlidingAggregate
 from tailrace.streams.outputs import Outputs
+from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
@@ -31,22 +32,23 @@ from tailrace.windows.window import AlignedWindow, Window
 class ChainBuilder:
     """Builds the chains of one task.
 
-    hops has a writer for each repartition that the task writes, partitions the count of each output topic.
+    hops has each repartition that the task writes, by node; output_partitions creates an output topic that is
+    missing, and gives its partition count.
     """
 
     def __init__(
         self,
         children: Mapping[Input, Sequence[Node]],
         context: TaskContext,
-        hops: Mapping[int, HopWriter],
+        hops: Mapping[int, Hop],
         outputs: Outputs,
-        partitions: Mapping[str, int],
+        output_partitions: Callable[[Topic[Any, Any]], int],
     ) -> None:
         self._children = children
         self._context = context
         self._hops = hops
         self._outputs = outputs
-        self._partitions = partitions
+        self._output_partitions = output_partitions
         self._links: dict[int, Forward] = {}
         self.state_nodes: dict[int, StateNode] = {}
         """By graph node."""
@@ -78,18 +80,30 @@ class ChainBuilder:
         return operator.build(self._context, forward)
 
     def _sink(self, sink: Sink) -> Forward:
-        topic = sink.topic
-        if topic is None:
-            raise TopologyError(f"to(…) at {sink.place} takes a topic")
+        if sink.topic is not None:
+            return self._sink_to(sink, sink.topic)
+        choose, opened = sink.choose, dict[str, Forward]()
+        assert choose is not None
+
+        def to_chosen(key: Any, value: Any, timestamp_ms: int) -> None:
+            topic = choose(key, value)
+            to_topic = opened.get(topic.name)
+            if to_topic is None:
+                to_topic = opened[topic.name] = self._sink_to(sink, topic)
+            to_topic(key, value, timestamp_ms)
+
+        return to_chosen
+
+    def _sink_to(self, sink: Sink, topic: Topic[Any, Any]) -> Forward:
         key, value = sink.codecs(topic)
         encode_key = guarded(key, f"the key for topic {topic.name!r}, written at {sink.place},").encode
         encode_value = guarded(value, f"the value for topic {topic.name!r}, written at {sink.place},").encode
+        partitions = self._output_partitions(topic)
         form = windowed_form(key)
         if form is None:
             return self._outputs.sink(self._context, topic.name, encode_key, encode_value)
-        return self._outputs.windowed_sink(
-            topic.name, self._partitions[topic.name], form.inner.partition_bytes, encode_key, encode_value
-        )
+        inner = form.inner.partition_bytes
+        return self._outputs.windowed_sink(topic.name, partitions, inner, encode_key, encode_value)
 
     def _aggregate(self, node: Node, operator: Aggregate, forward: Forward) -> Forward:
         context, key, value, window = self._context, operator.key.codec, operator.value.codec, operator.window

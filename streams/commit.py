@@ -39,7 +39,7 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
     # 1. Caches and hops: everything that was held back goes on, down to the outputs and the changelogs.
     for task in tasks:
         task.flush()
-        task.hand_over(flushed=True)
+        task.tell_time(flushed=True)
     # 2. Results and changelogs, on disk.
     changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
     to.outputs.send()

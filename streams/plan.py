@@ -26,7 +26,7 @@ from tailrace.streams.clocks import WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import RawRecord, TaskContext
 from tailrace.streams.failure import code_of, task_error
-from tailrace.streams.hop import HopWriter
+from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.options import AppOptions
@@ -164,17 +164,11 @@ class Planner:
         return count
 
     def _create_topics(self) -> None:
-        names = set(self._log.topics(internal=True))
         for sub in self._topology.subtopologies:
             count = self._counts[sub.id]
             for node in sub.nodes:
-                topic = node.operator.writes
-                if topic is not None:
-                    if topic.name not in names:
-                        self._log.create_topic(
-                            topic.name, partitions=topic.partitions or count, config=topic.config, exist_ok=True
-                        )
-                    self._partitions[topic.name] = self._log.describe_topic(topic.name).partitions
+                if node.operator.writes is not None:
+                    self._output_partitions(node.operator.writes, count)
                 if isinstance(node.operator, Aggregate):
                     windowed = node.operator.window is not None
                     policy = "compact,delete" if windowed else "compact"
@@ -184,6 +178,15 @@ class Planner:
                 self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
         if self._options.on_bad_record == "dead_letter":
             self._log.create_topic(dead_letter_topic(self._app), exist_ok=True)
+
+    def _output_partitions(self, topic: Topic[Any, Any], count: int) -> int:
+        """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
+        known = self._partitions.get(topic.name)
+        if known is None:
+            partitions = topic.partitions or count
+            self._log.create_topic(topic.name, partitions=partitions, config=topic.config, exist_ok=True)
+            known = self._partitions[topic.name] = self._log.describe_topic(topic.name).partitions
+        return known
 
     def _internal_topic(self, name: str, partitions: int, node: Node, config: Mapping[str, str]) -> None:
         self._log.create_topic(
@@ -231,17 +234,17 @@ class Planner:
         self._set_clocks(task, sub, committed)
         if sub.stores:
             context.backend = self._backend_for(task_id)
-        hops = {cut.id: HopWriter((cut.id, partition), self._widths[cut.id]) for cut in sub.repartitions_written}
-        for cut_id, writer in hops.items():
-            readers = next(
-                tasks[other.id]
-                for other in self._topology.subtopologies
-                if any(cut.id == cut_id for cut in other.repartitions_read)
-            )
-            delay_ms, after_state = self._lag(sub, cut_id, caching=context.caching)
-            task.outgoing.append(Outgoing(writer, readers, delay_ms, after_state))
+        hops: dict[int, Hop] = {}
+        for cut in sub.repartitions_written:
+            readers = self._readers(cut, tasks)
+            hops[cut.id] = Hop([(reader.context, reader.incoming[cut.id]) for reader in readers])
+            delay_ms, after_state = self._lag(sub, cut, caching=context.caching)
+            task.outgoing.append(Outgoing((cut.id, partition), readers, delay_ms, after_state))
         restored = self._restore(task, sub, progress)
-        builder = ChainBuilder(self._children, context, hops, outputs, self._partitions)
+        count = self._counts[sub.id]
+        builder = ChainBuilder(
+            self._children, context, hops, outputs, lambda topic: self._output_partitions(topic, count)
+        )
         for node in sub.sources:
             self._input(task, node, builder, outputs, committed)
         for cut in sub.repartitions_read:
@@ -252,6 +255,9 @@ class Planner:
             state_node.resume(context.stream_time_ms)
         context.state_nodes = [store.node for store in task.stores]
         return task
+
+    def _readers(self, cut: Node, tasks: Mapping[int, Sequence[Task]]) -> Sequence[Task]:
+        return next(tasks[sub.id] for sub in self._topology.subtopologies if cut in sub.repartitions_read)
 
     def _set_clocks(self, task: Task, sub: SubTopology, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
         context, partition = task.context, task.id.partition
@@ -321,10 +327,9 @@ class Planner:
             return to_dead_letters
         return fail_on_bad_record
 
-    def _lag(self, sub: SubTopology, cut_id: int, *, caching: bool) -> tuple[int, bool]:
+    def _lag(self, sub: SubTopology, cut: Node, *, caching: bool) -> tuple[int, bool]:
         """By how much what reaches a repartition may lag behind its task, and whether a cache stands before it."""
         nodes = {node.id: node for node in sub.nodes}
-        cut = next(cut for cut in sub.repartitions_written if cut.id == cut_id)
 
         def lag(node: Node) -> int:
             return node.operator.delay_ms + max(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import Clock
 from tailrace.log.record import TopicPartition
+from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
 from tailrace.streams.plan import Plan
 from tailrace.streams.source import SourceInput
@@ -73,7 +74,7 @@ class Runner:
             DecodeError: a record cannot be read, and the app's policy is to fail.
         """
         ends = self._ends() if until_end else None
-        with self._log.consumer(reset="none") as consumer:
+        with seldom_collected(), self._log.consumer(reset="none") as consumer:
             consumer.assign(list(self._by_partition))
             for partition, (_, source) in self._by_partition.items():
                 consumer.seek(partition, source.position)
@@ -126,7 +127,7 @@ class Runner:
             idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle)
             if idle != task.idle:
                 task.idle = idle
-                task.hand_over(flushed=False)
+                task.tell_time(flushed=False)
                 # Behind a cache idleness is told with the next commit, so there must be one.
                 self._uncommitted |= bool(task.outgoing)
 
@@ -150,7 +151,7 @@ class Runner:
         self._uncommitted = True
         try:
             self.records_in += task.run(_SLICE)
-            task.hand_over(flushed=False)
+            task.tell_time(flushed=False)
         except Exception as error:
             raise self._plan.failure(error, task) from error
 

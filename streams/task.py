@@ -3,7 +3,7 @@
 1. Records of one input run in the order of their offsets; among its inputs a task takes the one with the oldest head.
 2. A task that reads source partitions has one clock: origin and stream time are the largest timestamp taken. A task
    behind repartitions has the minimum over its writers as its stream time; each row brings its own origin.
-3. What a task wrote to a repartition is handed to the readers before anybody commits.
+3. What a task writes to a repartition is with the readers at once; its time is told to them after that.
 
 Not here: which task runs next (runner), when state is written (commit). A task never blocks and never waits.
 """
@@ -16,7 +16,6 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.streams.clocks import NEVER, WriterClocks
 from tailrace.streams.context import StateNode, TaskContext
-from tailrace.streams.hop import HopWriter, Row
 from tailrace.streams.source import SourceInput
 from tailrace.streams.topology import Forward
 
@@ -31,11 +30,15 @@ class TaskId(NamedTuple):
         return f"{self.subtopology}_{self.partition}"
 
 
+WriterId = tuple[int, int]
+"""One writer of a repartition: (repartition node, upstream partition)."""
+
+
 @dataclass(slots=True)
 class Outgoing:
     """One repartition that a task writes to."""
 
-    writer: HopWriter
+    writer: WriterId
     readers: "Sequence[Task]"
     """By partition."""
     delay_ms: int
@@ -93,43 +96,27 @@ class Task:
             return waiting[0].run(self.context, records_max)
         return waiting[0].run_until(self.context, _head(waiting[1]))
 
-    def receive(self, repartition: int, rows: Sequence[Row]) -> None:
-        """Runs rows of one writer through the chain behind a repartition."""
-        context, forward = self.context, self.incoming[repartition]
-        # A row whose origin is older than the stream time comes from a writer that was idle: to it the windows that
-        # closed meanwhile are closed too.
-        floor_ms = context.stream_time_ms
-        for key, value, timestamp_ms, origin_ms, record in rows:
-            context.record = record
-            context.origin_ms = origin_ms if origin_ms > floor_ms else floor_ms  # noqa: FURB136 - max() is a call per row
-            forward(key, value, timestamp_ms)
-
-    def hand_over(self, *, flushed: bool) -> None:
-        """Gives the readers what was written to repartitions, then the time, and has them do the same.
+    def tell_time(self, *, flushed: bool) -> None:
+        """Tells the readers of its repartitions how far it is, once the rows up to there are with them.
 
         flushed says that the task's caches are empty, so that the time behind them may be told.
         """
         for out in self.outgoing:
-            time_ms = max(self.context.stream_time_ms - out.delay_ms, NEVER)
-            node = out.writer.id[0]
-            for partition, reader in enumerate(out.readers):
-                rows = out.writer.take(partition)
-                if rows:
-                    reader.context.source = self.inputs[0].partition if len(self.inputs) == 1 else None
-                    reader.receive(node, rows)
-                if flushed or not out.after_state:
+            if flushed or not out.after_state:
+                time_ms = max(self.context.stream_time_ms - out.delay_ms, NEVER)
+                for reader in out.readers:
                     reader.hear(out.writer, time_ms, idle=self.idle)
         for out in self.outgoing:
             for reader in out.readers:
                 if reader.outgoing:
-                    reader.hand_over(flushed=False)
+                    reader.tell_time(flushed=False)
 
-    def hear(self, writer: HopWriter, time_ms: int, *, idle: bool) -> None:
+    def hear(self, writer: WriterId, time_ms: int, *, idle: bool) -> None:
         """Takes a writer's time, and closes what it closes."""
         clocks = self.clocks
         assert clocks is not None
-        clocks.advance(writer.id, time_ms)
-        clocks.set_idle(writer.id, idle=idle)
+        clocks.advance(writer, time_ms)
+        clocks.set_idle(writer, idle=idle)
         context = self.context
         now_ms = clocks.update()
         if now_ms > context.stream_time_ms:

@@ -172,7 +172,8 @@ class AlignedAggregate:
                 entry.timestamp_ms = timestamp_ms
             else:
                 entry.value = so_far + 1 if counting else fold(so_far, value)
-                entry.timestamp_ms = max(entry.timestamp_ms, timestamp_ms)
+                if timestamp_ms > entry.timestamp_ms:
+                    entry.timestamp_ms = timestamp_ms
             if not entry.dirty:
                 touch(start_ms, key, entry)
             if eager:
