@@ -179,7 +179,7 @@ def _fold(operator: Aggregate) -> Fold:
         return count_fold
     assert operator.add is not None
     if operator.function == "reduce":
-        return reduce_fold(operator.add)
+        return reduce_fold(operator.add, operator.value.codec)
     assert operator.zero is not None
     return aggregate_fold(operator.zero, operator.add)
 

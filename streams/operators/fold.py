@@ -22,9 +22,17 @@ def count_fold(total: int | None, _value: object) -> int:
     return 1 if total is None else total + 1
 
 
-def reduce_fold(f: Callable[[Any, Any], Any]) -> Fold:
-    """The first value is taken as it is; f joins each further one to it."""
-    return lambda so_far, value: value if so_far is None else f(so_far, value)
+def reduce_fold(f: Callable[[Any, Any], Any], codec: Codec[Any]) -> Fold:
+    """The first value is taken; f joins each further one to it.
+
+    Where the result is the record's own value it is copied: the record may go into other windows and to other nodes.
+    """
+
+    def fold(so_far: Any, value: Any) -> Any:
+        result = value if so_far is None else f(so_far, value)
+        return snapshot(value, codec) if result is value else result
+
+    return fold
 
 
 def aggregate_fold(zero: Callable[[], Any], add: Callable[[Any, Any], Any]) -> Fold:

@@ -72,16 +72,11 @@ class SlidingAggregate(SpanAggregate):
         result = None if source is None else snapshot(source.value, self._codec)
         time_ms = timestamp_ms if source is None else source.timestamp_ms
         if new.takes_record:
-            result, time_ms = self._added(result, value), max(time_ms, timestamp_ms)
+            result, time_ms = self._fold(result, value), max(time_ms, timestamp_ms)
         return new.start_ms, result, time_ms
 
-    def _added(self, so_far: Any, value: Any) -> Any:
-        result = self._fold(so_far, value)
-        # A reducer's first result is the value itself, and the record goes into several windows.
-        return snapshot(value, self._codec) if result is value else result
-
     def _update(self, key: Any, cached: Any, span: Span[Any], value: Any, timestamp_ms: int) -> None:
-        result = span.value = self._added(span.value, value)
+        result = span.value = self._fold(span.value, value)
         span.timestamp_ms = max(span.timestamp_ms, timestamp_ms)
         if result is None:
             self.store.remove(cached, span, span.timestamp_ms)

@@ -135,7 +135,7 @@ def test_a_reducer_that_deletes_removes_the_session() -> None:
     def join(left: str, right: str) -> str | None:
         return None if right == "DEL" else left + right
 
-    functions: Functions = (reduce_fold(join), reduce_join(join), TextCodec())
+    functions: Functions = (reduce_fold(join, TextCodec()), reduce_join(join), TextCodec())
     for caching in (False, True):
         driver = OperatorDriver(built(5, 100, functions), caching=caching)
         for value, time in [("a", 0), ("b", 1), ("DEL", 2), ("c", 3)]:

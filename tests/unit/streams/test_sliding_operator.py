@@ -94,7 +94,7 @@ def test_windows_do_not_share_what_is_changed_in_place() -> None:
         into.extend(value)
         return into
 
-    for fold in (aggregate_fold(list, add), reduce_fold(add)):
+    for fold in (aggregate_fold(list, add), reduce_fold(add, ListCodec())):
         driver = OperatorDriver(built(10, 100, (fold, ListCodec())), caching=True)
         for value, time in [([1], 20), ([3], 30), ([2], 25), ([9], 12)]:
             driver.pipe("A", value, time)
@@ -114,7 +114,7 @@ def test_a_reducer_that_deletes_removes_the_window() -> None:
     def join(left: str, right: str) -> str | None:
         return None if right == "DEL" else left + right
 
-    driver = OperatorDriver(built(10, 100, (reduce_fold(join), TextCodec())), caching=False)
+    driver = OperatorDriver(built(10, 100, (reduce_fold(join, TextCodec()), TextCodec())), caching=False)
     driver.pipe("A", "a", 20)
     driver.pipe("A", "DEL", 20)
     assert driver.take() == [Output("A@[10,20]", "a", 20), Output("A@[10,20]", None, 20)]
