@@ -47,7 +47,7 @@ def _dump_file(file: File, partition: PartitionFiles, base: int, *, records: boo
             break
         yield batch_as_json(file.path, header, batch, records=records)
         position, next_offset = at + header.size, header.next_offset
-    if position < end and not (base == partition.every[-1] and is_torn(file, position, end, next_offset)):
+    if position < end and not (base == partition.every[-1] and is_torn(file, position, end, base, next_offset)):
         raise corrupt(file.path, next_offset, describe(file, position, end, next_offset))
 
 

@@ -227,7 +227,7 @@ class _Segment:
         if active and self.report.in_use is not None:
             return
         damage = describe(file, position, size, next_offset)
-        if active and is_torn(file, position, size, next_offset):
+        if active and is_torn(file, position, size, self.base, next_offset):
             self.report.notes.append(
                 f"{self.path} has a torn tail of {size - position} bytes at byte {position}, after offset "
                 f"{next_offset - 1}: the next opening cuts it"

@@ -1,0 +1,82 @@
+"""Kafka's own DumpLogSegments reads every file that we write, and finds nothing wrong with it."""
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tailrace.log import codec
+from tailrace.log.clock import ManualClock
+from tailrace.log.disk import RealDisk
+from tailrace.log.partition import Partition
+from tailrace.log.record import TopicPartition
+from tailrace.log.topic import TopicConfig
+from tailrace.tests.support.shared import KAFKA, needs_kafka
+
+pytestmark = [pytest.mark.systems, needs_kafka, pytest.mark.timeout(300)]
+
+NOW_MS = 1_700_000_000_000
+# What DumpLogSegments prints where something is wrong.
+COMPLAINTS = (
+    "Mismatches in",
+    "mismatch",
+    "not found",
+    "Found ",
+    "invalid",
+    "out of order",
+    "Exception",
+    "isvalid: false",
+)
+
+
+def write(directory: Path, name: str, compression: int, *, log_append_time: bool) -> list[Path]:
+    """A partition of many segments, closed and opened once in the middle; its files."""
+    chance = random.Random(name)
+    tp = TopicPartition(name, 0)
+    config = TopicConfig(
+        segment_bytes=60_000,
+        index_interval_bytes=1000,
+        message_timestamp_type="LogAppendTime" if log_append_time else "CreateTime",
+    )
+    clock = ManualClock(NOW_MS)
+    point = 0
+    for _ in range(2):
+        partition = Partition.open(RealDisk(), clock, str(directory / str(tp)), tp, config, recovery_point=point)
+        for _ in range(150):
+            records = [
+                (
+                    chance.choice([None, b"", b"key"]),
+                    chance.choice([None, b"", b"value " * chance.randint(1, 300)]),
+                    NOW_MS - chance.randint(0, 100_000),
+                    chance.choice([[], [("header", b"x"), ("header", None)]]),
+                )
+                for _ in range(chance.randint(1, 20))
+            ]
+            partition.append(codec.encode(records, compression))
+            clock.advance(chance.randint(0, 3))
+        partition.close()
+        point = partition.recovery_point
+    return sorted(each for each in (directory / str(tp)).iterdir() if each.suffix in {".log", ".index", ".timeindex"})
+
+
+def test_it_finds_nothing_wrong(tmp_path: Path) -> None:
+    files: list[Path] = []
+    for name, compression in codec.COMPRESSIONS.items():
+        files += write(tmp_path, f"created-{name}", compression, log_append_time=False)
+        files += write(tmp_path, f"appended-{name}", compression, log_append_time=True)
+    assert sum(each.suffix == ".log" for each in files) > 40
+    said = dump_log_segments(files)
+    wrong = [line for line in said.splitlines() if any(word in line for word in COMPLAINTS)]
+    assert wrong == []
+    assert sum(line.startswith("Dumping") for line in said.splitlines()) == len(files)
+    assert said.count("isvalid: true") >= 10 * 300
+
+
+def dump_log_segments(files: list[Path]) -> str:
+    """What the tool prints; one JVM for all files."""
+    names = ",".join(str(each) for each in files)
+    command = [str(KAFKA), "run", "org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--files", names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
