@@ -379,6 +379,17 @@ class Log(AbstractContextManager["Log"]):
         """An offset per partition: the log start, the end, or the first at or after an instant (the end if none)."""
 
     @abstractmethod
+    def leader_epoch(self, partition: TopicPartition) -> int:
+        """The epoch in which records are written to the partition now; it rises at each opening for writing."""
+
+    @abstractmethod
+    def end_of_epoch(self, partition: TopicPartition, leader_epoch: int) -> int:
+        """Where the records of an epoch end; -1 for one that this log never had.
+
+        Who remembers (epoch, offset) with an offset above this remembers records that a crash took away.
+        """
+
+    @abstractmethod
     def groups(self) -> list[str]:
         """The groups that have committed offsets or members, sorted."""
 

@@ -128,6 +128,14 @@ class EmbeddedLog(Log):
                 out[tp] = log.log_end_offset if found is None else found[0]
         return out
 
+    def leader_epoch(self, partition: TopicPartition) -> int:
+        """See `Log.leader_epoch`."""
+        return self._broker.catalog.partition(partition).leader_epoch
+
+    def end_of_epoch(self, partition: TopicPartition, leader_epoch: int) -> int:
+        """See `Log.end_of_epoch`."""
+        return self._broker.catalog.partition(partition).end_of_epoch(leader_epoch)
+
     def groups(self) -> list[str]:
         """See `Log.groups`."""
         self._broker.look()

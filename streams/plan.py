@@ -11,6 +11,7 @@
 Not here: running (runner).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
@@ -42,6 +43,8 @@ from tailrace.streams.topology import (
     changelog_topic,
     repartition_topic,
 )
+
+_logger = logging.getLogger(__name__)
 
 BackendFor = Callable[[TaskId], Backend]
 """Opens the place where a task keeps its stores."""
@@ -251,7 +254,11 @@ class Planner:
             task.incoming[cut.id] = builder.output(cut.id)
         for node, changelog in restored:
             state_node = builder.state_nodes[node.id]
-            task.stores.append(TaskStore(state_node, changelog.partition, changelog.topic_id, -1, changelog.end_offset))
+            task.stores.append(
+                TaskStore(
+                    state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
+                )
+            )
             state_node.resume(context.stream_time_ms)
         context.state_nodes = [store.node for store in task.stores]
         return task
@@ -304,7 +311,29 @@ class Planner:
         if found is None:
             end = self._log.offsets(partition.topic, "latest")[partition]
             return start if self._options.reset == "earliest" else end
-        return max(found.offset, start)
+        end = self._log.offsets(partition.topic, "latest")[partition]
+        if found.leader_epoch >= 0:
+            end = min(end, self._log.end_of_epoch(partition, found.leader_epoch))
+        if found.offset < start:
+            _logger.warning(
+                "%s: records %d to %d were deleted before app %s had read them; it goes on at %d",
+                partition,
+                found.offset,
+                start - 1,
+                self._app,
+                start,
+            )
+        elif found.offset > end:
+            _logger.warning(
+                "%s: app %s had read up to %d, but a crash took the records from %d on, which were not on disk yet; it "
+                "goes on at %d with what was written instead",
+                partition,
+                self._app,
+                found.offset,
+                end,
+                end,
+            )
+        return min(max(found.offset, start), max(end, start))
 
     def _bad_record(self, node: Node, context: TaskContext, builder: ChainBuilder, outputs: Outputs) -> BadRecord:
         """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
@@ -376,14 +405,14 @@ class ChangelogReader:
     def __init__(self, log: Log, partition: TopicPartition) -> None:
         self._log = log
         self.partition = partition
+        self.leader_epoch = log.leader_epoch(partition)
         self.topic_id = log.describe_topic(partition.topic).topic_id
         self.start_offset = log.offsets(partition.topic, "earliest")[partition]
         self.end_offset = log.offsets(partition.topic, "latest")[partition]
 
     def epoch_end(self, leader_epoch: int, /) -> int:
-        """Not told by the log: an epoch is taken to reach to the end."""
-        del leader_epoch
-        return self.end_offset
+        """The first offset written after an epoch."""
+        return self._log.end_of_epoch(self.partition, leader_epoch)
 
     def batches(self, offset: int, /) -> Iterator[FetchedBatch]:
         """Batches from offset to the end."""
