@@ -5,7 +5,6 @@
 3. A table is never cut where stdout is not a terminal.
 """
 
-import base64
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,16 +116,6 @@ def readable(data: bytes | None) -> str:
     if all(character.isprintable() or character in "\t\r\n" for character in text):
         return text
     return "0x" + data.hex()
-
-
-def as_json(data: bytes | None) -> object:
-    """Show bytes to a program: text where UTF-8, else `{"base64": …}`."""
-    if data is None:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
 
 
 def instant(timestamp_ms: int) -> str:

@@ -23,7 +23,7 @@ from tailrace.log.record import Record, TopicPartition
 
 _LAST = 10
 _POLL_SECONDS = 0.5
-_POLL_RECORDS = 500
+_POLL_RECORDS = 5_000
 
 BytesRecord = Record[bytes | None, bytes | None]
 Print = Callable[[BytesRecord], None]

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from tailrace.cli.output import as_json, instant, readable
+from tailrace.cli.output import instant, readable
+from tailrace.log.dump import bytes_as_json
 from tailrace.log.errors import DecodeError
 
 
@@ -37,7 +38,7 @@ def shower(kind: BytesType, *, json: bool) -> Show:
 
     The function raises DecodeError where the bytes are none of this type.
     """
-    read = _READERS[kind] if kind is not BytesType.AUTO else as_json
+    read = _READERS[kind] if kind is not BytesType.AUTO else bytes_as_json
 
     def show(data: bytes | None) -> Any:
         try:
@@ -67,12 +68,12 @@ def _text(value: Any) -> str:
 
 def _windowed(data: bytes) -> Any:
     (start,) = struct.unpack(">q", data[-8:])
-    return {"key": as_json(data[:-8]), "start_ms": start}
+    return {"key": bytes_as_json(data[:-8]), "start_ms": start}
 
 
 def _session(data: bytes) -> Any:
     end, start = struct.unpack(">qq", data[-16:])
-    return {"key": as_json(data[:-16]), "start_ms": start, "end_ms": end}
+    return {"key": bytes_as_json(data[:-16]), "start_ms": start, "end_ms": end}
 
 
 _READERS: dict[BytesType, Callable[[bytes], Any]] = {

@@ -1,0 +1,139 @@
+"""`tailrace send`."""
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.log.client import Delivery
+from tailrace.log.producer import EmbeddedProducer
+from tailrace.tests.support.command import Command
+
+LINES = [f'{{"user":"u{number % 7}","n":{number},"at":{1000 + number}}}' for number in range(500)]
+
+
+@pytest.fixture
+def clicks(tailrace: Command) -> Command:
+    """The command, with a topic `clicks` of three partitions."""
+    tailrace.ok("topics", "create", "clicks", "--partitions", "3")
+    return tailrace
+
+
+def write(folder: Path, name: str, data: bytes) -> str:
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return str(folder / name)
+
+
+def values(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(row["value"] for row in rows)
+
+
+def test_a_file_is_sent_line_by_line(clicks: Command, tmp_path: Path) -> None:
+    path = write(tmp_path, "clicks.ndjson", "\n".join(LINES).encode())
+    summary = clicks.ok("send", "clicks", path, "--key", "user", "--timestamp", "at", "--json").json[0]
+    assert summary["acknowledged"] == summary["records"] == len(LINES)
+    assert summary["bytes"] == sum(map(len, LINES))
+    assert summary["complete"] is True
+    rows = clicks.rows("clicks")
+    assert values(rows) == sorted(LINES)
+    assert {row["key"] for row in rows} == {f"u{number}" for number in range(7)}
+    assert {row["timestamp_ms"] for row in rows} == set(range(1000, 1500))
+    assert len({(row["key"], row["partition"]) for row in rows}) == 7  # a key stays in one partition
+
+
+def test_gzip_and_stdin(clicks: Command, tmp_path: Path) -> None:
+    data = "\n".join(LINES).encode()
+    clicks.ok("send", "clicks", write(tmp_path, "a.ndjson.gz", data))
+    clicks.ok("send", "clicks", "-", stdin=data)
+    clicks.ok("send", "clicks", stdin=gzip.compress(data))
+    assert values(clicks.rows("clicks")) == sorted(LINES * 3)
+
+
+def test_csv_rows_arrive_as_objects(clicks: Command, tmp_path: Path) -> None:
+    path = write(tmp_path, "shop.csv.gz", b'id,name\n1,"a\nb"\n2,\n')
+    assert "2 records" in clicks.ok("send", "clicks", path, "--key", "id").out
+    assert values(clicks.rows("clicks")) == ['{"id":"1","name":"a\\nb"}', '{"id":"2","name":""}']
+
+
+def test_raw_lines_arrive_as_they_are(clicks: Command, tmp_path: Path) -> None:
+    path = write(tmp_path, "access.log", b"GET /\n\n{half")
+    clicks.ok("send", "clicks", path)
+    assert values(clicks.rows("clicks")) == ["", "GET /", "{half"]
+
+
+def test_a_bad_line_is_named_and_what_came_before_is_there(clicks: Command, tmp_path: Path) -> None:
+    path = write(tmp_path, "bad.ndjson", "\n".join([*LINES[:10], "oops", *LINES[10:]]).encode())
+    found = clicks("send", "clicks", path, "--json")
+    assert found.code == 1
+    assert f"{path}:11: " in found.err
+    assert found.json[0]["acknowledged"] == 10
+    assert found.json[0]["complete"] is False
+    assert values(clicks.rows("clicks")) == sorted(LINES[:10])
+
+
+def test_a_value_that_is_too_large_is_named_by_its_record(clicks: Command, tmp_path: Path) -> None:
+    path = write(tmp_path, "big.txt", b"a\nb\n" + b"x" * 2_000_000 + b"\nc\n")
+    found = clicks("send", "clicks", path, "--json")
+    assert found.code == 1
+    assert "record 3 of" in found.err
+    assert "max.message.bytes" in found.err
+    assert found.json[0]["acknowledged"] == 2
+
+
+def test_a_missing_topic_is_not_created(clicks: Command, tmp_path: Path) -> None:
+    found = clicks("send", "click", write(tmp_path, "a.ndjson", b"{}"))
+    assert found.code == 3
+    assert "'clicks'" in found.err
+    assert "tailrace topics create click" in found.err
+    assert clicks.ok("topics", "list", "--json").json == [[{"name": "clicks", "partitions": 3, "records": 0}]]
+
+
+def test_what_cannot_be_read_ends_with_its_code(clicks: Command, tmp_path: Path) -> None:
+    assert clicks("send", "clicks", str(tmp_path / "nowhere.csv")).code == 3
+    assert clicks("send", "clicks", str(tmp_path)).code == 1
+    assert clicks("send", "clicks", write(tmp_path, "a.csv", b"a,b\n1,2\n"), "--key", "c").code == 2
+    assert clicks("send", "clicks", write(tmp_path, "a.txt", b"a\n"), "--key", "c").code == 2
+    assert clicks("send", "clicks", "-", "--format", "xml").code == 2
+
+
+def test_ctrl_c_finishes_the_batch_at_hand(clicks: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while a batch is sent: it is sent whole, flushed and counted, and nothing more is read."""
+    send_many = EmbeddedProducer.send_many
+
+    def interrupted(self: EmbeddedProducer, *arguments: Any, **options: Any) -> Delivery:
+        os.kill(os.getpid(), signal.SIGINT)
+        return send_many(self, *arguments, **options)
+
+    monkeypatch.setattr(EmbeddedProducer, "send_many", interrupted)
+    found = clicks("send", "clicks", "--json", stdin="\n".join(LINES).encode())
+    assert found.code == 130
+    assert found.err == ""
+    sent = found.json[0]["acknowledged"]
+    assert 0 < sent < len(LINES)  # one block of stdin
+    assert values(clicks.rows("clicks")) == sorted(LINES[:sent])
+
+
+def test_a_live_pipe_is_acknowledged_before_it_ends(clicks: Command) -> None:
+    """Ctrl-C while it waits for input: what came is in the topic, and the process ends with 130."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tailrace", "--log", clicks.log, "send", "clicks", "--json"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(b'{"n":1}\n{"n":2}\n{"n":')
+    process.stdin.flush()
+    while len(clicks.rows("clicks")) < 2:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert b'"acknowledged":2' in out
+    assert values(clicks.rows("clicks")) == ['{"n":1}', '{"n":2}']
