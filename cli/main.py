@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 import typer
 
+from tailrace.cli.demo import demo
 from tailrace.cli.errors import report
-from tailrace.cli.run import describe
+from tailrace.cli.logs import log as log_group
+from tailrace.cli.run import describe, run
+from tailrace.cli.send import send
 from tailrace.cli.session import DebugOption, JsonOption, LogOption, Session
 from tailrace.cli.tail import tail
 from tailrace.cli.topics import topics
@@ -30,9 +33,10 @@ def _options(ctx: typer.Context, log: LogOption = None, json: JsonOption = False
         raise typer.Exit(2)
 
 
-for _command in (describe, tail):
+for _command in (demo, run, describe, send, tail):
     app.command(_command.__name__)(_command)
 app.add_typer(topics, name="topics")
+app.add_typer(log_group, name="log")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

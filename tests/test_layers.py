@@ -39,6 +39,8 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
     ("tailrace.cli.lines", "gzip"): "`send` reads the user's files, not the log's",
     ("tailrace.cli.lines", "io"): "the same",
     ("tailrace.cli.lines", "pathlib"): "the same",
+    ("tailrace.cli.demo", "pathlib"): "the demo clears the directory that it made the last time",
+    ("tailrace.cli.demo", "shutil"): "the same",
     ("tailrace.cli.clicks", "random"): "the demo's clicks are made by chance, seeded by its caller",
     ("tailrace.cli.session", "os.path.isdir"): "is there a log at all? asked before it is opened read-only",
     ("tailrace.cli.session", "os.O_WRONLY"): "a closed stdout is replaced, as Python's documentation has it",
