@@ -27,6 +27,8 @@ _SLICE = 1_000
 # A commit is due at this many updates in the caches, however long the interval.
 _DIRTY_MAX = 5_000
 _FETCH_BYTES = 1 << 20
+# How long a stop may go unseen while there is nothing to do.
+_WAIT_MAX_S = 0.5
 
 
 class Runner:
@@ -134,7 +136,8 @@ class Runner:
     def _wait(self, consumer: Consumer, timeout: float | None) -> None:
         if timeout is None or timeout > 0:
             positions = {partition: consumer.position(partition) for partition in self._by_partition}
-            self._log.wait_for_data(positions, timeout)
+            # Never without end: a `stop` between the look at `_stopping` and the beginning of the wait wakes nobody.
+            self._log.wait_for_data(positions, _WAIT_MAX_S if timeout is None else min(timeout, _WAIT_MAX_S))
 
     # ------------------------------------------------------------ running
 

@@ -24,7 +24,8 @@ def stopping(stop: Callable[[], None]) -> Generator[list[int]]:
         received.append(number)
         if len(received) > 1 and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        stop()
+        # In a thread of its own: the signal may have come while this one holds a lock that `stop` needs.
+        threading.Thread(target=stop, name="tailrace-stop", daemon=True).start()
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:

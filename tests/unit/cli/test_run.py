@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tailrace import App
 from tailrace.cli.main import main
 from tailrace.cli.run import UNNAMED_LOG
 from tailrace.log.client import Log
+from tailrace.log.embedded import EmbeddedLog
 from tailrace.tests.support.command import Command
 
 SHOP = """
@@ -95,6 +97,18 @@ def test_an_exception_of_the_users_names_its_line(shop: Command) -> None:
     assert "shop_run.py:5" in found.err
     assert "in-0@1" in found.err
     assert "Traceback" in shop("run", "shop_run", "--until", "end", "--debug").err
+
+
+def test_a_signal_just_before_it_waits_is_not_lost(shop: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = EmbeddedLog.wait_for_data
+
+    def signalled(self: EmbeddedLog, *arguments: Any) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.undo()
+        return wait(self, *arguments)
+
+    monkeypatch.setattr(EmbeddedLog, "wait_for_data", signalled)
+    assert shop("run", "shop_run").code == 143
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
