@@ -16,6 +16,7 @@ import pytest
 
 import tailrace
 from tailrace.tests.support.contract import CONTRACT, all_differences, public_names, signature, signature_differences
+from tailrace.tests.support.shared import SHARED
 
 # `Log.compact`: not there yet. `App.__init__.threads`: an option that is not accepted yet. `Stream.join#2`: an overload
 # that is not there yet. With a colon: there, and for now narrower than the contract, as it stands after the colon.
@@ -150,7 +151,7 @@ def test_all_lists_what_is_exported() -> None:
 
 
 def test_the_contract_is_kept_as_it_was_given() -> None:
-    given = CONTRACT.parents[3] / "shared" / "spec" / "tailrace.pyi"
+    given = SHARED / "spec" / "tailrace.pyi"
     if not given.is_file():
         pytest.skip("../shared is not here")
     assert CONTRACT.read_bytes() == given.read_bytes()
