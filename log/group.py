@@ -11,7 +11,7 @@ consumer was dropped without `close` leaves when it is collected. Not here: sock
 several processes), offsets (`offsets`). Plain data: whoever holds it locks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tailrace.log.record import TopicPartition
@@ -33,7 +33,7 @@ TRANSITIONS: Final = {
 
 
 def assign_ranges(
-    members: dict[str, Sequence[str]], partition_counts: dict[str, int]
+    members: Mapping[str, Sequence[str]], partition_counts: Mapping[str, int]
 ) -> dict[str, list[TopicPartition]]:
     """Range assignment: member -> partitions, from member -> topics and topic -> count."""
     assigned: dict[str, list[TopicPartition]] = {member: [] for member in sorted(members)}

@@ -66,15 +66,16 @@ def decode_value(data: bytes) -> CommittedOffset:
         InvalidError: a newer version.
     """
     version: int = _INT16.unpack_from(data)[0]
+    if not 0 <= version <= 4:
+        raise InvalidError(f"an offset commit has version {version}, and 0 to 4 are known: use a later tailrace")
     offset: int = _INT64.unpack_from(data, 2)[0]
     if version in {0, 1, 2}:
         return CommittedOffset(offset, -1, _string(data, 10)[0])
     epoch: int = _INT32.unpack_from(data, 10)[0]
     if version == 3:
         return CommittedOffset(offset, epoch, _string(data, 14)[0])
-    if version == 4:  # flexible: compact strings (length + 1 as a varint), then tagged fields
-        return CommittedOffset(offset, epoch, _compact_string(data, 14))
-    raise InvalidError(f"an offset commit has version {version}, known are 0 to 4: read this log with a later tailrace")
+    # Version 4 is flexible: compact strings (length + 1 as a varint), then tagged fields.
+    return CommittedOffset(offset, epoch, _compact_string(data, 14))
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:

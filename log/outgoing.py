@@ -88,6 +88,8 @@ class Target:
 
     def check_time(self, timestamp_ms: int, now_ms: int) -> None:
         """Refuses what the topic's guards refuse, and widens the range that passes unlooked."""
+        if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's
+            raise TypeError
         if timestamp_ms < 0:
             raise ValueError(
                 f"timestamp_ms={timestamp_ms} for topic {self.name!r} is before 1970: give 0 or more, or None for now"

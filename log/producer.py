@@ -133,7 +133,7 @@ class EmbeddedProducer(Producer):
                 kept = list(headers) if headers else _NO_HEADERS
                 if timestamp_ms is None:
                     timestamp_ms = self._now_ms()
-                elif not target.earliest_ms <= timestamp_ms <= target.latest_ms:
+                elif timestamp_ms.__class__ is not int or not target.earliest_ms <= timestamp_ms <= target.latest_ms:
                     target.check_time(timestamp_ms, self._now_ms())
                 number = target.partitioner.of(key) if partition is None else self._partition(target, partition)
                 batch = target.open[number]
@@ -238,7 +238,7 @@ class EmbeddedProducer(Producer):
         rows = zip(values, keys or repeat(None), times or repeat(now_ms), headers or repeat(_NO_HEADERS), strict=False)
         try:
             for value, key, timestamp_ms, each in rows:
-                if not target.earliest_ms <= timestamp_ms <= target.latest_ms:
+                if timestamp_ms.__class__ is not int or not target.earliest_ms <= timestamp_ms <= target.latest_ms:
                     target.check_time(timestamp_ms, now_ms)
                 kept = list(each) if each.__class__ is not list else each
                 if fixed is not None:
