@@ -18,9 +18,7 @@ def test_other_names_are_refused(name: str) -> None:
 
 
 def test_a_configuration_takes_text_and_numbers() -> None:
-    config = TopicConfig.parse(
-        {"retention.ms": 3600, "cleanup.policy": "delete, compact", "segment.bytes": "1000"}
-    )
+    config = TopicConfig.parse({"retention.ms": 3600, "cleanup.policy": "delete, compact", "segment.bytes": "1000"})
     assert (config.retention_ms, config.cleanup_policy, config.segment_bytes) == (3600, "compact,delete", 1000)
     assert config.compacted
     assert config.deleted
