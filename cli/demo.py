@@ -59,22 +59,27 @@ def demo(
 
 
 # ---------------------------------------------------------------- the directory
+def _directory(url: str) -> Path | None:
+    """Tell where the log's files are; None where it has none."""
+    return None if url.startswith("memory:") else Path(url.removeprefix("file:").removeprefix("//"))
+
+
 def _clear(url: str) -> None:
     """Make room for a new log where an earlier demo left one."""
-    if ":" in url or not Path(url).exists():
+    directory = _directory(url)
+    if directory is None or not directory.is_dir() or not any(directory.iterdir()):
         return
-    if not (Path(url) / _MARK).exists():
-        if any(Path(url).iterdir()):
-            raise CommandError(f"{url} was not made by the demo, which would overwrite it: name another with --log")
-        return
+    if not (directory / _MARK).exists():
+        raise CommandError(f"{url} was not made by the demo, which would overwrite it: name another with --log")
     with contextlib.suppress(CorruptError):
         Log.open(url).close()  # refuses while another process works on it
-    shutil.rmtree(url)
+    shutil.rmtree(directory)
 
 
 def _mark(url: str) -> None:
-    if ":" not in url:
-        (Path(url) / _MARK).write_text(
+    directory = _directory(url)
+    if directory is not None:
+        (directory / _MARK).write_text(
             "`tailrace demo` deletes this directory when it is run again.\n", encoding="utf-8"
         )
 
@@ -186,8 +191,10 @@ def _report(output: Output, url: str, made: _Made, board: _Board, summary: Summa
         raise CommandError(
             f"{wrong:,} of {len(made.counts):,} counts differ from a plain count, and {dropped:,} clicks were dropped"
         )
-    if not output.json:
-        output.line("checked     every count equals a plain count of the same clicks")
+    if output.json:
+        return
+    output.line("checked     every count equals a plain count of the same clicks")
+    if _directory(url) is not None:
         output.line(f"the log     {url}")
         output.line(f"look at it  tailrace --log {url} tail {click_counts.output.name}")
 

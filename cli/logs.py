@@ -48,6 +48,10 @@ def verify_log(session: Session, path: Path = None) -> None:
             bar.update(read, f"{size(read)}, {size(read / seconds if seconds else 0)}/s")
 
         report = verify(disk, where, progress=progress)
+    if not report.segments:
+        raise NotFoundError(
+            f"there is no log at {where}: it holds no segment; give a log, a partition's folder or a segment"
+        )
     if session.json:
         session.output.value(report.as_json())
     else:

@@ -49,8 +49,11 @@ def run(
     """Run an app, until its inputs' end or until it is stopped; then say what it did."""
     app = load_app(target)
     app.describe()  # what is wrong with the program is said before a log is opened
-    with _log_of(app, session) as log, drawn(Status(app, log), Console(stderr=True, quiet=session.json)):
-        summary = run_app(app, log, until="end" if until else None)
+    with _log_of(app, session) as log:
+        status = Status(app, log)
+        app.on_restore = status.restoring
+        with drawn(status, Console(stderr=True, quiet=session.json)):
+            summary = run_app(app, log, until="end" if until else None)
     _report(session.output, app, summary)
     return 128 + app.stopped_by if app.stopped_by else 0
 

@@ -18,6 +18,7 @@ from tailrace.cli.output import rate
 from tailrace.log.client import Log
 from tailrace.log.clock import SystemClock
 from tailrace.log.errors import TailraceError
+from tailrace.state.restore import Progress
 from tailrace.streams.app import App
 from tailrace.streams.summary import Summary
 
@@ -47,7 +48,10 @@ def drawn(draw: Draw, console: Console) -> Generator[None]:
 
     def work() -> None:
         while not done.wait(_REFRESH_SECONDS):
-            found = draw()
+            try:
+                found = draw()
+            except RuntimeError:  # a dict that is summed up grew meanwhile: the next look will do
+                continue
             if found is not None:
                 live.update(found, refresh=True)
 
@@ -68,13 +72,22 @@ class Status:
         self._app = app
         self._log = log
         self._clock = SystemClock()
+        self._restoring = ""
         self._last = (self._clock.monotonic(), 0)
 
+    def restoring(self, store: str) -> Progress:
+        """Take part in the restoring of a store: the function is told how many offsets of how many were read."""
+
+        def told(done: int, total: int) -> None:
+            self._restoring = f"restoring {store}: {done:,} of {total:,} ({done / total if total else 1:.0%})"
+
+        return told
+
     def __call__(self) -> Text | None:
-        """Make the line; nothing before the app runs."""
+        """Make the line; nothing before the app begins."""
         summary = self._app.summary()
         if summary is None:
-            return None
+            return Text(self._restoring) if self._restoring else None
         before, read_before = self._last
         self._last = now, read = self._clock.monotonic(), summary.records_in
         parts = [f"{read:,} records", rate(read - read_before, now - before), f"lag {self._lag():,}"]

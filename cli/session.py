@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.errors import NotFoundError
+from tailrace.cli.interrupts import Interrupted
 from tailrace.cli.output import Output
 from tailrace.log.client import Log
 
@@ -78,6 +79,8 @@ def shared(f: Callable[..., int | None]) -> Callable[..., int | None]:
         try:
             code = f(session, **arguments)
             sys.stdout.flush()
+        except Interrupted as interrupted:
+            return 128 + interrupted.signal_number
         except BrokenPipeError:
             # The reader of our output has seen enough (`tail … | head`): no error. What is still buffered goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

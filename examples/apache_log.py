@@ -73,3 +73,7 @@ requests = (
     .count(store="requests")
 )
 requests.changes().map_kv(as_row).to(output)
+
+
+if __name__ == "__main__":
+    app.run()

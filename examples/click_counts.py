@@ -49,3 +49,7 @@ counts = (
     .count(store="click-counts")
 )
 counts.changes().map_kv(as_row).to(output)
+
+
+if __name__ == "__main__":
+    app.run()

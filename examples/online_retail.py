@@ -66,3 +66,7 @@ stream.group_by(lambda sale: sale.stock_code).windowed_by(tumbling(days(1))).cou
     as_day
 ).to(per_day)
 stream.group_by(customer_of).count(store="customers").changes().map_kv(as_customer).to(per_customer)
+
+
+if __name__ == "__main__":
+    app.run()

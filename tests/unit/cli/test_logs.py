@@ -74,6 +74,8 @@ def test_what_is_no_log_is_told(clicks: Command, tmp_path: Path) -> None:
     assert clicks("log", "dump", str(tmp_path / "nowhere")).code == 3
     (tmp_path / "empty").mkdir()
     assert clicks("log", "verify", str(tmp_path / "empty")).code == 1
+    (tmp_path / "other" / "looks-like-one-1").mkdir(parents=True)
+    assert clicks("log", "verify", str(tmp_path / "other")).code == 3
 
 
 def test_after_a_kill_what_was_acknowledged_is_there(clicks: Command) -> None:
