@@ -10,7 +10,7 @@ from types import CodeType
 
 from tailrace.log.errors import TailraceError, TaskError
 from tailrace.streams.context import TaskContext
-from tailrace.streams.place import is_ours
+from tailrace.streams.place import Place, is_ours
 
 
 def code_of(function: object) -> CodeType | None:
@@ -20,14 +20,14 @@ def code_of(function: object) -> CodeType | None:
     return code if isinstance(code, CodeType) else None
 
 
-def task_error(error: Exception, nodes: Mapping[CodeType, str], context: TaskContext) -> TailraceError:
+def task_error(error: Exception, nodes: Mapping[CodeType, tuple[str, Place]], context: TaskContext) -> TailraceError:
     """The error to end the app with; one of ours is passed on as it is.
 
-    nodes gives the name of the node for the code of each function that the user handed in.
+    nodes gives the name and place of the node for the code of each function that the user handed in.
     """
     if isinstance(error, TailraceError):
         return error
-    node: str | None = None
+    node: tuple[str, Place] | None = None
     line: str | None = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code in nodes:
@@ -36,8 +36,9 @@ def task_error(error: Exception, nodes: Mapping[CodeType, str], context: TaskCon
             line = f"{frame.f_code.co_filename}:{number}"
             if frame.f_code in nodes:
                 break
-    at = f" ({line})" if line else ""
+    name, place = node or ("an operator", None)
+    declared = f", of the node made at {place}" if place and str(place) != line else ""
     return TaskError(
-        f"{type(error).__name__} in {node or 'an operator'}{at} at {context.where()}: {error}; "
+        f"{type(error).__name__} in {name} ({line or 'no line of yours'}{declared}) at {context.where()}: {error}; "
         "nothing after the last commit was kept, mend the function and start again"
     )

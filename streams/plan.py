@@ -32,6 +32,7 @@ from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
+from tailrace.streams.place import Place
 from tailrace.streams.source import BadRecord, Decoding, SourceInput, fail_on_bad_record
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topic import Topic
@@ -59,7 +60,7 @@ class Plan:
     outputs: Outputs
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
-    nodes_by_code: dict[CodeType, str] = field(default_factory=dict[CodeType, str])
+    nodes_by_code: dict[CodeType, tuple[str, Place]] = field(default_factory=dict[CodeType, tuple[str, Place]])
 
     def failure(self, error: Exception, task: Task) -> TailraceError:
         """The error that ends the app: what the user's function raised, with its place."""
@@ -100,7 +101,7 @@ class Planner:
             for function in functions_of(node.operator):
                 code = code_of(function)
                 if code is not None:
-                    result.nodes_by_code[code] = f"{node.name} ({node.place})"
+                    result.nodes_by_code[code] = (node.name, node.place)
         self._count_partitions()
         committed = self._log.committed_offsets(self._app)
         self._create_topics()
