@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tailrace.tests.support.command import Command
-from tailrace.tests.support.shared_data import shared_data
+from tailrace.tests.support.shared import shared_data
 
 
 def plain_count(path: Path) -> Counter[tuple[str, datetime]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tailrace.tests.support.command import Command
-from tailrace.tests.support.shared_data import shared_data
+from tailrace.tests.support.shared import shared_data
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPED = {"build", "dist", "node_modules", "tailrace-data"}
+SKIPPED = {"build", "dist", "node_modules", "__pycache__"}
 
 
 class Import(NamedTuple):
@@ -34,7 +34,7 @@ def sources() -> dict[str, Path]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if path.name.startswith(".") or path.name in SKIPPED or path.name == "__pycache__":
+        if path.name.startswith(".") or path.name in SKIPPED:
             continue
         if path.is_dir():
             yield from _walk(path)
