@@ -91,7 +91,7 @@ class FaultyDisk(MemoryDisk):
 
     def open(self, path: str, *, write: bool = False) -> File:
         path = os.path.normpath(path)
-        made = write and path not in self._files
+        made = write and path not in self._files and os.path.dirname(path) in self._folders
         if made:
             self.step("create", path)
             self._files[path] = node = _FaultyNode()
@@ -112,8 +112,9 @@ class FaultyDisk(MemoryDisk):
         super().rename(old, new)
 
         def change() -> None:
-            if old in self._durable_files:
-                self._durable_files[new] = self._durable_files.pop(old)
+            files, folders = self._durable_files, self._durable_folders
+            self._durable_files = {_moved(each, old, new): node for each, node in files.items()}
+            self._durable_folders = {_moved(each, old, new) for each in folders}
 
         self._name_changed(new, change)
 
@@ -122,6 +123,17 @@ class FaultyDisk(MemoryDisk):
         self.step("remove", path)
         super().remove(path)
         self._name_changed(path, lambda: void(self._durable_files.pop(path, None)))
+
+    def remove_tree(self, path: str) -> None:
+        path = os.path.normpath(path)
+        self.step("remove_tree", path)
+        super().remove_tree(path)
+
+        def change() -> None:
+            self._durable_folders.discard(path)  # what stood in it goes with it
+            self._durable_files = {each: node for each, node in self._durable_files.items() if self._has_folder(each)}
+
+        self._name_changed(path, change)
 
     def sync_dir(self, path: str) -> None:
         path = os.path.normpath(path)
@@ -136,6 +148,10 @@ class FaultyDisk(MemoryDisk):
 
     def _name_changed(self, path: str, change: Callable[[], None]) -> None:
         self._unsynced_names.append((os.path.dirname(path), change))
+
+
+def _moved(path: str, old: str, new: str) -> str:
+    return new + path[len(old) :] if path == old or path.startswith(old + os.sep) else path
 
 
 def void(_: object) -> None:
