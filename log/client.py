@@ -79,7 +79,7 @@ class FetchedBatch:
 
     base_offset <= offset of every record < next_offset. `records` begins at the consumer's position; control records
     and those that compaction removed are not in it, so it may be empty while `next_offset` still moves the position
-    on. It may be walked more than once.
+    on. It may be walked more than once; each walk decodes anew, one record at a time, which is the fastest way.
     """
 
     partition: TopicPartition

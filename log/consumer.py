@@ -20,7 +20,7 @@ from typing import Final
 
 from tailrace.log.broker import Broker
 from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, RawRecord, Rebalance, Reset
-from tailrace.log.codec import batches, check_crc, crc_ok, decode
+from tailrace.log.codec import Records, batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, Record, TopicPartition, instant_ms
@@ -224,7 +224,7 @@ class EmbeddedConsumer(Consumer):
                     f"{source.partition}@{header.base_offset} belongs to a transaction, and this version cannot tell "
                     'whether it was committed: read with isolation="read_uncommitted" to see it all the same'
                 )
-            records: list[RawRecord] = [] if header.control else list(decode(view))
+            records: Sequence[RawRecord] = () if header.control else Records(view, header.record_count)
             if header.base_offset < position:  # the batch in which the position lies
                 records = [record for record in records if record.offset >= position]
             source.queue.append(
