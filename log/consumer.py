@@ -15,15 +15,18 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from types import TracebackType
 from typing import Final
 
 from tailrace.log.broker import Broker
 from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, RawRecord, Rebalance, Reset
-from tailrace.log.codec import Records, batches, check_crc, crc_ok
+from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, Record, TopicPartition, instant_ms
+from tailrace.log.records import BatchRecords
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
 ITERATION_WAIT_S: Final = 3600.0  # `for` waits without end; it looks around this often
@@ -34,7 +37,7 @@ Raw = Record[bytes | None, bytes | None]
 class _Source:
     """One assigned partition. position <= offsets in `queue` < fetch_offset; -1 = not known yet."""
 
-    __slots__ = ("fetch_offset", "index", "leader_epoch", "partition", "paused", "position", "queue")
+    __slots__ = ("fetch_offset", "leader_epoch", "partition", "paused", "position", "queue", "walk")
 
     def __init__(self, partition: TopicPartition) -> None:
         self.partition = partition
@@ -43,12 +46,41 @@ class _Source:
         self.leader_epoch = -1
         self.paused = False
         self.queue: deque[FetchedBatch] = deque()
-        self.index = 0  # of the next record in the first batch of the queue
+        self.walk: Iterator[RawRecord] | None = None  # over the first batch of the queue, where it was begun
 
     def move(self, offset: int) -> None:
         self.position = self.fetch_offset = offset
         self.queue.clear()
-        self.index = 0
+        self.walk = None
+
+    def take(self, count: int) -> list[RawRecord]:
+        """The next records from the queue, at least one if there is any."""
+        out: list[RawRecord] = []
+        while self.queue and len(out) < count:
+            batch = self.queue[0]
+            if self.walk is None:
+                self.walk = chain(batch.records)  # the compiled reader itself cannot be resumed
+            wanted = count - len(out)
+            some = list(islice(self.walk, wanted))
+            out += some
+            self.leader_epoch = batch.leader_epoch
+            if some:
+                self.position = some[-1].offset + 1
+            if len(some) < wanted or self.position == batch.next_offset:
+                self.queue.popleft()
+                self.walk, self.position = None, batch.next_offset
+        return out
+
+    def take_batches(self) -> list[FetchedBatch]:
+        """All batches of the queue; the first from the position on."""
+        out = list(self.queue)
+        if self.walk is not None and out:
+            out[0] = _rest(out[0], self.position)
+        if out:
+            self.position, self.leader_epoch = out[-1].next_offset, out[-1].leader_epoch
+        self.queue.clear()
+        self.walk = None
+        return out
 
 
 class EmbeddedConsumer(Consumer):
@@ -224,9 +256,6 @@ class EmbeddedConsumer(Consumer):
                     f"{source.partition}@{header.base_offset} belongs to a transaction, and this version cannot tell "
                     'whether it was committed: read with isolation="read_uncommitted" to see it all the same'
                 )
-            records: Sequence[RawRecord] = () if header.control else Records(view, header.record_count)
-            if header.base_offset < position:  # the batch in which the position lies
-                records = [record for record in records if record.offset >= position]
             source.queue.append(
                 FetchedBatch(
                     source.partition,
@@ -234,7 +263,7 @@ class EmbeddedConsumer(Consumer):
                     header.next_offset,
                     header.leader_epoch,
                     header.max_timestamp_ms,
-                    records,
+                    BatchRecords(header, view, position),
                 )
             )
             position = header.next_offset
@@ -307,27 +336,14 @@ class EmbeddedConsumer(Consumer):
     def _take(self, max_records: int) -> list[Raw]:
         out: list[Raw] = []
         for source in self._active():
-            while source.queue and len(out) < max_records:
-                batch = source.queue[0]
-                start = source.index
-                some = batch.records[start : start + max_records - len(out)]
-                topic, number = source.partition
-                out += [Record(topic, number, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in some]
-                self._advance(source, batch, start + len(some))
+            topic, number = source.partition
+            for record in source.take(max_records - len(out)):
+                headers = tuple(record.headers)
+                out.append(Record(topic, number, record.offset, record.timestamp, record.key, record.value, headers))
             if len(out) >= max_records:
                 break
         self._turn += 1
         return out
-
-    def _advance(self, source: _Source, batch: FetchedBatch, index: int) -> None:
-        source.leader_epoch = batch.leader_epoch
-        if index < len(batch.records):
-            source.index = index
-            source.position = batch.records[index].offset
-        else:
-            source.queue.popleft()
-            source.index = 0
-            source.position = batch.next_offset
 
     def poll_batches(self, timeout: float = 0.0, max_bytes: int = 1 << 20) -> list[FetchedBatch]:
         """Whole batches; see `Consumer.poll_batches`."""
@@ -336,14 +352,7 @@ class EmbeddedConsumer(Consumer):
             self._wait_for_records(timeout, max_bytes)
             out: list[FetchedBatch] = []
             for source in self._active():
-                if source.index and source.queue:
-                    source.queue[0] = _rest(source.queue[0], source.index)
-                if source.queue:
-                    source.position = source.queue[-1].next_offset
-                    source.leader_epoch = source.queue[-1].leader_epoch
-                    out += source.queue
-                    source.queue.clear()
-                    source.index = 0
+                out += source.take_batches()
             self._turn += 1
             return out
 
@@ -351,17 +360,10 @@ class EmbeddedConsumer(Consumer):
         """The next record that is already here, for iteration: one source's batch is walked to its end."""
         with self._lock:
             for source in self._active():
-                while source.queue:
-                    batch, index = source.queue[0], source.index
-                    if index >= len(batch.records):
-                        self._advance(source, batch, index)
-                        continue
-                    record = batch.records[index]
-                    self._advance(source, batch, index + 1)
+                for record in source.take(1):
                     topic, number = source.partition
-                    return Record(
-                        topic, number, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
-                    )
+                    headers = tuple(record.headers)
+                    return Record(topic, number, record.offset, record.timestamp, record.key, record.value, headers)
             return None
 
     def __iter__(self) -> Iterator[Raw]:
@@ -549,10 +551,9 @@ def _size(batch: FetchedBatch) -> int:
     return sum(8 + len(record.key or b"") + len(record.value or b"") for record in batch.records)
 
 
-def _rest(batch: FetchedBatch, index: int) -> FetchedBatch:
-    records = batch.records[index:]
-    base = records[0].offset if records else batch.next_offset
-    return FetchedBatch(batch.partition, base, batch.next_offset, batch.leader_epoch, batch.max_timestamp_ms, records)
+def _rest(batch: FetchedBatch, position: int) -> FetchedBatch:
+    assert isinstance(batch.records, BatchRecords)
+    return replace(batch, base_offset=position, records=batch.records.start_at(position))
 
 
 def _unreadable(log: Partition, position: int, found: str) -> CorruptError:

@@ -99,7 +99,8 @@ class SourceInput:
                 self._records, self._index, self.head_ms = (), 0, None
                 return
             batch = self._batches.popleft()
-            self._records, self._index, self.leader_epoch = batch.records, 0, batch.leader_epoch
+            # Decoded here and not before: what waits is bytes, which the garbage collector does not look at.
+            self._records, self._index, self.leader_epoch = list(batch.records), 0, batch.leader_epoch
             self._batch_end = batch.next_offset
         self.head_ms = self._time_of(self._records[self._index])
 

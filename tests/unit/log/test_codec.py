@@ -181,20 +181,6 @@ def test_batches_ends_quietly_at_an_incomplete_one() -> None:
     assert codec.whole_batches(data, limit=0) == 0
 
 
-def test_records_are_walked_again_and_again_and_picked_from() -> None:
-    batch = codec.encode([(None, value, 1, ()) for value in (b"a", b"b", b"c")])
-    records = codec.Records(batch, BatchHeader.parse(batch).record_count)
-    assert len(records) == 3
-    for _ in range(2):
-        assert [record.value for record in records] == [b"a", b"b", b"c"]
-    assert records[-1].value == b"c"
-    assert [record.offset for record in records[1:]] == [1, 2]
-    assert records[0] is records[0]
-    assert list(records) == records[:]  # walks over the same objects once there are any
-    with pytest.raises(IndexError):
-        _ = records[3]
-
-
 def test_records_that_cannot_be_decompressed() -> None:
     batch = codec.encode([(None, b"a" * 1000, 1, ())], codec.GZIP)
     batch[70:80] = b"\xff" * 10
