@@ -256,15 +256,16 @@ class _RealFile:
         if self._ragged:
             self._cut_back()
         position, done, view = self._size, 0, memoryview(data)
+        self._ragged = True  # until the end: Ctrl-C may come between any two lines
         try:
             with _full_disk(self._path):
                 while done < len(view):
                     done += os.pwrite(self._fd, view[done:], position + done)
         except BaseException:
-            self._ragged = True
             self._cut_back()
             raise
         self._size = position + done
+        self._ragged = False
         return position
 
     def _cut_back(self) -> None:

@@ -8,16 +8,13 @@ Not here: opening for writing (`partition`, `broker`).
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 from tailrace.log.checkpoint import META_PROPERTIES, RECOVERY_POINTS, TEMPORARY
+from tailrace.log.directory import LOCK
 from tailrace.log.disk import Disk, join, name_of, parent
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
 from tailrace.log.segment import DELETED, INDEX, LOG, TIME_INDEX, TXN_INDEX, base_offset_of
-
-LOCK: Final = ".lock"
-DELETE_FOLDER: Final = "-delete"
 
 
 @dataclass(frozen=True)

@@ -149,10 +149,14 @@ class Partition:
         if self._log_end_offset < promised:
             raise self._records_missing(promised, active.path, active.next_offset)
         self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
-        # What recovery found may stand in the page cache alone, after a kill; from here on it counts as synced.
-        active.file.sync()
-        disk.sync_dir(self.directory)
-        self._names_synced = True
+        # What recovery found may stand in the page cache alone, after a kill; from here on it counts as synced. After a
+        # clean stop there is nothing of the kind: a log of many partitions opens without a sync for each.
+        # (An empty active segment does not count as clean: its name may be younger than the checkpoint.)
+        self._names_synced = active.base_offset < recovery_point == self._log_end_offset
+        if not self._names_synced:
+            active.file.sync()
+            disk.sync_dir(self.directory)
+            self._names_synced = True
         self._synced_offset = self._log_end_offset
         self._recovery_point = min(recovery_point, self._log_end_offset)
 
@@ -290,13 +294,21 @@ class Partition:
             now_ms = self._clock.now_ms()
             self._check_timestamps(batch, header, now_ms)
             batch, header = self._as_stored(batch, header, now_ms)
-            base_offset = self._log_end_offset
+            base_offset = self._settled_end()
             segment = self._segment_for(header, base_offset)
             codec.set_base(batch, base_offset, self.leader_epoch)
             header = header._replace(base_offset=base_offset, leader_epoch=self.leader_epoch)
             segment.append(batch, header)
             self._log_end_offset = header.next_offset
             return Appended(base_offset, header.last_offset, header.max_timestamp_ms if header.log_append_time else -1)
+
+    def _settled_end(self) -> int:
+        """The log end offset, after an append was interrupted somewhere: what it left whole stays."""
+        active = self._segments[-1]
+        if not active.settled:
+            active.settle()
+        self._log_end_offset = active.next_offset
+        return self._log_end_offset
 
     def _check_batch(self, batch: bytearray) -> BatchHeader:
         size = len(batch)

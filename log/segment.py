@@ -15,7 +15,7 @@ from typing import Final
 from tailrace.log import codec
 from tailrace.log.codec import HEADER_BYTES, BatchHeader
 from tailrace.log.disk import Disk, File, join
-from tailrace.log.errors import CorruptError
+from tailrace.log.errors import CorruptError, DiskFullError
 from tailrace.log.index import INT32_MAX, Indexer
 
 CHUNK_BYTES: Final = 1 << 20
@@ -74,6 +74,7 @@ class Segment:
         self.size = 0
         self.last_leader_epoch = -1
         self.loaded = False
+        self.settled = True  # False while an append runs
         self.write = write
         self._disk = disk
         self._stem = join(directory, segment_name(base_offset))
@@ -180,7 +181,12 @@ class Segment:
         Raises:
             DiskFullError: no room; the segment is as before.
         """
-        position = self.file.append(batch)
+        self.settled = False
+        try:
+            position = self.file.append(batch)
+        except (DiskFullError, OSError):
+            self.settled = True
+            raise
         if position != self.size:
             raise CorruptError(
                 f"{self.path} has {position} bytes where {self.size} are known: something else writes to it; stop it "
@@ -194,6 +200,13 @@ class Segment:
         if len(self._hints) > HINTS_MAX:
             self._hints.clear()
         self.added(header, position)
+        self.settled = True
+
+    def settle(self) -> None:
+        """After an append that was interrupted (Ctrl-C): takes the batch in if it is whole, else cuts it off."""
+        self.load()
+        self.cut()
+        self.settled = True
 
     def cut(self) -> None:
         """Cuts the data file behind the last batch that is known."""
@@ -222,8 +235,9 @@ class Segment:
             return
         file = self._disk.open(path, write=True)
         try:
-            if file.size != written:
-                file.truncate(min(written, file.size))
+            if file.read(written, len(data) + 1) == data[written:]:
+                return  # what loading takes off the end and finds again
+            file.truncate(min(written, file.size))
             file.append(data[file.size :])
             file.sync()
         finally:

@@ -1,16 +1,26 @@
 """A full disk and a disk that fails: who is told, what stays, when writing goes on."""
 
 import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from tailrace.log.disk import RealDisk
 from tailrace.log.errors import DiskFullError, TailraceError
 from tailrace.log.partition import Partition
 from tailrace.log.topic import TopicConfig
-from tailrace.tests.support.disk import FaultyDisk
+from tailrace.log.verify import verify
+from tailrace.tests.support.disk import FaultyDisk, void
 from tailrace.tests.support.partitions import FOLDER, a_batch, opened, read_all
 
 BATCH = len(a_batch(b"a"))
+CONFIG = TopicConfig(index_interval_bytes=0, segment_bytes=100)
+STORAGE = ("log/partition.py", "log/segment.py", "log/disk.py", "log/index.py")
 
 
 def ready(disk: FaultyDisk, config: TopicConfig | None = None) -> Partition:
@@ -89,3 +99,48 @@ def test_a_failed_sync_at_a_roll_is_the_same() -> None:
             partition.append(a_batch(b"b"))
     assert partition.log_end_offset == 1
     partition.close()
+
+
+def test_ctrl_c_between_any_two_lines_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise anywhere; the batch is then there or not, and the next one follows it."""
+    monkeypatch.setattr(os, "fdatasync", void)
+    monkeypatch.setattr(os, "fsync", void)
+    for stop_at in range(1, 400):
+        partition = opened(RealDisk(), CONFIG, directory=str(tmp_path / f"{stop_at}" / "clicks-0"))
+        partition.append(a_batch(b"before"))
+        interrupted = run_interrupted(lambda: void(partition.append(a_batch(b"interrupted"))), stop_at)  # noqa: B023
+        partition.append(a_batch(b"after"))
+        rows = read_all(partition)
+        assert [offset for offset, _ in rows] == list(range(len(rows)))
+        values = [value for _, value in rows]
+        assert values in ([b"before", b"after"], [b"before", b"interrupted", b"after"])
+        partition.close()
+        assert verify(RealDisk(), partition.directory).ok
+        assert read_all(opened(RealDisk(), CONFIG, directory=partition.directory)) == rows
+        if not interrupted:
+            assert stop_at > 30
+            return
+    pytest.fail("an append has fewer lines than that")
+
+
+def run_interrupted(work: Callable[[], None], stop_at: int) -> bool:
+    """Raises KeyboardInterrupt at the nth line of our storage's code; whether it came so far."""
+    left = [stop_at]
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(STORAGE):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False

@@ -194,3 +194,36 @@ def test_a_lost_epoch_file_is_made_from_the_batches() -> None:
     disk.remove(f"{FOLDER}/leader-epoch-checkpoint")
     assert opened(disk, config).leader_epoch == 2
     assert [header.leader_epoch for header, _ in codec.batches(disk.open(LOG).read(0, 1000))] == [0, 0, 0, 1]
+
+
+def test_a_clean_stop_and_start_without_a_record_between_syncs_nothing_but_the_epoch() -> None:
+    disk = SyncCountingDisk()
+    partition = opened(disk, CONFIG)
+    for index in range(50):
+        partition.append(a_batch(str(index % 10).encode()))
+    partition.close()
+    disk.synced.clear()
+    again = opened(disk, CONFIG, recovery_point=50)
+    again.close()
+    assert [each.rsplit("/", 1)[1] for each in disk.synced] == ["leader-epoch-checkpoint.tmp"]
+    assert opened(disk, CONFIG, recovery_point=50).log_end_offset == 50
+
+
+class SyncCountingDisk(MemoryDisk):
+    """Knows which files were synced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: list[str] = []
+
+    def _file(self, path: str, node: MemoryNode) -> File:
+        return SyncCountedFile(self, path, node)
+
+
+class SyncCountedFile(MemoryFile):
+    def __init__(self, disk: SyncCountingDisk, path: str, node: MemoryNode) -> None:
+        super().__init__(path, node)
+        self.disk = disk
+
+    def sync(self) -> None:
+        self.disk.synced.append(self.path)
