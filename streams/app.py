@@ -5,8 +5,8 @@ one beside an async block; the only async code of streams is here.
 """
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -89,6 +89,7 @@ class App:
         self.stopped_by: int | None = None
         """The signal that ended the last `run`."""
         self._runner: Runner | None = None
+        self._stop_asked = False
         self.options = AppOptions(
             name=name,
             log=log,
@@ -204,12 +205,12 @@ class App:
         if until not in {None, "end"}:
             raise ValueError(f'run(until={until!r}): "end" or nothing')
         topology = self.describe()
+        self._begin()
         with started(topology, self.options, self.clock, self.on_restore) as runner, stopping(runner.stop) as signals:
-            self._runner = runner
             try:
-                return runner.run(until_end=until == "end")
+                with self._at_work(runner):
+                    return runner.run(until_end=until == "end")
             finally:
-                self._runner = None
                 self.stopped_by = signals[0] if signals else None
 
     def running(self) -> AbstractAsyncContextManager[Self]:
@@ -228,16 +229,14 @@ class App:
 
         def run() -> None:
             try:
-                with started(topology, self.options, self.clock, self.on_restore) as runner:
-                    self._runner = runner
+                with started(topology, self.options, self.clock, self.on_restore) as runner, self._at_work(runner):
                     anyio.from_thread.run_sync(ready.set, token=token)
                     runner.run(until_end=False)
             except BaseException as error:  # noqa: BLE001 - raised again where the block is left
                 failure.append(error)
                 anyio.from_thread.run_sync(scope.cancel, token=token)
-            finally:
-                self._runner = None
 
+        self._begin()
         thread = threading.Thread(target=run, name=f"tailrace-{self.name}")
         thread.start()
         with scope:
@@ -252,7 +251,11 @@ class App:
             raise failure[0]
 
     def stop(self) -> None:
-        """Asks a running app to finish the work at hand, commit and end; may be called from any thread."""
+        """Asks a running app to finish the work at hand, commit and end; may be called from any thread.
+
+        One that is still restoring its stores ends when it has done so.
+        """
+        self._stop_asked = True
         runner = self._runner
         if runner is not None:
             runner.stop()
@@ -261,6 +264,21 @@ class App:
         """What the running app has done so far; None while it does not run."""
         runner = self._runner
         return runner.summary() if runner is not None else None
+
+    def _begin(self) -> None:
+        if self._runner is None:
+            self._stop_asked = False
+
+    @contextmanager
+    def _at_work(self, runner: Runner) -> Generator[None]:
+        self._runner = runner
+        # Looked at after the runner can be seen: a stop before that found nobody to tell.
+        if self._stop_asked:
+            runner.stop()
+        try:
+            yield
+        finally:
+            self._runner = None
 
     def _source(self, topic: object) -> Flow:
         if not is_topic(topic):

@@ -8,7 +8,8 @@ stands for in the same write: a store never holds what was not committed, and is
 2. If it raises, nothing of steps 3 and 4 has happened; the process must stop or start again from the last commit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from tailrace.log.client import CommittedOffset, Delivery, Log, Producer
@@ -27,6 +28,8 @@ class Committer:
     log: Log
     producer: Producer
     outputs: Outputs
+    failing: Callable[[Task], AbstractContextManager[None]]
+    """Around what calls functions of the user: gives what they raise a place."""
     entries_max: int
     """Entries that a store's cache may keep after a commit."""
 
@@ -38,8 +41,9 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
     """
     # 1. Caches and hops: everything that was held back goes on, down to the outputs and the changelogs.
     for task in tasks:
-        task.flush()
-        task.tell_time(flushed=True)
+        with to.failing(task):
+            task.flush()
+            task.tell_time(flushed=True)
     # 2. Results and changelogs, on disk.
     changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
     to.outputs.send()

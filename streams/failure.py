@@ -8,37 +8,51 @@ import traceback
 from collections.abc import Mapping
 from types import CodeType
 
-from tailrace.log.errors import TailraceError, TaskError
+from tailrace.log.errors import TaskError
 from tailrace.streams.context import TaskContext
 from tailrace.streams.place import Place, is_ours
 
-
-def code_of(function: object) -> CodeType | None:
-    """The code object that runs when function is called; None for one that is not written in Python."""
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    return code if isinstance(code, CodeType) else None
+# What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
+_LOCALS = ("f", "add", "zero", "merge", "choose", "extract")
 
 
-def task_error(error: Exception, nodes: Mapping[CodeType, tuple[str, Place]], context: TaskContext) -> TailraceError:
-    """The error to end the app with; one of ours is passed on as it is.
+def identity(function: object) -> int:
+    """What a function is known by: its code where it has some, so that it is found in a traceback; else itself."""
+    return id(_code_of(function) or function)
 
-    nodes gives the name and place of the node for the code of each function that the user handed in.
+
+def raised_in(function: object, error: Exception) -> bool:
+    """Whether error came out of a function written in Python."""
+    code = _code_of(function)
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def task_error(error: Exception, nodes: Mapping[int, tuple[str, Place]], context: TaskContext) -> TaskError:
+    """The error to end the app with.
+
+    nodes gives the name and place of the node for the `identity` of each function that the user handed in.
     """
-    if isinstance(error, TailraceError):
-        return error
     node: tuple[str, Place] | None = None
     line: str | None = None
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code in nodes:
-            node = nodes[frame.f_code]
         if not is_ours(frame.f_globals.get("__name__", "")):
             line = f"{frame.f_code.co_filename}:{number}"
-            if frame.f_code in nodes:
+            if id(frame.f_code) in nodes:
+                node = nodes[id(frame.f_code)]
                 break
+        else:
+            called = (frame.f_locals.get(name) for name in _LOCALS)
+            node = next((nodes[identity(f)] for f in called if f is not None and identity(f) in nodes), node)
     name, place = node or ("an operator", None)
+    line = line or str(place)
     declared = f", of the node made at {place}" if place and str(place) != line else ""
     return TaskError(
-        f"{type(error).__name__} in {name} ({line or 'no line of yours'}{declared}) at {context.where()}: {error}; "
+        f"{type(error).__name__} in {name} ({line}{declared}) at {context.where()}: {error}; "
         "nothing after the last commit was kept, mend the function and start again"
     )
+
+
+def _code_of(function: object) -> CodeType | None:
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    return code if isinstance(code, CodeType) else None

@@ -12,9 +12,9 @@ Not here: running (runner).
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import CodeType
 from typing import Any, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log, Producer
@@ -26,7 +26,7 @@ from tailrace.streams.build import ChainBuilder, children_of, functions_of, layo
 from tailrace.streams.clocks import WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import RawRecord, TaskContext
-from tailrace.streams.failure import code_of, task_error
+from tailrace.streams.failure import identity, raised_in, task_error
 from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Repartition, Source
@@ -60,11 +60,18 @@ class Plan:
     outputs: Outputs
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
-    nodes_by_code: dict[CodeType, tuple[str, Place]] = field(default_factory=dict[CodeType, tuple[str, Place]])
+    nodes: dict[int, tuple[str, Place]] = field(default_factory=dict[int, tuple[str, Place]])
+    """Names and places by `identity` of the functions that the nodes were given."""
 
-    def failure(self, error: Exception, task: Task) -> TailraceError:
-        """The error that ends the app: what the user's function raised, with its place."""
-        return task_error(error, self.nodes_by_code, task.context)
+    @contextmanager
+    def failing(self, task: Task) -> Generator[None]:
+        """Around what calls functions of the user: what they raise becomes a TaskError that tells where."""
+        try:
+            yield
+        except TailraceError:
+            raise
+        except Exception as error:
+            raise task_error(error, self.nodes, task.context) from error
 
 
 class _Restored(NamedTuple):
@@ -99,9 +106,7 @@ class Planner:
         result = Plan(self._app, producer, outputs)
         for node in self._topology.nodes:
             for function in functions_of(node.operator):
-                code = code_of(function)
-                if code is not None:
-                    result.nodes_by_code[code] = (node.name, node.place)
+                result.nodes[identity(function)] = (node.name, node.place)
         self._count_partitions()
         committed = self._log.committed_offsets(self._app)
         self._create_topics()
@@ -355,7 +360,17 @@ class Planner:
                 outputs.dead_letter(name, node.name, record, partition, error)
 
             return to_dead_letters
-        return fail_on_bad_record
+        assert isinstance(node.operator, Source)
+        timestamp = node.operator.topic.timestamp
+
+        def fail(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
+            if timestamp is not None and raised_in(timestamp, error):
+                # A function of the user, as any other: the error that ends the app names its line.
+                context.record = record
+                raise error
+            fail_on_bad_record(record, partition, error)
+
+        return fail
 
     def _lag(self, sub: SubTopology, cut: Node, *, caching: bool) -> tuple[int, bool]:
         """By how much what reaches a repartition may lag behind its task, and whether a cache stands before it."""

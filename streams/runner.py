@@ -40,7 +40,7 @@ class Runner:
         self._clock = clock
         self._interval = commit_interval_ms / 1000
         self._stopping = threading.Event()
-        self._committer = Committer(plan.group, log, plan.producer, plan.outputs, entries_max)
+        self._committer = Committer(plan.group, log, plan.producer, plan.outputs, plan.failing, entries_max)
         self._tasks = plan.tasks
         self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
             source.partition: (task, source) for task in plan.tasks for source in task.inputs
@@ -129,7 +129,8 @@ class Runner:
             idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle)
             if idle != task.idle:
                 task.idle = idle
-                task.tell_time(flushed=False)
+                with self._plan.failing(task):
+                    task.tell_time(flushed=False)
                 # Behind a cache idleness is told with the next commit, so there must be one.
                 self._uncommitted |= bool(task.outgoing)
 
@@ -152,11 +153,9 @@ class Runner:
 
     def _run_slice(self, task: Task) -> None:
         self._uncommitted = True
-        try:
+        with self._plan.failing(task):
             self.records_in += task.run(_SLICE)
             task.tell_time(flushed=False)
-        except Exception as error:
-            raise self._plan.failure(error, task) from error
 
     def _dirty(self) -> int:
         return sum(task.dirty() for task in self._tasks)

@@ -2,13 +2,18 @@
 
 1. A log that was handed in stays open; one that the app named is closed with it.
 2. Stores are closed before the log, whatever ended the run.
+3. One app of a name runs on a log at a time: two would read and commit the same offsets. A log belongs to one process,
+   so it is enough that this one knows.
 """
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock
+from tailrace.log.errors import InvalidError
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
@@ -24,14 +29,21 @@ _ENTRY_BYTES = 400
 _LINGER_MS = 50.0
 _BATCH_BYTES = 256 << 10
 
+_lock = Lock()
+_running: WeakKeyDictionary[Log, set[str]] = WeakKeyDictionary()
+
 
 @contextmanager
 def started(
     topology: Topology, options: AppOptions, clock: Clock, progress: Callable[[str], Progress] | None = None
 ) -> Generator[Runner]:
-    """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here."""
+    """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here.
+
+    Raises InvalidError where an app of this name runs on the log already, and what planning and opening raise.
+    """
     with ExitStack() as stack:
         log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
+        stack.enter_context(_alone(log, options.name))
         # acks="all": what a commit flushes is on disk when it returns. Nothing lingers that a commit does not wait for.
         producer = stack.enter_context(log.producer(acks="all", linger_ms=_LINGER_MS, batch_bytes=_BATCH_BYTES))
         opened: list[Backend] = []
@@ -52,6 +64,20 @@ def started(
             commit_interval_ms=options.commit_interval_ms,
             entries_max=options.cache_bytes // _ENTRY_BYTES // stores,
         )
+
+
+@contextmanager
+def _alone(log: Log, name: str) -> Generator[None]:
+    with _lock:
+        names = _running.setdefault(log, set())
+        if name in names:
+            raise InvalidError(f"the app {name!r} runs on this log already: stop it first, or give one another name")
+        names.add(name)
+    try:
+        yield
+    finally:
+        with _lock:
+            names.remove(name)
 
 
 def _backends(options: AppOptions, log: Log, clock: Clock) -> Callable[[TaskId], Backend]:

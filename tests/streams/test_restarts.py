@@ -1,0 +1,283 @@
+"""What a run finds of the runs before it: stores on disk, changelogs, offsets; and what it refuses."""
+
+import asyncio
+import logging
+import re
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.log.client import Log
+from tailrace.log.embedded import EmbeddedLog
+from tailrace.log.errors import TailraceError, TopologyError
+from tailrace.log.producer import EmbeddedProducer
+from tailrace.state.rocksdb import RocksBackend
+from tailrace.streams import runner
+from tailrace.streams.app import App
+from tailrace.tests.support.engine import feed
+from tailrace.tests.support.programs import Click, arrivals, chunks, click_app, last, plain_count, results, send
+
+CLICKS = arrivals(6_000, disorder_ms=5_000, step_ms=100)
+
+
+def read_back(app: App) -> dict[str, int]:
+    """Has the app note how many offsets of its changelogs each store reads at the start."""
+    read: dict[str, int] = {}
+
+    def progress(store: str) -> Callable[[int, int], None]:
+        def note(_done: int, total: int) -> None:
+            read[store] = total
+
+        return note
+
+    app.on_restore = progress
+    return read
+
+
+def open_with_clicks(path: Path) -> Log:
+    log = Log.open(str(path / "log"))
+    log.create_topic("clicks", partitions=4)
+    return log
+
+
+@pytest.mark.parametrize("own_folder", [False, True])
+def test_a_state_directory_is_used_again(tmp_path: Path, own_folder: bool) -> None:
+    options: dict[str, Any] = {"state_dir": str(tmp_path / "mine")} if own_folder else {}
+    with open_with_clicks(tmp_path) as log:
+        for part in chunks(CLICKS, 3):
+            send(log, part)
+            app = click_app(log, **options)
+            read = read_back(app)
+            app.run(until="end")
+            assert set(read.values()) == {0}
+            assert len(read) == 4
+        assert last(log) == plain_count(CLICKS)
+    assert (tmp_path / ("mine" if own_folder else "log/state") / "counter").is_dir()
+
+
+def changelog_size(log: Log) -> int:
+    return sum(log.offsets("counter-clicks-changelog").values())
+
+
+def test_a_state_directory_that_is_gone_is_read_back_from_the_changelog(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        click_app(log, emit="close").run(until="end")
+        for part in chunks(CLICKS, 3):
+            send(log, part)
+            app = click_app(log, emit="close")
+            read, written = read_back(app), changelog_size(log)
+            app.run(until="end")
+            assert sum(read.values()) == written
+            shutil.rmtree(tmp_path / "log/state")
+        send(log, [Click("end", str(user), CLICKS[-1].ts + 3_600_000) for user in range(40)])
+        click_app(log, emit="close").run(until="end")
+        assert Counter(results(log)) == Counter(plain_count(CLICKS).items())
+
+
+def test_state_that_is_behind_its_changelog_reads_what_is_missing(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        first, second, third = chunks(CLICKS, 3)
+        send(log, first)
+        click_app(log).run(until="end")
+        shutil.copytree(tmp_path / "log/state", tmp_path / "older")
+        send(log, second)
+        before = changelog_size(log)
+        click_app(log).run(until="end")
+        missing = changelog_size(log) - before
+        shutil.rmtree(tmp_path / "log/state")
+        shutil.copytree(tmp_path / "older", tmp_path / "log/state")
+        send(log, third)
+        app = click_app(log)
+        read = read_back(app)
+        app.run(until="end")
+        assert sum(read.values()) == missing > 0
+        assert last(log) == plain_count(CLICKS)
+
+
+class CrashError(Exception):
+    """The process ends here."""
+
+
+def crashing(method: Callable[..., Any], at: int, *, before: bool) -> Callable[..., Any]:
+    """The method, raising at its nth call, before or after it did its work."""
+    calls = 0
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at and before:
+            raise CrashError
+        done = method(*arguments, **options)
+        if calls == at:
+            raise CrashError
+        return done
+
+    return call
+
+
+# The calls of a commit, in its order: results and changelogs on disk, offsets, state.
+STEPS = [
+    (EmbeddedProducer, "flush", True),
+    (EmbeddedProducer, "flush", False),
+    (EmbeddedLog, "commit_offsets", True),
+    (EmbeddedLog, "commit_offsets", False),
+    (RocksBackend, "write", True),
+    (RocksBackend, "write", False),
+]
+
+
+@pytest.mark.parametrize("emit", ["update", "close"])
+@pytest.mark.parametrize(("owner", "method", "before"), STEPS)
+def test_a_run_that_breaks_off_within_a_commit_loses_nothing(
+    owner: type[Any], method: str, before: bool, emit: Any, tmp_path: Path
+) -> None:
+    wanted = plain_count(CLICKS)
+    last_ms = max(click.ts for click in CLICKS)
+    closed = {key for key in wanted if int(key.split("@")[1]) + 65_000 <= last_ms}
+    with open_with_clicks(tmp_path) as log:
+        for number, part in enumerate(chunks(CLICKS, 4)):
+            send(log, part)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(runner, "_SLICE", 100)
+                patch.setattr(runner, "_DIRTY_MAX", 30)
+                patch.setattr(owner, method, crashing(getattr(owner, method), 2 + 3 * number, before=before))
+                with pytest.raises(CrashError):
+                    click_app(log, emit=emit).run(until="end")
+        click_app(log, emit=emit).run(until="end")
+        found = last(log)
+        assert set(found) == (closed if emit == "close" else set(wanted))
+        # At least once: what was run again is counted again, nothing is missing.
+        assert all(count >= wanted[key] for key, count in found.items())
+
+
+def test_offsets_that_are_gone_while_there_is_state_are_refused(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        send(log, CLICKS[:100])
+        click_app(log).run(until="end")
+        log.delete_group("counter")
+        for _ in range(2):  # a refusal commits nothing that would let the next one in
+            with pytest.raises(TopologyError, match=r"store 'clicks' \(at .*programs\.py:\d+\).*offsets") as refused:
+                click_app(log).run(until="end")
+            assert "counter-clicks-changelog" in str(refused.value)
+        log.alter_offsets("counter", log.offsets("clicks"))
+        send(log, CLICKS[100:200])
+        click_app(log).run(until="end")
+        assert last(log) == plain_count(CLICKS[:200])
+
+
+def test_an_app_that_never_had_a_record_has_lost_nothing(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        click_app(log).run(until="end")
+        log.delete_group("counter")
+        send(log, CLICKS[:100])
+        click_app(log).run(until="end")
+        assert last(log) == plain_count(CLICKS[:100])
+
+
+def test_another_partition_count_is_refused() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("clicks", partitions=4)
+        send(log, CLICKS[:100])
+        click_app(log).run(until="end")
+        log.delete_topic("clicks")
+        log.create_topic("clicks", partitions=3)
+        with pytest.raises(TopologyError, match=r"counter-clicks-.* has 4 partitions.*programs\.py:\d+ needs 3"):
+            click_app(log).run(until="end")
+
+
+def test_another_count_of_a_repartition_is_refused() -> None:
+    def app(log: Log, partitions: int) -> App:
+        made = App("counter", log=log)
+        words = made.topic("words", key=str, value=str)
+        made.stream(words).group_by(lambda word: word, partitions=partitions).count(store="n")
+        return made
+
+    with Log.open("memory:") as log:
+        log.create_topic("words")
+        feed(log, "words", [("a", "x", 1)])
+        app(log, 2).run(until="end")
+        with pytest.raises(TopologyError, match=r"has 2 partitions, and .* needs 3"):
+            app(log, 3).run(until="end")
+
+
+def test_inputs_of_unlike_partition_counts_are_refused_by_state_only() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("a", partitions=2)
+        log.create_topic("b", partitions=3)
+        feed(log, "a", [("k", "1", 1)], partition=1)
+        feed(log, "b", [("k", "2", 2)], partition=2)
+
+        def app(name: str) -> tuple[App, Any]:
+            made = App(name, log=log)
+            topics = [made.topic(each, key=str, value=str) for each in "ab"]
+            return made, made.stream(topics)
+
+        stateful, stream = app("stateful")
+        stream.group_by_key().count(store="n")
+        with pytest.raises(TopologyError, match=r"not co-partitioned.*'a' at .* has 2.*'b' at .* has 3"):
+            stateful.run(until="end")
+        rekeyed, stream = app("rekeyed")
+        stream.group_by(lambda value: "all").count(store="n").changes().to(rekeyed.topic("counts", key=str, value=int))
+        assert rekeyed.run(until="end").records_in == 2
+        assert last(log) == {"all": 2}
+
+
+def test_a_store_whose_changelog_was_made_anew_is_rebuilt_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_with_clicks(tmp_path) as log:
+        send(log, CLICKS[:100])
+        click_app(log).run(until="end")
+        log.delete_topic("counter-clicks-changelog")
+        with caplog.at_level(logging.WARNING):
+            click_app(log).run(until="end")
+        assert re.search("store clicks is rebuilt from its changelog: it was written from topic id", caplog.text)
+
+
+def test_a_deleted_input_begins_anew(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        send(log, CLICKS[:1_000])
+        click_app(log).run(until="end")
+        log.delete_topic("clicks")
+        log.create_topic("clicks", partitions=4)
+        send(log, CLICKS[1_000:2_000])
+        click_app(log).run(until="end")
+        assert last(log) == plain_count(CLICKS[:2_000])
+
+
+def test_two_apps_on_one_log(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        send(log, CLICKS)
+        other = App("other", log=log)
+        clicks = other.topic("clicks", key=str, value=Click)
+        other.stream(clicks).group_by_key().count(store="clicks").changes().to(
+            other.topic("by-user", key=str, value=int)
+        )
+        apps = [click_app(log), other]
+        threads = [threading.Thread(target=app.run, kwargs={"until": "end"}) for app in apps]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert last(log) == plain_count(CLICKS)
+        assert last(log, "by-user") == Counter(click.user for click in CLICKS)
+
+
+async def test_two_apps_of_one_name_at_once_are_refused(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        async with click_app(log).running():
+            with pytest.raises(TailraceError, match="counter"):
+                await asyncio.to_thread(click_app(log).run, until="end")
+
+
+async def test_two_apps_of_one_name_in_memory_are_refused() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("clicks", partitions=4)
+        async with click_app(log).running():
+            with pytest.raises(TailraceError, match="counter"):
+                await asyncio.to_thread(click_app(log).run, until="end")
