@@ -3,14 +3,17 @@
 1. The task with the oldest record that waits runs next, a slice at a time: event time advances evenly over partitions,
    so that few windows are open at once. What is late does not depend on it.
 2. A partition counts as idle only when its task has taken everything up to the partition's end.
-3. Everything runs in one thread. `stop` may be called from any thread or signal handler: the slice at hand is finished,
-   committed, and `run` returns.
+3. Everything runs in one thread. `stop` and `summary` may be called from any other: the slice at hand is finished, and
+   committed before `run` returns.
 
 Not here: what a task does (task), what a commit does (commit), which tasks there are (plan).
 """
 
 import threading
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import Clock
@@ -47,6 +50,8 @@ class Runner:
         }
         self._started = clock.monotonic()
         self._uncommitted = False
+        self._at_work = threading.Event()
+        self._asked: deque[Future[Summary]] = deque()
         self.records_in = 0
 
     def stop(self) -> None:
@@ -55,7 +60,17 @@ class Runner:
         self._log.wake()
 
     def summary(self) -> Summary:
-        """What was done so far."""
+        """What was done so far. While the app runs its own thread answers, between two slices: the stores are its."""
+        if not self._at_work.is_set():
+            return self._summary()
+        answer = Future[Summary]()
+        self._asked.append(answer)
+        self._log.wake()
+        if not self._at_work.is_set():  # it ended meanwhile, and may have missed this one
+            self._answer()
+        return answer.result()
+
+    def _summary(self) -> Summary:
         dropped: dict[str, int] = {}
         for task in self._tasks:
             for reason, count in task.context.dropped.items():
@@ -75,13 +90,22 @@ class Runner:
             TaskError: a function of the user raised.
             DecodeError: a record cannot be read, and the app's policy is to fail.
         """
-        ends = self._ends() if until_end else None
+        self._at_work.set()
+        try:
+            self._run(self._ends() if until_end else None)
+        finally:
+            self._at_work.clear()
+            self._answer()
+        return self._summary()
+
+    def _run(self, ends: Mapping[TopicPartition, int] | None) -> None:
         with seldom_collected(), self._log.consumer(reset="none") as consumer:
             consumer.assign(list(self._by_partition))
             for partition, (_, source) in self._by_partition.items():
                 consumer.seek(partition, source.position)
             commit_due = self._clock.monotonic() + self._interval
             while not self._stopping.is_set():
+                self._answer()
                 self._fetch(consumer, ends)
                 task = self._oldest()
                 if task is not None:
@@ -98,7 +122,15 @@ class Runner:
                         commit_due = self._clock.monotonic() + self._interval
             if self._uncommitted:
                 self._commit()
-        return self.summary()
+
+    def _answer(self) -> None:
+        with suppress(IndexError):  # nobody waits any more
+            while True:
+                answer = self._asked.popleft()
+                try:
+                    answer.set_result(self._summary())
+                except Exception as error:  # noqa: BLE001 - it is for whoever asked
+                    answer.set_exception(error)
 
     # ------------------------------------------------------------ reading
 

@@ -9,6 +9,7 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.log.errors import DecodeError, TaskError, TopologyError
+from tailrace.state.restore import Progress
 from tailrace.streams.app import App
 from tailrace.tests.support.engine import feed
 from tailrace.tests.support.programs import Click, arrivals, click_app, last, plain_count, send
@@ -25,6 +26,10 @@ async def written(log: Log, count: int) -> None:
 
 async def read(app: App, count: int) -> None:
     await until(lambda: getattr(app.summary(), "records_in", 0) == count)
+
+
+def ignore(_done: int, _total: int) -> None:
+    """A progress that nobody looks at."""
 
 
 def words_app(log: Log, f: Any, **options: Any) -> App:
@@ -160,10 +165,10 @@ async def test_a_block_that_is_cancelled_before_the_app_is_ready_stops_it(log: L
     app = App("counter", log=log)
     app.stream(app.topic("words", key=str, value=str)).group_by_key().count(store="n")
 
-    def hold(_store: str) -> Any:
+    def hold(_store: str) -> Progress:
         restoring.set()
         go_on.wait(20)
-        return lambda _done, _total: None
+        return ignore
 
     app.on_restore = hold
 
