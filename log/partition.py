@@ -442,7 +442,8 @@ class Partition:
         with self._sync_lock:
             with self._lock:
                 self._check_writable()
-                active, end, names_synced = self._segments[-1], self._log_end_offset, self._names_synced
+                end = self._settled_end()
+                active, names_synced = self._segments[-1], self._names_synced
                 if end == self._synced_offset and names_synced:
                     return end
                 file = active.file
@@ -478,6 +479,7 @@ class Partition:
         try:
             if not self.read_only and self._failed is None:
                 with self._lock:
+                    self._settled_end()
                     self._segments[-1].seal()
                 self.checkpoint()
         except DiskFullError as error:
