@@ -20,16 +20,19 @@ class Waiting:
         self._lock = threading.Lock()
         # Values are replaced, never changed in place, so that a writer can walk one without the lock.
         self._waiters: dict[TopicPartition, tuple[Wake, ...]] = {}
+        self._every: list[Wake] = []  # also those that wait for no partition: members of a group without a share
 
     def add(self, partitions: Iterable[TopicPartition], wake: Wake) -> None:
         """`wake` is called, by the writer's thread, after each append to one of `partitions`: it must not block."""
         with self._lock:
+            self._every.append(wake)
             for partition in partitions:
                 self._waiters[partition] = (*self._waiters.get(partition, ()), wake)
 
     def remove(self, partitions: Iterable[TopicPartition], wake: Wake) -> None:
-        """Takes `wake` out again."""
+        """Takes `wake` out again; once for each `add`, with the same partitions."""
         with self._lock:
+            self._every.remove(wake)
             for partition in partitions:
                 left = tuple(each for each in self._waiters.get(partition, ()) if each is not wake)
                 if left:
@@ -45,6 +48,6 @@ class Waiting:
     def wake_all(self) -> None:
         """Wakes everybody: something other than data has changed."""
         with self._lock:
-            every = {wake for waiters in self._waiters.values() for wake in waiters}
+            every = list(self._every)
         for wake in every:
             wake()

@@ -364,3 +364,20 @@ async def test_async_iteration_leaves_the_loop_free_and_loses_nothing_when_cance
         await asyncio.wait_for(task, 30)
         assert seen == [b"1", b"2", b"3"]
         consumer.close()
+
+
+def test_a_member_that_waits_with_nothing_is_woken_by_its_share() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("t")
+        send(log, b"x")
+        first, second = log.consumer(group="g"), log.consumer(group="g")
+        first.subscribe(["t"])
+        first.poll()
+        first.commit({T0: 0})
+        second.subscribe(["t"])
+        got: list[Any] = []
+        thread = threading.Thread(target=lambda: got.extend(second.poll(timeout=60)))
+        thread.start()
+        first.close()
+        thread.join(timeout=30)
+        assert [record.value for record in got] == [b"x"]
