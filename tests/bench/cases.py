@@ -2,7 +2,7 @@
 
 from tailrace.tests.bench import click_counts, clients
 from tailrace.tests.bench.click_counts import EARLY, GROWTH, LATE, READY
-from tailrace.tests.bench.clicks import prepare
+from tailrace.tests.bench.clicks import prepare, prepare_by_product
 from tailrace.tests.bench.clients import ACK, P50, P99
 from tailrace.tests.bench.measure import CPU, PEAK, RATE, RATIO, Case, Target
 
@@ -52,7 +52,7 @@ CASES = (
         click_counts.memory,
         (GROWTH, EARLY, LATE, RATE),
         targets=(Target(GROWTH, 1.1, at_most=True),),
-        prepare=prepare,
+        prepare=prepare_by_product,
         samples_max=1,
         long=True,
     ),

@@ -30,6 +30,7 @@ from tailrace.tests.bench.clicks import (
     Counts,
     check,
     log_directory,
+    prepare_by_product,
 )
 from tailrace.tests.bench.measure import Setting, Stopwatch, Values, peak_mib
 
@@ -188,6 +189,7 @@ def memory(setting: Setting) -> Values:
 
 def run_to_end(setting: Setting) -> None:
     """Leaves an app behind that has counted everything and was stopped cleanly."""
+    prepare_by_product(setting)
     program("kept", log_directory(setting), keyed=True).run(until="end")
 
 

@@ -73,16 +73,26 @@ def clicks(count: int) -> Iterator[Chunk]:
 
 
 def prepare(setting: Setting) -> None:
-    """Fills the log and writes the counts; done once, a second call finds them."""
+    """Fills both topics and writes the counts; done once, a second call finds them."""
+    _prepare(setting, (BY_PRODUCT, BY_USER))
+
+
+def prepare_by_product(setting: Setting) -> None:
+    """The same without the topic keyed by user."""
+    _prepare(setting, (BY_PRODUCT,))
+
+
+def _prepare(setting: Setting, topics: tuple[str, ...]) -> None:
     if counts_file(setting).exists():
         return
     counts: Counter[tuple[bytes, int]] = Counter()
     with Log.open(log_directory(setting)) as log, log.producer(acks=1) as producer:
-        for topic in (BY_PRODUCT, BY_USER):
+        for topic in topics:
             log.create_topic(topic, partitions=PARTITIONS)
         for chunk in clicks(setting.records):
             counts.update(zip(chunk.products, (at - at % MINUTE_MS for at in chunk.times), strict=True))
-            for topic, keys in ((BY_PRODUCT, chunk.products), (BY_USER, chunk.users)):
+            for topic in topics:
+                keys = chunk.products if topic == BY_PRODUCT else chunk.users
                 producer.send_many(topic, chunk.values, keys=keys, timestamps_ms=chunk.times)
     found: Counts = {}
     for (product, minute), clicked in counts.items():
