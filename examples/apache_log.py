@@ -41,7 +41,7 @@ class CombinedLog:
 
     def encode(self, value: Request) -> bytes:
         """Refuse: this program writes no log lines."""
-        raise NotImplementedError("access-log is an input alone")
+        raise TypeError(f"access-log is an input alone, and cannot take {value!r}")
 
     def decode(self, data: bytes) -> Request:
         """Read a line.

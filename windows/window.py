@@ -11,20 +11,22 @@ Two families: *aligned* windows (`AlignedWindow`: tumbling, hopping, unlimited) 
 and session windows depend on the other records of the key.
 """
 
+from abc import ABC, abstractmethod
+
 from tailrace.windows.duration import format_ms
 from tailrace.windows.windowed import split_time_windowed, time_windowed_bytes
 
 
-class Window:
+class Window(ABC):
     """How records of a key are gathered in time: made by `tumbling`, `hopping`, `sliding`, `session`, `unlimited`."""
 
     grace_ms: int
     """How long a window stays open past its end; never negative."""
 
     @property
+    @abstractmethod
     def retention_ms(self) -> int:
         """How long after its start (a session: after its end) a window is kept: from that stream time on it may go."""
-        raise NotImplementedError
 
     @property
     def delay_ms(self) -> int:
@@ -36,25 +38,25 @@ class Window:
         del end_ms
         return time_windowed_bytes(key, start_ms)
 
+    @abstractmethod
     def split_key(self, data: bytes) -> tuple[bytes, int, int]:
         """Return (key, start_ms, end_ms) from a windowed key's bytes; raises `ValueError` where they are too short."""
-        raise NotImplementedError
 
 
 class AlignedWindow(Window):
     """A window whose bounds follow from the timestamp alone; the end is exclusive."""
 
+    @abstractmethod
     def starts(self, timestamp_ms: int) -> list[int]:
         """Return the starts of all windows that cover the timestamp, earliest first, none of them negative."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, start_ms: int) -> int:
         """Return the end, exclusive, of the window that starts at `start_ms`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def closes_at(self, start_ms: int) -> int:
         """Return the first stream time at which the window that starts at `start_ms` is closed."""
-        raise NotImplementedError
 
     def split_key(self, data: bytes) -> tuple[bytes, int, int]:
         """Return (key, start_ms, end_ms) from a windowed key's bytes; raises `ValueError` where they are too short."""

@@ -10,6 +10,7 @@
 Not here: which windows a record changes (session, sliding), and what the store writes (state/session.py).
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from tailrace.state.session import SessionStore, Span
@@ -33,7 +34,7 @@ class SpanWindow(Protocol):
         ...
 
 
-class SpanAggregate:
+class SpanAggregate(ABC):
     """An aggregate in windows that follow from a key's records, in one task; `take` says what a record does.
 
     A window is forgotten when stream time reaches its end + `expiry_ms`.
@@ -130,9 +131,9 @@ class SpanAggregate:
 
         return process
 
+    @abstractmethod
     def take(self, key: Any, cached: Any, spans: list[Span[Any]], value: Any, timestamp_ms: int) -> bool:
         """Adds a record to the windows of its key; returns False where all that would take it are closed."""
-        raise NotImplementedError
 
     def _watch(self, end_ms: int) -> None:
         """Makes sure that the task asks for closed windows when one with that end closes."""
