@@ -17,7 +17,7 @@ from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
 from tailrace.streams.operators.fold import Fold, aggregate_fold, count_fold, reduce_fold
-from tailrace.streams.operators.io import Late, Merge, Repartition, Sink, Source
+from tailrace.streams.operators.io import Late, Merge, Repartition, Sink, Source, Split
 from tailrace.streams.operators.plain import PlainAggregate
 from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
 from tailrace.streams.operators.sliding import SlidingAggregate
@@ -72,6 +72,8 @@ class ChainBuilder:
         if isinstance(operator, Repartition):
             key = operator.key.codec
             return self._hops[node.id].sink(self._context, key.partition_bytes, hashable=key.hashable)
+        if isinstance(operator, Split):
+            return operator.route(lambda branch: self.output(node.id, branch))
         forward = self.output(node.id)
         if isinstance(operator, Aggregate):
             return self._aggregate(node, operator, forward)
@@ -236,4 +238,6 @@ def functions_of(operator: Operator) -> list[Callable[..., Any]]:
     found = [getattr(operator, name, None) for name in names]
     if isinstance(operator, Source):
         found.append(operator.topic.timestamp)
+    if isinstance(operator, Split):
+        found += operator.branches.values()
     return [function for function in found if callable(function)]

@@ -12,7 +12,7 @@ Not here: the codecs (codec).
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from tailrace.log.errors import EncodeError, TopologyError
@@ -50,6 +50,15 @@ class Slot:
         self._followed: TypeCodec | None = None
         self.needed = False
         """Whether something partitions or stores by it, so that its bytes will be asked for."""
+
+    @property
+    def known(self) -> bool:
+        """Whether more is known than what may still follow."""
+        return self._codec is not None or self.of is not UNKNOWN
+
+    def need(self) -> None:
+        """Tells that something partitions or stores by it."""
+        self.needed = True
 
     def follow(self, codec: TypeCodec) -> None:
         """Tells of the topic that follows: its codec is taken where nothing better is known; the first one counts."""
@@ -103,6 +112,49 @@ class WindowedSlot(Slot):
 
     def _settle(self) -> TypeCodec:
         return windowed_codec(self.inner.codec, self.window)
+
+
+class MergedSlot(Slot):
+    """The key or value of streams that were merged: one type, that of the first one that knows its own."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self._first = next((slot for slot in slots if slot.known), slots[0])
+        super().__init__(self._first.part, self._first.maker, place=self._first.place)
+
+    @property
+    def known(self) -> bool:
+        """See `Slot`."""
+        return self._first.known
+
+    def need(self) -> None:
+        """Each key is checked where it is made."""
+        super().need()
+        for slot in self._slots:
+            slot.need()
+
+    def follow(self, codec: TypeCodec) -> None:
+        """Each of them is told."""
+        for slot in self._slots:
+            slot.follow(codec)
+
+    def _settle(self) -> TypeCodec:
+        codec = self._first.codec
+        for slot in self._slots:
+            slot.follow(codec)
+        return codec
+
+
+def merged_slot(slots: Sequence[Slot]) -> Slot:
+    """The slot of what several streams bring together."""
+    first = slots[0]
+    if all(slot is first for slot in slots):
+        return first
+    if isinstance(first, WindowedSlot):
+        windowed = [slot for slot in slots if isinstance(slot, WindowedSlot) and slot.window == first.window]
+        if len(windowed) == len(slots):
+            return WindowedSlot(merged_slot([slot.inner for slot in windowed]), first.window)
+    return MergedSlot(slots)
 
 
 _EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
@@ -176,7 +228,15 @@ def returned_items(f: Callable[..., Any]) -> Any:
 
 def returned_pair(f: Callable[..., Any]) -> tuple[Any, Any]:
     """The types of key and value of a function that returns `tuple[K, V]`; UNKNOWN where not annotated."""
-    hint = returned(f)
+    return _pair(returned(f))
+
+
+def returned_pairs(f: Callable[..., Any]) -> tuple[Any, Any]:
+    """The same of a function whose result yields such pairs."""
+    return _pair(returned_items(f))
+
+
+def _pair(hint: Any) -> tuple[Any, Any]:
     arguments = get_args(hint)
     if get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is not Ellipsis:
         return _plain(arguments[0]), _plain(arguments[1])

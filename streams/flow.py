@@ -4,11 +4,11 @@ What `Stream`, `Grouped` and `Table` have in common; each of their methods is on
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.streams.derived import Slot
+from tailrace.streams.derived import Slot, merged_slot
 from tailrace.streams.place import check_function
 from tailrace.streams.topology import Graph, Input, Operator
 
@@ -43,10 +43,16 @@ def checked_name(graph: Graph, prefix: str, f: Callable[..., Any], where: str) -
     return graph.name_for(prefix)
 
 
-def merged(graph: Graph, name: str, flows: Iterable[Flow], operator: Callable[[str], Operator]) -> Flow:
+def merged(graph: Graph, name: str, flows: Sequence[Flow], operator: Callable[[str], Operator]) -> Flow:
     """Several flows of the same types as one: the single one itself, else a node after all of them."""
-    first, *others = flows
-    if not others:
+    first = flows[0]
+    if len(flows) == 1:
         return first
-    node = graph.add(operator(graph.name_for(name)), [first.origin, *(flow.origin for flow in others)])
-    return dataclasses.replace(first, origin=Input(node.id), rekeyed=any(flow.rekeyed for flow in (first, *others)))
+    node = graph.add(operator(graph.name_for(name)), [flow.origin for flow in flows])
+    return Flow(
+        graph,
+        Input(node.id),
+        merged_slot([flow.key for flow in flows]),
+        merged_slot([flow.value for flow in flows]),
+        rekeyed=any(flow.rekeyed for flow in flows),
+    )

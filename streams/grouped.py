@@ -85,7 +85,7 @@ class _Grouping:
 
     def fold(self, fold: _Fold, place: Place) -> Flow:
         """Adds the repartition where one is needed, and the aggregate."""
-        self.flow.key.needed = True
+        self.flow.key.need()
         flow = self._repartitioned(fold.store)
         operator = Aggregate(
             name=flow.graph.name_for(fold.function),

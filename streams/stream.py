@@ -3,16 +3,28 @@
 Not here: what the nodes do (operators/), which codecs they get (derived).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast, overload
 
 from tailrace.streams.codec import codec_of
-from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair
+from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
 from tailrace.streams.flow import Flow, checked_name, merged
 from tailrace.streams.grouped import Grouped
-from tailrace.streams.operators.io import Merge, Sink, Source
-from tailrace.streams.operators.stateless import Filter, FlatMap, KeyBy, Map, MapKv
-from tailrace.streams.place import check_function, user_place
+from tailrace.streams.operators.effects import ForEach, Peek, Print
+from tailrace.streams.operators.io import Merge, Sink, Source, Split
+from tailrace.streams.operators.stateless import (
+    Filter,
+    FilterKv,
+    FilterNot,
+    FlatMap,
+    FlatMapKv,
+    KeyBy,
+    KeyByKv,
+    Map,
+    MapKv,
+)
+from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Input
 
@@ -40,6 +52,16 @@ class Stream(Generic[K, V]):
         """Keeps the records for whose value `f` is true."""
         name = checked_name(self._flow.graph, "filter", f, "filter")
         return Stream(self._flow.then(Filter(name=name, place=user_place(), f=f)))
+
+    def filter_not(self, f: Callable[[V], bool]) -> "Stream[K, V]":
+        """Keeps the records for whose value `f` is false."""
+        name = checked_name(self._flow.graph, "filter-not", f, "filter_not")
+        return Stream(self._flow.then(FilterNot(name=name, place=user_place(), f=f)))
+
+    def filter_kv(self, f: Callable[[K, V], bool]) -> "Stream[K, V]":
+        """Keeps the records for which `f(key, value)` is true."""
+        name = checked_name(self._flow.graph, "filter-kv", f, "filter_kv")
+        return Stream(self._flow.then(FilterKv(name=name, place=user_place(), f=f)))
 
     def map(self, f: Callable[[V], VR], *, value: type[VR] | None = None) -> "Stream[K, VR]":
         """Replaces each value by `f(value)`; the key stays."""
@@ -71,6 +93,22 @@ class Stream(Generic[K, V]):
         slot = made_slot("value", name, place, value, returned_items(f))
         return Stream(flow.then(FlatMap(name=name, place=place, f=f), value=slot))
 
+    def flat_map_kv(
+        self,
+        f: Callable[[K, V], Iterable[tuple[K2, VR]]],
+        *,
+        key: type[K2] | None = None,
+        value: type[VR] | None = None,
+    ) -> "Stream[K2, VR]":
+        """Replaces each record by one for every key and value that `f(key, value)` yields, in order; the time stays."""
+        flow, place = self._flow, user_place()
+        name = checked_name(flow.graph, "flat-map-kv", f, "flat_map_kv")
+        key_hint, value_hint = returned_pairs(f)
+        key_slot = made_slot("key", name, place, key, key_hint)
+        value_slot = made_slot("value", name, place, value, value_hint)
+        operator = FlatMapKv(name=name, place=place, f=f, key=key_slot)
+        return Stream(flow.then(operator, key=key_slot, value=value_slot, rekeyed=True))
+
     def key_by(self, f: Callable[[V], K2], *, key: type[K2] | None = None) -> "Stream[K2, V]":
         """Replaces each key by `f(value)`.
 
@@ -78,6 +116,79 @@ class Stream(Generic[K, V]):
         """
         flow, _ = self._keyed(f, key, "key_by")
         return Stream(flow)
+
+    def peek(self, f: Callable[[V], object]) -> "Stream[K, V]":
+        """Calls `f(value)` for each record and passes it on as it is; what `f` returns is not looked at."""
+        name = checked_name(self._flow.graph, "peek", f, "peek")
+        return Stream(self._flow.then(Peek(name=name, place=user_place(), f=f, keyed=False)))
+
+    def peek_kv(self, f: Callable[[K, V], object]) -> "Stream[K, V]":
+        """Calls `f(key, value)` for each record and passes it on as it is."""
+        name = checked_name(self._flow.graph, "peek-kv", f, "peek_kv")
+        return Stream(self._flow.then(Peek(name=name, place=user_place(), f=f, keyed=True)))
+
+    def for_each(self, f: Callable[[V], object]) -> None:
+        """Calls `f(value)` for each record; nothing comes after it.
+
+        What `f` does outside the log is done again for records that are worked on again after a crash.
+        """
+        name = checked_name(self._flow.graph, "for-each", f, "for_each")
+        self._flow.then(ForEach(name=name, place=user_place(), f=f, keyed=False))
+
+    def for_each_kv(self, f: Callable[[K, V], object]) -> None:
+        """Calls `f(key, value)` for each record; see `for_each`."""
+        name = checked_name(self._flow.graph, "for-each-kv", f, "for_each_kv")
+        self._flow.then(ForEach(name=name, place=user_place(), f=f, keyed=True))
+
+    def print(self, label: str = "") -> "Stream[K, V]":
+        """Prints one line for each record to the standard output, `[label]: key, value`, and passes it on.
+
+        Raises:
+            TypeError: `label` is no text.
+        """
+        if not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"print(label={label!r}) takes a str")
+        name = self._flow.graph.name_for("print")
+        return Stream(self._flow.then(Print(name=name, place=user_place(), label=label)))
+
+    def split(
+        self, branches: Mapping[str, Callable[[V], bool]], *, default: str | None = None
+    ) -> "dict[str, Stream[K, V]]":
+        """Sends each record down one branch: the first, in their order, whose function is true for its value.
+
+        Args:
+            branches: name to function of the value.
+            default: the name of a further branch for the records that no function takes; without one they are left out.
+
+        Returns:
+            The stream of each branch, by its name.
+
+        Raises:
+            TypeError: `branches` is no mapping of names to plain functions, or `default` is no name.
+            ValueError: there is no branch, or `default` is the name of another one.
+        """
+        _check_branches(branches, default)
+        flow = self._flow
+        operator = Split(
+            name=flow.graph.name_for("split"), place=user_place(), branches=dict(branches), default=default
+        )
+        node = flow.then(operator).origin.node
+        return {name: Stream(replace(flow, origin=Input(node, name))) for name in operator.outputs}
+
+    def merge(self, *others: "Stream[K, V]") -> "Stream[K, V]":
+        """The records of this stream and of others as one stream; those of one stream stay in their order.
+
+        Raises:
+            TypeError: one of them is no stream.
+            ValueError: one of them belongs to another app.
+        """
+        for other in others:
+            if not isinstance(other, Stream):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+                raise TypeError(f"merge takes streams, not {other!r}")
+        place, flows = user_place(), [each._flow for each in (self, *others)]  # noqa: SLF001 - its own class
+        if any(flow.graph is not self._flow.graph for flow in flows):
+            raise ValueError("merge was given a stream of another app: join them by a topic")
+        return Stream(merged(self._flow.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
 
     def group_by(
         self,
@@ -99,16 +210,31 @@ class Stream(Generic[K, V]):
             TypeError: `f` is no plain function.
             ValueError: partitions below 1.
         """
-        if partitions is not None and partitions < 1:
-            raise ValueError(f"group_by(partitions={partitions!r}) is not a number above 0")
+        _check_partitions("group_by", partitions)
         flow, place = self._keyed(f, key, "group_by")
+        return Grouped(flow, Stream, place, name=name, partitions=partitions)
+
+    def group_by_kv(
+        self,
+        f: Callable[[K, V], K2],
+        *,
+        name: str | None = None,
+        partitions: int | None = None,
+        key: type[K2] | None = None,
+    ) -> Grouped[K2, V]:
+        """Groups records by `f(key, value)`; all else as in `group_by`."""
+        _check_partitions("group_by_kv", partitions)
+        flow, place = self._flow, user_place()
+        made_by = checked_name(flow.graph, "key-by-kv", f, "group_by_kv")
+        slot = made_slot("key", made_by, place, key, returned(f))
+        flow = flow.then(KeyByKv(name=made_by, place=place, f=f, key=slot), key=slot, rekeyed=True)
         return Grouped(flow, Stream, place, name=name, partitions=partitions)
 
     def group_by_key(self, *, name: str | None = None) -> Grouped[K, V]:
         """Groups records by the key they have; `name` is of the internal topic, where the key was changed before."""
         return Grouped(self._flow, Stream, user_place(), name=name, partitions=None)
 
-    def _keyed(self, f: Callable[[V], K2], key: type[K2] | None, where: str) -> "tuple[Flow, Any]":
+    def _keyed(self, f: Callable[[V], K2], key: type[K2] | None, where: str) -> "tuple[Flow, Place]":
         flow, place = self._flow, user_place()
         name = checked_name(flow.graph, "key-by", f, where)
         slot = made_slot("key", name, place, key, returned(f))
@@ -147,6 +273,27 @@ class Stream(Generic[K, V]):
             for node in sorted(sources, key=lambda node: node.id)
         ]
         return Stream(merged(flow.graph, "errors", flows, lambda name: Merge(name=name, place=place)))
+
+
+def _check_branches(branches: object, default: object) -> None:
+    """Refuses what `Stream.split` cannot take."""
+    if not isinstance(branches, Mapping):
+        raise TypeError(f"split takes a mapping of names to functions, not {branches!r}")
+    for name, f in cast("Mapping[object, object]", branches).items():
+        if not isinstance(name, str):
+            raise TypeError(f"split: {name!r} is no name of a branch: give a str")
+        check_function(f, f"split({name!r})")
+    if default is not None and not isinstance(default, str):
+        raise TypeError(f"split(default={default!r}) is no name of a branch: give a str")
+    if default in branches:
+        raise ValueError(f"split(default={default!r}) is the name of another branch")
+    if not branches and default is None:
+        raise ValueError("split has no branch: give at least one")
+
+
+def _check_partitions(where: str, partitions: int | None) -> None:
+    if partitions is not None and partitions < 1:
+        raise ValueError(f"{where}(partitions={partitions!r}) is not a number above 0")
 
 
 def write(flow: Flow, topic: Any) -> None:

@@ -13,7 +13,7 @@ Not here: what operators do (operators/), pictures (describe), running (task, ru
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.topic import check_topic_name
@@ -24,8 +24,8 @@ from tailrace.streams.topic import Topic
 Forward = Callable[[Any, Any, int], None]
 """One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
 
-Output = Literal["main", "late", "errors"]
-"""Which of an operator's outputs: most have "main" alone."""
+Output = str
+"""Which of an operator's outputs: most have "main" alone, some "late" or "errors" too, a split one for each branch."""
 
 
 class Input(NamedTuple):
@@ -47,7 +47,13 @@ class Operator:
 
     kind: ClassVar[str] = "processor"
     """How `describe()` calls it: source, processor, sink or repartition."""
-    outputs: ClassVar[tuple[Output, ...]] = ("main",)
+    effect: ClassVar[bool] = False
+    """Whether it does something outside the program, so that a program may end with it."""
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The names of its outputs."""
+        return ("main",)
 
     @property
     def store(self) -> str | None:
@@ -186,7 +192,7 @@ def _check_nodes(nodes: Collection[Node]) -> None:
         node.operator.check(len(node.parents))
     if not operators:
         raise TopologyError("the app reads no topic: begin with app.stream(topic)")
-    if not any(operator.kind == "sink" or operator.store is not None for operator in operators):
+    if not any(operator.effect or operator.store is not None for operator in operators):
         places = ", ".join(str(operator.place) for operator in operators if operator.reads is not None)
         raise TopologyError(f"the app, which reads at {places}, writes nothing and keeps nothing: end with .to(topic)")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from tailrace.streams.derived import Slot
 from tailrace.streams.topology import Operator, Output
@@ -39,7 +39,10 @@ class Aggregate(Operator):
     value: Slot
     """Of the result."""
 
-    outputs: ClassVar[tuple[Output, ...]] = ("main", "late")
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The changes, and the late records."""
+        return ("main", "late")
 
     @property
     def store(self) -> str:

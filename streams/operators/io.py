@@ -1,9 +1,9 @@
-"""Where records come in and go out, as data: source, sink, repartition, and the two streams that gather side outputs.
+"""Where records come in, go out and part ways, as data: source, sink, repartition, split, late, merge.
 
 What they do is built beside their data by the runtime.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from tailrace.streams.codec import TypeCodec, windowed_codec, windowed_form
 from tailrace.streams.derived import Slot, WindowedSlot
 from tailrace.streams.place import function_name
 from tailrace.streams.topic import Topic
-from tailrace.streams.topology import Operator, Output
+from tailrace.streams.topology import Forward, Operator, Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,11 @@ class Source(Operator):
     topic: Topic[Any, Any]
 
     kind: ClassVar[str] = "source"
-    outputs: ClassVar[tuple[Output, ...]] = ("main", "errors")
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The records, and those that could not be decoded."""
+        return ("main", "errors")
 
     @property
     def reads(self) -> Topic[Any, Any]:
@@ -51,6 +55,7 @@ class Sink(Operator):
     value: Slot
 
     kind: ClassVar[str] = "sink"
+    effect: ClassVar[bool] = True
 
     @property
     def writes(self) -> Topic[Any, Any] | None:
@@ -132,3 +137,38 @@ class Late(Operator):
 @dataclass(frozen=True, kw_only=True)
 class Merge(Operator):
     """Passes on what comes from any of its parents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(Operator):
+    """Sends each record to the first branch whose function is true for its value, else to the default branch, if any.
+
+    Each branch is an output of that name.
+    """
+
+    branches: Mapping[str, Callable[[Any], object]]
+    default: str | None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The branches."""
+        return (*self.branches, *([] if self.default is None else [self.default]))
+
+    def facts(self) -> dict[str, Any]:
+        """The functions' names."""
+        return {"branches": ", ".join(f"{name} ({function_name(f)})" for name, f in self.branches.items())}
+
+    def route(self, output: Callable[[Output], Forward]) -> Forward:
+        """The link; output gives what takes a branch's records."""
+        branches = [(f, output(name)) for name, f in self.branches.items()]
+        rest = None if self.default is None else output(self.default)
+
+        def split_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            for f, forward in branches:
+                if f(value):
+                    forward(key, value, timestamp_ms)
+                    return
+            if rest is not None:
+                rest(key, value, timestamp_ms)
+
+        return split_link

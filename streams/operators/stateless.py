@@ -42,6 +42,38 @@ class Filter(_WithFunction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilterNot(_WithFunction):
+    """Passes on the records for whose value f is false."""
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+
+        def filter_not_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            if not f(value):
+                forward(key, value, timestamp_ms)
+
+        return filter_not_link
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterKv(_WithFunction):
+    """Passes on the records for which f(key, value) is true."""
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+
+        def filter_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            if f(key, value):
+                forward(key, value, timestamp_ms)
+
+        return filter_kv_link
+
+
+@dataclass(frozen=True, kw_only=True)
 class Map(_WithFunction):
     """Replaces the value by f(value)."""
 
@@ -99,6 +131,32 @@ class FlatMap(_WithFunction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FlatMapKv(_WithFunction):
+    """Replaces a record by one for every key and value that f(key, value) yields, with its time."""
+
+    key: Slot
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+        plain, check = key_check(self.key, self.place)
+        if plain is None:
+
+            def flat_map_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
+                for new_key, new_value in f(key, value):
+                    forward(new_key, new_value, timestamp_ms)
+
+            return flat_map_kv_link
+
+        def checked_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            for new_key, new_value in f(key, value):
+                forward(new_key if new_key.__class__ is plain else check(new_key), new_value, timestamp_ms)
+
+        return checked_link
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyBy(_WithFunction):
     """Replaces the key by f(value)."""
 
@@ -119,5 +177,30 @@ class KeyBy(_WithFunction):
         def checked_link(_key: Any, value: Any, timestamp_ms: int) -> None:
             key = f(value)
             forward(key if key.__class__ is plain else check(key), value, timestamp_ms)
+
+        return checked_link
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyByKv(_WithFunction):
+    """Replaces the key by f(key, value)."""
+
+    key: Slot
+
+    def build(self, context: object, forward: Forward) -> Forward:
+        """See the class."""
+        del context
+        f = self.f
+        plain, check = key_check(self.key, self.place)
+        if plain is None:
+
+            def key_by_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
+                forward(f(key, value), value, timestamp_ms)
+
+            return key_by_kv_link
+
+        def checked_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            new_key = f(key, value)
+            forward(new_key if new_key.__class__ is plain else check(new_key), value, timestamp_ms)
 
         return checked_link

@@ -175,7 +175,7 @@ def test_a_type_without_codec_is_refused_where_bytes_are_needed() -> None:
 
 def needed(of: Any = UNKNOWN) -> Slot:
     slot = Slot("key", "key-by-1", of=of)
-    slot.needed = True
+    slot.need()
     return slot
 
 

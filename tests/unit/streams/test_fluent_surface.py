@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tailrace.log.errors import InvalidError
+from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.streams.app import App
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Sink
@@ -46,7 +46,13 @@ def stream(app: App) -> Stream[str, Click]:
     return app.stream(app.topic("clicks", key=str, value=Click))
 
 
-@pytest.mark.parametrize("method", ["filter", "map", "map_values", "map_kv", "flat_map", "key_by", "group_by", "to"])
+METHODS = (
+    *("filter", "filter_not", "filter_kv", "map", "map_values", "map_kv", "flat_map", "flat_map_kv", "key_by", "to"),
+    *("peek", "peek_kv", "for_each", "for_each_kv", "group_by", "group_by_kv"),
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("f", "words"), [(later, "is async"), (3, "takes a function")])
 def test_async_functions_and_no_functions(stream: Stream[str, Click], method: str, f: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
@@ -98,8 +104,45 @@ def test_arguments_of_windowed_aggregates(app: App, stream: Stream[str, Click]) 
 def test_partitions_are_above_zero(app: App, stream: Stream[str, Click], partitions: int) -> None:
     with pytest.raises(ValueError, match="not a number above 0"):
         stream.group_by(lambda c: c.product, partitions=partitions)
+    with pytest.raises(ValueError, match=r"group_by_kv\(partitions=.*not a number above 0"):
+        stream.group_by_kv(lambda k, _c: k, partitions=partitions)
     with pytest.raises(ValueError, match="topic 'x': partitions"):
         app.topic("x", key=str, value=str, partitions=partitions)
+
+
+@pytest.mark.parametrize(
+    ("branches", "default", "words"),
+    [
+        ([len], None, "takes a mapping of names to functions"),
+        ({1: len}, None, "1 is no name of a branch"),
+        ({"a": later}, None, r"split\('a'\) takes a plain function, and _later is async"),
+        ({"a": len}, 3, r"split\(default=3\) is no name"),
+        ({"a": len}, "a", "is the name of another branch"),
+        ({}, None, "has no branch"),
+    ],
+)
+def test_branches_are_checked(stream: Stream[str, Click], branches: Any, default: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        stream.split(branches, default=default)
+
+
+def test_what_can_be_merged(app: App, stream: Stream[str, Click]) -> None:
+    other = App("other", log="memory:")
+    with pytest.raises(ValueError, match="a stream of another app"):
+        stream.merge(other.stream(other.topic("clicks", key=str, value=Click)))
+    with pytest.raises(TypeError, match="merge takes streams, not 3"):
+        stream.merge(wrong(3))
+    with pytest.raises(TypeError, match=r"print\(label=3\)"):
+        stream.print(wrong(3))
+    assert isinstance(stream.merge(), Stream)
+
+
+@pytest.mark.parametrize("end", ["peek", "print", "for_each"])
+def test_a_program_may_end_in_an_effect(app: App, stream: Stream[str, Click], end: str) -> None:
+    with pytest.raises(TopologyError, match="writes nothing and keeps nothing"):
+        app.describe()
+    getattr(stream, end)(*([] if end == "print" else [str]))
+    assert end.replace("_", "-") in str(app.describe())
 
 
 def test_store_is_a_name(stream: Stream[str, Click]) -> None:
