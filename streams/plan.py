@@ -47,6 +47,9 @@ from tailrace.streams.topology import (
 
 _logger = logging.getLogger(__name__)
 
+# Topics of the app's own take every time: the guard against times in the future is for what comes in, and has spoken.
+_ANY_TIME = {"message.timestamp.after.max.ms": (1 << 63) - 1}
+
 BackendFor = Callable[[TaskId], Backend]
 """Opens the place where a task keeps its stores."""
 
@@ -186,7 +189,7 @@ class Planner:
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
         if self._options.on_bad_record == "dead_letter":
-            self._log.create_topic(dead_letter_topic(self._app), exist_ok=True)
+            self._log.create_topic(dead_letter_topic(self._app), config=_ANY_TIME, exist_ok=True)
 
     def _output_partitions(self, topic: Topic[Any, Any], count: int) -> int:
         """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
@@ -201,7 +204,7 @@ class Planner:
         self._log.create_topic(
             name,
             partitions=partitions,
-            config={"segment.bytes": 64 << 20, "retention.ms": -1, **config},
+            config={"segment.bytes": 64 << 20, "retention.ms": -1, **_ANY_TIME, **config},
             exist_ok=True,
             internal=True,
         )

@@ -50,7 +50,7 @@ class Runner:
         }
         self._started = clock.monotonic()
         self._uncommitted = False
-        self._at_work = threading.Event()
+        self._thread = 0
         self._asked: deque[Future[Summary]] = deque()
         self.records_in = 0
 
@@ -61,12 +61,12 @@ class Runner:
 
     def summary(self) -> Summary:
         """What was done so far. While the app runs its own thread answers, between two slices: the stores are its."""
-        if not self._at_work.is_set():
+        if self._thread in {0, threading.get_ident()}:
             return self._summary()
         answer = Future[Summary]()
         self._asked.append(answer)
         self._log.wake()
-        if not self._at_work.is_set():  # it ended meanwhile, and may have missed this one
+        if not self._thread:  # it ended meanwhile, and may have missed this one
             self._answer()
         return answer.result()
 
@@ -90,11 +90,11 @@ class Runner:
             TaskError: a function of the user raised.
             DecodeError: a record cannot be read, and the app's policy is to fail.
         """
-        self._at_work.set()
+        self._thread = threading.get_ident()
         try:
             self._run(self._ends() if until_end else None)
         finally:
-            self._at_work.clear()
+            self._thread = 0
             self._answer()
         return self._summary()
 
