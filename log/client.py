@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from tailrace.log.errors import InvalidError
-from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
+from tailrace.log.record import At, Headers, Instant, Offsets, RawRecord, Record, RecordMetadata, TopicPartition
 
 Acks = Literal["all", 0, 1]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -42,35 +42,6 @@ ENGINES: Final[dict[str, str]] = {
     "memory": "tailrace.log.embedded",
     "file": "tailrace.log.embedded",
 }
-
-
-class RawRecord(Protocol):
-    """A record inside a `FetchedBatch`, as the compiled codec makes it."""
-
-    @property
-    def offset(self) -> int:
-        """Its offset in the partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Milliseconds since the epoch; -1 where the writer gave none."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """Pairs of name and bytes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from aiokafka import codec as compression_codecs
 from crc32c import crc32c
 
 from tailrace.log.errors import CorruptError, InvalidError
+from tailrace.log.record import RawRecord
 
 try:
     from aiokafka.record._crecords import default_records as compiled
@@ -56,35 +57,6 @@ _EPOCH_AT, _CRC_AT, _ATTRIBUTES_AT, _LAST_DELTA_AT, _BASE_TIME_AT, _MAX_TIME_AT,
 )
 _NO_HEADERS: RecordHeaders = []  # the builder only reads it; one list for all records
 assert HEADER_BYTES == 61
-
-
-class LogRecord(Protocol):
-    """A record as the compiled codec hands it out (aiokafka's DefaultRecord)."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes; None deletes."""
-        ...
-
-    @property
-    def headers(self) -> RecordHeaders:
-        """Pairs of name and bytes, in order."""
-        ...
 
 
 class BatchBuilder(Protocol):
@@ -386,17 +358,17 @@ def whole_batches(data: Data, *, limit: int | None = None) -> int:
     return position
 
 
-def decode(batch: Data) -> Iterator[LogRecord]:
+def decode(batch: Data) -> Iterator[RawRecord]:
     """The records of one batch, to be iterated once: `.offset .timestamp .key .value .headers`. CRC not checked here.
 
     Offsets are those of the records themselves: in a compacted batch there are gaps.
     """
     # A delete horizon in place of the base timestamp changes nothing here: the deltas are relative to that field.
     records = compiled.DefaultRecordBatch(cast("bytes", batch))  # takes every buffer
-    return cast("Iterator[LogRecord]", iter(records))  # it is the asking for the iterator that decompresses
+    return cast("Iterator[RawRecord]", iter(records))  # it is the asking for the iterator that decompresses
 
 
-def control_type(record: LogRecord) -> int:
+def control_type(record: RawRecord) -> int:
     """What a marker says, from its key (version 2 bytes, type 2 bytes): 0 abort, 1 commit; -1 where it is none."""
     key = record.key
     return int(struct.unpack_from(">h", key, 2)[0]) if key is not None and len(key) >= 4 else -1

@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Final
 
 from tailrace.log.broker import Broker
-from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, RawRecord, Rebalance, Reset
+from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
-from tailrace.log.record import Instant, Offsets, Record, TopicPartition, instant_ms
+from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, instant_ms
 from tailrace.log.records import BatchRecords
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tailrace.log import codec
-from tailrace.log.codec import BatchHeader, LogRecord
+from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import Disk, File
 from tailrace.log.layout import PartitionFiles, look
+from tailrace.log.record import RawRecord
 from tailrace.log.recovery import corrupt, describe, is_torn
 from tailrace.log.segment import path_of, scan
 
@@ -77,7 +78,7 @@ def batch_as_json(file: str, header: BatchHeader, batch: codec.Data, *, records:
     return shown
 
 
-def record_as_json(record: LogRecord) -> dict[str, Any]:
+def record_as_json(record: RawRecord) -> dict[str, Any]:
     """One record in the shape of `log dump`."""
     return {
         "offset": record.offset,

@@ -8,7 +8,7 @@ Not here: bytes (`codec`), and the batch, which is the unit of everything inside
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -44,6 +44,35 @@ class Record(msgspec.Struct, Generic[K, V], frozen=True):
     key: K
     value: V
     headers: Headers = ()
+
+
+class RawRecord(Protocol):
+    """A record inside a batch, as the compiled codec makes it (aiokafka's DefaultRecord)."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset in the partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch; -1 where the writer gave none."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The key's bytes."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The value's bytes; None deletes."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Pairs of name and bytes, in order."""
+        ...
 
 
 class RecordMetadata(msgspec.Struct, frozen=True):

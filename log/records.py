@@ -10,8 +10,8 @@ each, of which 0.85 went into collections that found nothing; walked, 0.1 µs. W
 from collections.abc import Iterator, Sequence
 from typing import overload
 
-from tailrace.log.client import RawRecord
 from tailrace.log.codec import BatchHeader, decode
+from tailrace.log.record import RawRecord
 
 
 class BatchRecords(Sequence[RawRecord]):

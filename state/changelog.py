@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable
 from typing import Protocol
 
-from tailrace.log.client import RawRecord
+from tailrace.log.record import RawRecord
 from tailrace.state.store import ROWS
 
 pack_int64 = struct.Struct(">q").pack

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from tailrace.log.client import RawRecord
+from tailrace.log.record import RawRecord
 from tailrace.state.changelog import Layout
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.store import RESERVED, Backend, Keyspace

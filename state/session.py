@@ -28,7 +28,7 @@ from heapq import heappop, heappush, merge
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from tailrace.log.client import RawRecord
+from tailrace.log.record import RawRecord
 from tailrace.state.changelog import NO_SEQUENCE, pack_int64, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.store import ROWS, Change, ChangelogRow, Codec, Entry, Keyspace, Writes, WriteSet

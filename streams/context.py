@@ -13,42 +13,13 @@ Not here: how records are read (task), when state is written (commit).
 from collections import Counter
 from typing import Protocol
 
-from tailrace.log.record import Headers, TopicPartition
+from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.store import Backend, ChangelogRow, WriteSet
 from tailrace.streams.clocks import NEVER
 
 FAR = (1 << 63) - 1
 """Later than every window's closing time but that of an unlimited window."""
-
-
-class RawRecord(Protocol):
-    """A record as the log has it: what errors and sinks want to know of a record's origin."""
-
-    @property
-    def offset(self) -> int:
-        """Its offset in the partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Its timestamp in the log, in ms."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes."""
-        ...
-
-    @property
-    def headers(self) -> Headers:
-        """Its headers, in order."""
-        ...
 
 
 class Stored(Protocol):

@@ -14,8 +14,8 @@ from typing import Any
 
 from tailrace.log.client import Producer
 from tailrace.log.partitioner import Partitioner
-from tailrace.log.record import Headers, TopicPartition
-from tailrace.streams.context import RawRecord, TaskContext
+from tailrace.log.record import Headers, RawRecord, TopicPartition
+from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
 
 # Handed to the producer at this many, so that a flat_map of millions needs no memory of that size; the producer's

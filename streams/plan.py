@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log, Producer
 from tailrace.log.errors import TailraceError, TopicNotFoundError, TopologyError
-from tailrace.log.record import TopicPartition
+from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
 from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of
 from tailrace.streams.clocks import WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
-from tailrace.streams.context import RawRecord, TaskContext
+from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import identity, raised_in, task_error
 from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate

@@ -15,8 +15,8 @@ from typing import Any
 
 from tailrace.log.client import FetchedBatch
 from tailrace.log.errors import DecodeError
-from tailrace.log.record import TopicPartition
-from tailrace.streams.context import RawRecord, TaskContext
+from tailrace.log.record import RawRecord, TopicPartition
+from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
 
 BadRecord = Callable[[RawRecord, TopicPartition, Exception], None]
