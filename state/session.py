@@ -159,6 +159,16 @@ class SessionStore(Generic[K, V]):
         """How many items wait for their end to pass, with those of windows that are gone."""
         return len(self._open) + len(self._closed)
 
+    @property
+    def key_codec(self) -> Codec[K]:
+        """The codec of its keys."""
+        return self._keys
+
+    @property
+    def value_codec(self) -> Codec[V]:
+        """The codec of its values."""
+        return self._values
+
     def cache_key(self, key: K) -> Any:
         """The key of `windows` for the user's key."""
         return key if self.hashable else self._keys.encode(key)

@@ -77,6 +77,16 @@ class WindowStore(Generic[K, V]):
         """How many entries changed since the last flush."""
         return len(self._touched)
 
+    @property
+    def key_codec(self) -> Codec[K]:
+        """The codec of its keys."""
+        return self._keys
+
+    @property
+    def value_codec(self) -> Codec[V]:
+        """The codec of its values."""
+        return self._values
+
     def cache_key(self, key: K) -> Any:
         """The key of the dicts in `windows` for the user's key."""
         return key if self.hashable else self._keys.encode(key)

@@ -11,9 +11,9 @@ Not here: what a task does (task), what a commit does (commit), which tasks ther
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import Clock
@@ -48,6 +48,7 @@ class Runner:
         self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
             source.partition: (task, source) for task in plan.tasks for source in task.inputs
         }
+        self._expected: set[TopicPartition] = set()
         self._started = clock.monotonic()
         self._uncommitted = False
         self._thread = 0
@@ -99,10 +100,7 @@ class Runner:
         return self._summary()
 
     def _run(self, ends: Mapping[TopicPartition, int] | None) -> None:
-        with seldom_collected(), self._log.consumer(reset="none") as consumer:
-            consumer.assign(list(self._by_partition))
-            for partition, (_, source) in self._by_partition.items():
-                consumer.seek(partition, source.position)
+        with seldom_collected(), self.reading() as consumer:
             commit_due = self._clock.monotonic() + self._interval
             while not self._stopping.is_set():
                 self._answer()
@@ -112,7 +110,7 @@ class Runner:
                     self._run_slice(task)
                 now = self._clock.monotonic()
                 if self._uncommitted and (now >= commit_due or self._dirty() >= _DIRTY_MAX):
-                    self._commit()
+                    self.commit()
                     commit_due = self._clock.monotonic() + self._interval
                 if task is None:
                     if ends is not None:
@@ -121,7 +119,7 @@ class Runner:
                     if not self._uncommitted:
                         commit_due = self._clock.monotonic() + self._interval
             if self._uncommitted:
-                self._commit()
+                self.commit()
 
     def _answer(self) -> None:
         with suppress(IndexError):  # nobody waits any more
@@ -132,7 +130,40 @@ class Runner:
                 except Exception as error:  # noqa: BLE001 - it is for whoever asked
                     answer.set_exception(error)
 
+    # ------------------------------------------------------------ by hand
+
+    def run_waiting(self, consumer: Consumer) -> None:
+        """Runs what the log has by now, and commits nothing. Raises as `run`."""
+        while True:
+            self._fetch(consumer, None)
+            task = self._oldest()
+            if task is None:
+                return
+            self._run_slice(task)
+
+    def commit(self) -> None:
+        """Commits what was run. Raises as `run`."""
+        commit(self._tasks, self._committer)
+        self._uncommitted = False
+
+    def expect(self, partition: TopicPartition) -> None:
+        """Says that more will come from a partition: its task is not idle, though it has read all there is."""
+        self._expected.add(partition)
+
+    def expect_nothing(self) -> None:
+        """Takes back every `expect`."""
+        self._expected.clear()
+
     # ------------------------------------------------------------ reading
+
+    @contextmanager
+    def reading(self) -> Generator[Consumer]:
+        """A consumer of all inputs, at their positions."""
+        with self._log.consumer(reset="none") as consumer:
+            consumer.assign(list(self._by_partition))
+            for partition, (_, source) in self._by_partition.items():
+                consumer.seek(partition, source.position)
+            yield consumer
 
     def _ends(self) -> dict[TopicPartition, int]:
         topics = {partition.topic for partition in self._by_partition}
@@ -158,13 +189,16 @@ class Runner:
 
     def _tell_idle(self) -> None:
         for task in self._tasks:
-            idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle)
+            idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle) and not self._expects(task)
             if idle != task.idle:
                 task.idle = idle
                 with self._plan.failing(task):
                     task.tell_time(flushed=False)
                 # Behind a cache idleness is told with the next commit, so there must be one.
                 self._uncommitted |= bool(task.outgoing)
+
+    def _expects(self, task: Task) -> bool:
+        return bool(self._expected) and any(source.partition in self._expected for source in task.inputs)
 
     def _wait(self, consumer: Consumer, timeout: float | None) -> None:
         if timeout is None or timeout > 0:
@@ -191,7 +225,3 @@ class Runner:
 
     def _dirty(self) -> int:
         return sum(task.dirty() for task in self._tasks)
-
-    def _commit(self) -> None:
-        commit(self._tasks, self._committer)
-        self._uncommitted = False

@@ -101,7 +101,6 @@ STILL_TO_COME: list[str] = [
     "App.main",
     "App.reset",
     "App.replay",
-    "testing.TopologyDriver",
     "reducers.count",
     "reducers.sum",
     "reducers.min",

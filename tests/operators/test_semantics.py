@@ -1,7 +1,8 @@
 """The cases of the contract that concern aggregates: what each record brings about, step by step.
 
-Each case runs in four ways: record by record with a restart after each, so that everything between two records goes
-through commit, changelog and restore; and all records in one run; each with the cache off and on.
+Each case runs in three ways: record by record with a restart after each, so that everything between two records goes
+through commit, changelog and restore; all records in one run; and record by record through the driver for tests; each
+with the cache off and on.
 """
 
 import json
@@ -16,6 +17,7 @@ from tailrace.streams.app import App
 from tailrace.streams.grouped import Grouped
 from tailrace.streams.stream import Stream
 from tailrace.streams.table import Table
+from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.source import ROOT
 from tailrace.windows.duration import milliseconds as ms
@@ -96,7 +98,7 @@ TOPOLOGIES: dict[str, Made] = {
 Out = tuple[str, str | None, int]
 
 
-def build(log: Log, case: str, *, cache: bool) -> tuple[App, Any]:
+def build(log: Log | str, case: str, *, cache: bool) -> tuple[App, Any]:
     window, make = TOPOLOGIES[case]
     app = App("semantics", log=log, cache_bytes=1 << 20 if cache else 0)
     source = app.topic("in", key=str, value=str)
@@ -139,6 +141,21 @@ def expected(step: dict[str, Any]) -> list[Out]:
     return [(out["key"], out["value"], out["ts"]) for out in step.get("ours_out", step["out"])]
 
 
+def dropped_in_all(case: str) -> int:
+    """What the case says, and each null value once: those Kafka Streams does not count."""
+    given = [step["in"] for step in CASES[case]["steps"]]
+    nulls = sum(record["key"] is None or record["value"] is None for record in given)
+    late: int = CASES[case].get("dropped", 0) - sum(record["key"] is None for record in given)
+    return nulls + max(late, 0) - (1 if case in ("A01", "W06e") else 0)
+
+
+def came_out(driver: TopologyDriver) -> list[Out]:
+    return [
+        (record.key, None if record.value is None else str(record.value), record.timestamp_ms)
+        for record in driver.read("out")
+    ]
+
+
 def last_of_each(outs: list[Out]) -> dict[str, tuple[str | None, int]]:
     """What a table of the results holds: with the cache on, a session that nobody saw is not retracted."""
     last = {key: (value, timestamp_ms) for key, value, timestamp_ms in outs}
@@ -172,12 +189,36 @@ def test_all_records_in_one_run(case: str) -> None:
         app, _ = build(log, case, cache=False)
         summary = app.run(until="end")
         assert alike(case, sent(log, 0)) == alike(case, wanted)
-        nulls = sum(key is None or value is None for key, value, _ in records)
-        late = CASES[case].get("dropped", 0) - sum(key is None for key, _, _ in records)
-        assert sum(summary.dropped.values()) == nulls + max(late, 0) - (1 if case in ("A01", "W06e") else 0)
+        assert sum(summary.dropped.values()) == dropped_in_all(case)
     with Log.open("memory:") as log:
         log.create_topic("in")
         feed(log, "in", records)
         app, _ = build(log, case, cache=True)
         app.run(until="end")
         assert last_of_each(sent(log, 0)) == last_of_each(wanted)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("case", TOPOLOGIES)
+def test_each_step_through_the_driver(case: str, cache: bool) -> None:
+    app, _ = build("memory:", case, cache=cache)
+    with TopologyDriver(app, cache=cache) as driver:
+        for number, step in enumerate(CASES[case]["steps"], 1):
+            record = step["in"]
+            driver.pipe("in", record["value"], key=record["key"], timestamp_ms=record["ts"])
+            if cache:
+                driver.commit()
+            assert alike(case, came_out(driver)) == alike(case, expected(step)), f"step {number}"
+        assert sum(driver.dropped.values()) == dropped_in_all(case)
+
+
+@pytest.mark.parametrize("case", TOPOLOGIES)
+def test_one_commit_at_the_end_through_the_driver(case: str) -> None:
+    steps = CASES[case]["steps"]
+    app, _ = build("memory:", case, cache=True)
+    with TopologyDriver(app, cache=True) as driver:
+        for step in steps:
+            driver.pipe("in", step["in"]["value"], key=step["in"]["key"], timestamp_ms=step["in"]["ts"])
+        driver.commit()
+        assert last_of_each(came_out(driver)) == last_of_each([out for step in steps for out in expected(step)])
+        assert sum(driver.dropped.values()) == dropped_in_all(case)

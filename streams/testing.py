@@ -1,0 +1,292 @@
+"""Drives an app by hand, for tests: a record in, its results out, without threads and without a disk.
+
+The same planner, tasks, runner and commit as in production, over a log in memory; what is written to it is kept beside
+it in the order in which it was made. Between two calls the app is one that has read all there is.
+
+1. When `pipe` returns, the record has run through every sub-topology: through repartitions, and through topics that the
+   app both writes and reads.
+2. Nothing is committed but by `commit`. With the cache on, results of stateful nodes wait for it.
+3. With one partition, windows close as in Kafka Streams' TopologyTestDriver: by the largest timestamp seen. With more,
+   records that are piped at one moment of the wall clock stand for a backlog of all partitions: behind a repartition
+   time goes on with the slowest of them, until `advance_wall_clock` says that nothing more came. So nothing closes
+   sooner than it would over that backlog.
+4. After an error of the app it has ended, as in production; what had come out before can still be read.
+
+Not here: what a record does (operators), how a store is read (query).
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tailrace.log.client import Log
+from tailrace.log.clock import ManualClock
+from tailrace.log.errors import InvalidError, TopicNotFoundError
+from tailrace.log.partitioner import partition_of
+from tailrace.log.record import Headers, Record, TopicPartition
+from tailrace.log.topic import INT64_MAX, near_names
+from tailrace.state.memory import MemoryBackend
+from tailrace.streams.app import App
+from tailrace.streams.codec import TypeCodec, decode_error, encode_error, windowed_form
+from tailrace.streams.keeping import KeepingProducer, Raw
+from tailrace.streams.operators.aggregate import Aggregate
+from tailrace.streams.operators.io import Sink
+from tailrace.streams.plan import Planner
+from tailrace.streams.query import Store, view_of
+from tailrace.streams.runner import Runner
+from tailrace.streams.topic import Topic, is_topic
+from tailrace.windows.duration import to_ms
+
+K = TypeVar("K")
+V = TypeVar("V")
+_CACHE_BYTES = 64 << 20
+_CACHE_ENTRIES = 100_000
+
+
+class TopologyDriver(AbstractContextManager["TopologyDriver"]):
+    """Runs an app record by record; see the module's docstring for what time does with several partitions.
+
+    The app's own log, state directory and commit interval are not used. Every topic that the app declares is there.
+
+    Args:
+        app: it need not be told; each driver begins anew.
+        cache: whether updates of a key are merged until `commit`; off, every update is sent on at once.
+        partitions: of every topic, whatever its declaration says.
+        wall_clock_ms: where the wall clock stands in the beginning, in ms since the epoch.
+
+    Raises:
+        TopologyError: the program cannot be built.
+        ValueError: `partitions` below 1, `wall_clock_ms` below 0.
+    """
+
+    def __init__(self, app: App, *, cache: bool = False, partitions: int = 1, wall_clock_ms: int = 0) -> None:
+        if partitions < 1:
+            raise ValueError(f"TopologyDriver(partitions={partitions}) is below 1")
+        if wall_clock_ms < 0:
+            raise ValueError(f"TopologyDriver(wall_clock_ms={wall_clock_ms}) is before 1970")
+        self._app = app.name
+        self._topology = app.describe()
+        self._topics: dict[str, Topic[Any, Any]] = {topic.name: topic for topic in app.graph.topics}
+        self._partitions = partitions
+        self._clock = ManualClock(wall_clock_ms)
+        self._ended: str | None = None
+        with ExitStack() as stack:
+            log = stack.enter_context(Log.open("memory:", background=False, clock=self._clock))
+            for topic in self._topics.values():
+                # The wall clock may stand at 0: no timestamp is in the future.
+                config = {"message.timestamp.after.max.ms": INT64_MAX, **topic.config}
+                log.create_topic(topic.name, partitions=partitions, config=config, exist_ok=True)
+            self._producer = stack.enter_context(log.producer(linger_ms=0))
+            self._written = KeepingProducer(self._producer)
+            options = replace(app.options, log=log, cache_bytes=_CACHE_BYTES if cache else 0)
+            self._plan = Planner(self._topology, log, options, lambda _task: MemoryBackend()).plan(self._written)
+            entries_max = _CACHE_ENTRIES if cache else 0
+            self._runner = Runner(self._plan, log, self._clock, commit_interval_ms=1, entries_max=entries_max)
+            self._consumer = stack.enter_context(self._runner.reading())
+            self._known = log.topics(internal=True)
+            self._open = stack.pop_all()
+        self._inputs = {source.partition for task in self._plan.tasks for source in task.inputs}
+        for partition in self._inputs:
+            self._expect(partition)
+
+    def pipe(
+        self,
+        topic: Topic[K, V] | str,
+        value: V | None,
+        *,
+        key: K | None = None,
+        timestamp_ms: int | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> None:
+        """Sends a record into an input topic and runs it through the app.
+
+        Args:
+            topic: one that the app reads. A `Topic` encodes with its own codecs, a name with those declared for it; one
+                of another app with `value=bytes` sends bytes that cannot be read.
+            value: None is a null value.
+            key: None is a null key.
+            timestamp_ms: the wall clock's time unless given; a topic with `timestamp=` takes it from the value.
+            headers: pairs of name and bytes.
+            partition: the key's own (murmur2) unless given; 0 for a null key.
+
+        Raises:
+            InvalidError: the app does not read that topic, the log refuses the record, the driver is closed or the app
+                has ended.
+            EncodeError: key or value do not fit the topic's types.
+            TaskError: a function of the user raised.
+            DecodeError: the record cannot be read and `on_bad_record` is "fail".
+        """
+        self._refuse_ended()
+        given = self._input(topic)
+        key_bytes = None if key is None else _encoded(given.key_codec, key, f"the key for topic {given.name!r}")
+        data = None if value is None else _encoded(given.value_codec, value, f"the value for topic {given.name!r}")
+        if partition is None:
+            partition = 0 if key is None else partition_of(_key_in_log(given.key_codec, key), self._partitions)
+        self._producer.send(
+            given.name, data, key=key_bytes, timestamp_ms=timestamp_ms, headers=headers, partition=partition
+        ).result()
+        self._expect(TopicPartition(given.name, partition))
+        self._settle()
+
+    def read(self, topic: Topic[K, V] | str) -> list[Record[Any, Any]]:
+        """What came out to a topic since it was read last, in the order in which it was made; flushes nothing.
+
+        A `Topic` decodes with its own codecs, a name with those declared for it; a topic that the app does not declare,
+        as that of the dead letters, has bytes. Windowed keys of several partitions come partition after partition
+        within one `pipe` or `commit`.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            DecodeError: what was written does not fit the topic's types.
+        """
+        declared = self._topics.get(topic) if isinstance(topic, str) else topic
+        name = topic if isinstance(topic, str) else topic.name
+        rows = self._written.take(name)
+        if not rows and name not in self._known:
+            raise TopicNotFoundError(f"app {self._app!r} has no topic {name!r}{near_names(name, self._known)}")
+        if declared is None:
+            return list[Record[Any, Any]](rows)
+        key_codec, value_codec = self._codecs_of(declared)
+        return [_decoded(row, key_codec, value_codec) for row in rows]
+
+    def commit(self) -> None:
+        """Commits: sends on what the caches hold back, lets go of expired results. Raises as `pipe`."""
+        self._refuse_ended()
+        try:
+            self._runner.commit()
+            if self._feed():
+                self._run()
+        except Exception as error:
+            self._end(error)
+            raise
+
+    def advance_wall_clock(self, by: timedelta) -> None:
+        """Lets time pass in which nothing comes in. Event time stands still; with several partitions, see the module.
+
+        Raises:
+            ValueError: `by` is negative or no whole number of milliseconds.
+        """
+        self._refuse_ended()
+        self._clock.advance(to_ms(by, "by"))
+        self._runner.expect_nothing()
+        self._settle()
+
+    def store(self, name: str) -> Store[Any, Any]:
+        """A store, to read: the newest state of all partitions, committed or not.
+
+        Raises:
+            InvalidError: the app has no store of that name.
+        """
+        parts = [store.node.store for task in self._plan.tasks for store in task.stores if store.node.name == name]
+        nodes = {node.operator.store: node for node in self._topology.nodes if node.operator.store is not None}
+        if name not in nodes:
+            raise InvalidError(f"app {self._app!r} has no store {name!r}{near_names(name, nodes)}")
+        operator = nodes[name].operator
+        return view_of(name, parts, operator.window if isinstance(operator, Aggregate) else None)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record"."""
+        return self._runner.summary().dropped
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Closes without a commit; what came out can still be read."""
+        self._ended = self._ended or "this driver is closed"
+        self._open.close()
+
+    # ------------------------------------------------------------ running
+
+    def _settle(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            self._end(error)
+            raise
+
+    def _run(self) -> None:
+        """Runs until nothing is left to run, and hands the results over."""
+        fed = True
+        while fed:
+            self._runner.run_waiting(self._consumer)
+            self._plan.outputs.send()
+            fed = self._feed()
+
+    def _feed(self) -> bool:
+        """Whether something was written to topics that the app also reads."""
+        fed = self._written.take_partitions() & self._inputs
+        for partition in fed:
+            self._expect(partition)
+        return bool(fed)
+
+    def _expect(self, partition: TopicPartition) -> None:
+        if self._partitions > 1:
+            self._runner.expect(partition)
+
+    def _end(self, error: Exception) -> None:
+        self._ended = f"app {self._app!r} has ended with {type(error).__name__}: {error}; begin with another driver"
+
+    def _refuse_ended(self) -> None:
+        if self._ended is not None:
+            raise InvalidError(self._ended)
+
+    # ------------------------------------------------------------ topics
+
+    def _input(self, topic: object) -> Topic[Any, Any]:
+        name = topic if isinstance(topic, str) else topic.name if is_topic(topic) else None
+        if name is None:
+            raise TypeError(f"pipe takes a topic, or the name of one, not {topic!r}")
+        inputs = {partition.topic for partition in self._inputs}
+        if name not in inputs:
+            raise InvalidError(f"app {self._app!r} does not read topic {name!r}{near_names(name, inputs)}")
+        return topic if is_topic(topic) else self._topics[name]
+
+    def _codecs_of(self, topic: Topic[Any, Any]) -> tuple[TypeCodec, TypeCodec]:
+        """The topic's codecs; windowed keys whose window it does not say have that of what is written to it."""
+        form = windowed_form(topic.key_codec)
+        if form is not None and form.window is None:
+            for node in self._topology.nodes:
+                sink = node.operator
+                if isinstance(sink, Sink) and (sink.topic is None or sink.topic.name == topic.name):
+                    key, _ = sink.codecs(topic)
+                    if key is not topic.key_codec:
+                        return key, topic.value_codec
+        return topic.key_codec, topic.value_codec
+
+
+def _encoded(codec: TypeCodec, value: object, what: str) -> bytes:
+    try:
+        return codec.encode(value)
+    except Exception as error:
+        raise encode_error(what, codec, value, error) from error
+
+
+def _key_in_log(codec: TypeCodec, key: Any) -> bytes:
+    """The bytes that choose a key's partition: of a windowed key, those of the key inside."""
+    form = windowed_form(codec)
+    return codec.partition_bytes(key) if form is None else form.inner.partition_bytes(key.key)
+
+
+def _decoded(row: Raw, key_codec: TypeCodec, value_codec: TypeCodec) -> Record[Any, Any]:
+    where = f"{row.topic}-{row.partition}@{row.offset}"
+    return Record(
+        row.topic,
+        row.partition,
+        row.offset,
+        row.timestamp_ms,
+        None if row.key is None else _value_of(key_codec, row.key, f"the key of {where}"),
+        None if row.value is None else _value_of(value_codec, row.value, f"the value of {where}"),
+        row.headers,
+    )
+
+
+def _value_of(codec: TypeCodec, data: bytes, what: str) -> Any:
+    try:
+        return codec.decode(data)
+    except Exception as error:
+        raise decode_error(what, codec, error) from error
