@@ -8,6 +8,7 @@ each, of which 0.85 went into collections that found nothing; walked, 0.1 µs. W
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import overload
 
 from tailrace.log.codec import BatchHeader, decode
@@ -33,7 +34,8 @@ class BatchRecords(Sequence[RawRecord]):
             return iter(())
         records = decode(self._data)
         if self._position <= self._header.base_offset:
-            return records
+            # The compiled reader refuses a second iter(), as a for loop over a walk that has begun calls it.
+            return islice(records, None)
         return (record for record in records if record.offset >= self._position)
 
     def __len__(self) -> int:

@@ -1,19 +1,19 @@
 """The cases, by name; what each means stands in docs/benchmarks.md."""
 
 from tailrace.tests.bench import click_counts, clients
-from tailrace.tests.bench.click_counts import EARLY, GROWTH, LATE, READY
+from tailrace.tests.bench.click_counts import EARLY, GROWTH, HALF, LATE, READY
 from tailrace.tests.bench.clicks import prepare, prepare_by_product
 from tailrace.tests.bench.clients import ACK, P50, P99
 from tailrace.tests.bench.measure import CPU, PEAK, RATE, RATIO, Case, Target
 
-_RATES = (RATE, CPU, PEAK)
+_RATES = (RATE, CPU)
 
 CASES = (
     Case(
         "count-keyed",
         "clicks per product and minute, input keyed by product",
         click_counts.keyed,
-        _RATES,
+        (*_RATES, PEAK),
         floor=click_counts.floor_keyed,
         targets=(Target(RATIO, 0.4),),
         prepare=prepare,
@@ -22,7 +22,7 @@ CASES = (
         "count-rekeyed",
         "the same, input keyed by user: group_by",
         click_counts.rekeyed,
-        _RATES,
+        (*_RATES, PEAK),
         floor=click_counts.floor_rekeyed,
         targets=(Target(RATIO, 0.3),),
         prepare=prepare,
@@ -50,8 +50,8 @@ CASES = (
         "memory",
         "peak memory over many records",
         click_counts.memory,
-        (GROWTH, EARLY, LATE, RATE),
-        targets=(Target(GROWTH, 1.1, at_most=True),),
+        (GROWTH, EARLY, HALF, LATE, RATE),
+        targets=(Target(GROWTH, 1.25, at_most=True),),  # a byte kept of each record would be more
         prepare=prepare_by_product,
         samples_max=1,
         long=True,

@@ -37,7 +37,7 @@ from tailrace.tests.bench.measure import Setting, Stopwatch, Values, peak_mib
 _READ_BYTES = 1 << 20
 _LOOK_S = 0.01
 READY = "ready s"
-EARLY, LATE, GROWTH = "peak MiB at a tenth", "peak MiB at the end", "growth"
+EARLY, HALF, LATE, GROWTH = "MiB at a tenth", "MiB at half", "MiB at the end", "end / tenth"
 
 
 class ProductClicks(msgspec.Struct):
@@ -160,17 +160,17 @@ def _pieces(log: str, topic: str) -> Iterator[bytes]:
 
 
 def memory(setting: Setting) -> Values:
-    """Peak memory after a tenth of the records, and after all of them."""
+    """Peak memory after a tenth of the records, after half, and at the end."""
     app = program("kept", log_directory(setting), keyed=True)
-    early = 0.0
+    found: Values = {}
     ended = threading.Event()
 
     def look() -> None:
-        nonlocal early
-        while not early and not ended.wait(_LOOK_S):
+        marks = [(setting.records // 10, EARLY), (setting.records // 2, HALF)]
+        while marks and not ended.wait(_LOOK_S):
             summary = app.summary()
-            if summary is not None and summary.records_in * 10 >= setting.records:
-                early = peak_mib()
+            while marks and summary is not None and summary.records_in >= marks[0][0]:
+                found[marks.pop(0)[1]] = peak_mib()
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -183,8 +183,9 @@ def memory(setting: Setting) -> Values:
     if summary.dropped:
         raise AssertionError(f"clicks were dropped: {summary.dropped}")
     late = peak_mib()
-    early = early or late
-    return {EARLY: early, LATE: late, GROWTH: late / early, **watch.values(setting.records)}
+    early = found.get(EARLY, late)  # a run of a few records has ended before anybody looked
+    half = found.get(HALF, late)
+    return {EARLY: early, HALF: half, LATE: late, GROWTH: late / early, **watch.values(setting.records)}
 
 
 def run_to_end(setting: Setting) -> None:

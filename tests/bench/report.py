@@ -49,9 +49,8 @@ def rows(each: Measured) -> Iterator[tuple[str, ...]]:
 def _targets(each: Measured, metrics: tuple[str, ...]) -> Iterator[str]:
     for target in each.case.targets:
         if target.metric in metrics:
-            word = "at most" if target.at_most else "at least"
             met = "met" if target.met(each.spread(target.metric).median) else "MISSED"
-            yield f"{word} {target.value:g}: {met}"
+            yield f"{'<=' if target.at_most else '>='} {target.value:g} {met}"
 
 
 def missed(measured: Sequence[Measured]) -> list[str]:
@@ -69,7 +68,11 @@ def _ranged(spread: Spread) -> str:
 
 
 def _number(number: float) -> str:
-    return f"{number:,.0f}" if number >= 1000 else f"{number:.1f}" if number >= 10 else f"{number:.3f}"
+    if number >= 1_000_000:
+        return f"{number / 1_000_000:.2f} M"
+    if number >= 1_000:
+        return f"{number / 1_000:.0f} k"
+    return f"{number:.1f}" if number >= 10 else f"{number:.3f}"
 
 
 def show(measured: Sequence[Measured], machine: dict[str, Any], console: Console) -> None:

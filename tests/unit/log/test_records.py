@@ -50,3 +50,9 @@ def test_every_codec_is_walked_from_the_start_and_from_within(compression: int) 
         some = records(5, position, compression=compression)
         for _ in range(2):
             assert [record.value for record in some] == [b"%d" % number for number in range(position - 100, 5)]
+
+
+def test_a_walk_that_has_begun_goes_on() -> None:
+    walk = iter(records(3, 0))
+    first = next(walk)
+    assert [first.offset, *(record.offset for record in walk)] == [100, 101, 102]
