@@ -72,8 +72,8 @@ class StateNode(Protocol):
         """Sends on what the cache holds back, and drops what is past its retention."""
         ...
 
-    def open_windows(self) -> int:
-        """How many results are in windows that are not closed."""
+    def open_windows(self, stream_time_ms: int, /) -> int:
+        """How many results are in windows that are not closed at stream_time_ms."""
         ...
 
 
@@ -106,8 +106,9 @@ class TaskContext:
         self.stream_time_ms = NEVER
         self.next_close_ms = FAR
         self.dropped: Counter[str] = Counter()
-        self.state_nodes: list[StateNode] = []
-        """In the order in which records reach them."""
+        self.state_nodes: list[tuple[StateNode, int]] = []
+        """Those that close windows as stream time goes on, in the order in which records reach them; and how far what
+        comes to each may lag behind stream time, in ms."""
 
     def drop(self, reason: str) -> None:
         """Counts a record that goes no further, by reason: "late", "null_key", "null_value", "bad_record"."""
@@ -116,7 +117,9 @@ class TaskContext:
     def close_windows(self) -> None:
         """Lets the nodes that emit on close send what closed at the present stream time."""
         now = self.stream_time_ms
-        self.next_close_ms = min((node.close_windows(now) for node in self.state_nodes), default=FAR)
+        self.next_close_ms = min(
+            (node.close_windows(now - lag_ms) + lag_ms for node, lag_ms in self.state_nodes), default=FAR
+        )
 
     def headers(self) -> Headers:
         """The headers of the record at hand."""

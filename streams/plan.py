@@ -263,13 +263,13 @@ class Planner:
             task.incoming[cut.id] = builder.output(cut.id)
         for node, changelog in restored:
             state_node = builder.state_nodes[node.id]
-            task.stores.append(
-                TaskStore(
-                    state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
-                )
+            store = TaskStore(
+                state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
             )
-            state_node.resume(context.stream_time_ms)
-        context.state_nodes = [store.node for store in task.stores]
+            store.lag_ms, store.after_cache = self._lag(sub, node, caching=context.caching)
+            task.stores.append(store)
+            state_node.resume(context.stream_time_ms - store.lag_ms)
+        context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
         return task
 
     def _readers(self, cut: Node, tasks: Mapping[int, Sequence[Task]]) -> Sequence[Task]:
@@ -375,8 +375,8 @@ class Planner:
 
         return fail
 
-    def _lag(self, sub: SubTopology, cut: Node, *, caching: bool) -> tuple[int, bool]:
-        """By how much what reaches a repartition may lag behind its task, and whether a cache stands before it."""
+    def _lag(self, sub: SubTopology, node: Node, *, caching: bool) -> tuple[int, bool]:
+        """By how much what reaches a node may lag behind its task, and whether a cache stands before it."""
         nodes = {node.id: node for node in sub.nodes}
 
         def lag(node: Node) -> int:
@@ -389,8 +389,8 @@ class Planner:
                 stateful(nodes[parent.node]) for parent in node.parents if parent.node in nodes
             )
 
-        parents = [nodes[parent.node] for parent in cut.parents if parent.node in nodes]
-        return max(lag(node) for node in parents), caching and any(stateful(node) for node in parents)
+        parents = [nodes[parent.node] for parent in node.parents if parent.node in nodes]
+        return max(map(lag, parents), default=0), caching and any(map(stateful, parents))
 
     # ------------------------------------------------------------ state
 
@@ -406,12 +406,13 @@ class Planner:
             name = changelog_topic(self._app, operator.store)
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition))
             retention_ms = operator.retention_ms
+            now_ms = task.context.stream_time_ms - self._lag(sub, node, caching=False)[0]
             restore(
                 backend,
                 operator.store,
                 layout_of(operator),
                 changelog,
-                expire_before_ms=max(task.context.stream_time_ms - retention_ms + 1, 0) if retention_ms else 0,
+                expire_before_ms=max(now_ms - retention_ms + 1, 0) if retention_ms else 0,
                 progress=progress(f"{operator.store}-{task.id.partition}") if progress else None,
             )
             restored.append(_Restored(node, changelog))

@@ -80,7 +80,7 @@ class Runner:
             records_in=self.records_in,
             records_out=self._plan.outputs.sent,
             dropped=dropped,
-            open_windows=sum(store.node.open_windows() for task in self._tasks for store in task.stores),
+            open_windows=sum(task.open_windows() for task in self._tasks),
             seconds=self._clock.monotonic() - self._started,
         )
 

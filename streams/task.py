@@ -57,6 +57,10 @@ class TaskStore:
     leader_epoch: int
     changelog_end: int
     """The changelog is applied to the store, or about to be, below this offset."""
+    lag_ms: int = 0
+    """By how much what reaches the node may lag behind the task's stream time: results of stateful nodes before it."""
+    after_cache: bool = False
+    """A cache stands before the node: its windows may close only when that was flushed."""
 
     def checkpoint(self) -> Checkpoint:
         """What the store stands for once the pending writes are in it."""
@@ -128,7 +132,15 @@ class Task:
     def flush(self) -> None:
         """Sends on what the caches of its stateful nodes hold back."""
         for store in self.stores:
-            store.node.flush(self.context.stream_time_ms)
+            now_ms = self.context.stream_time_ms - store.lag_ms
+            if store.after_cache:
+                store.node.close_windows(now_ms)
+            store.node.flush(now_ms)
+
+    def open_windows(self) -> int:
+        """How many results are in windows that are not closed."""
+        now_ms = self.context.stream_time_ms
+        return sum(store.node.open_windows(now_ms - store.lag_ms) for store in self.stores)
 
     def dirty(self) -> int:
         """How many updates its caches hold back."""

@@ -91,10 +91,10 @@ class AlignedAggregate:
             for (start_ms, key), value, timestamp_ms in changes:
                 emit(Windowed(key, start_ms, end(start_ms)), value, timestamp_ms)
 
-    def open_windows(self) -> int:
-        """How many results are in windows that are not closed."""
-        closes_at, now_ms = self._window.closes_at, self._context.stream_time_ms
-        return sum(closes_at(start_ms) > now_ms for start_ms, _, _ in self.store.windows_before(FAR))
+    def open_windows(self, stream_time_ms: int) -> int:
+        """How many results are in windows that are not closed at stream_time_ms."""
+        closes_at = self._window.closes_at
+        return sum(closes_at(start_ms) > stream_time_ms for start_ms, _, _ in self.store.windows_before(FAR))
 
     def process(self) -> Forward:
         """The function that takes the node's records."""

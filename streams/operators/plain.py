@@ -38,7 +38,7 @@ class PlainAggregate:
         """There are none."""
         return FAR
 
-    def open_windows(self) -> int:
+    def open_windows(self, _stream_time_ms: int) -> int:
         """There are none."""
         return 0
 

@@ -104,9 +104,9 @@ class SpanAggregate(ABC):
                 emit(Windowed(key, start_ms, end_ms), value, timestamp_ms)
         self._expire(stream_time_ms - self._expiry_ms + 1)
 
-    def open_windows(self) -> int:
-        """How many results are in windows that are not closed."""
-        first_ms = max(self._context.stream_time_ms, NEVER) - self._open_ms
+    def open_windows(self, stream_time_ms: int) -> int:
+        """How many results are in windows that are not closed at stream_time_ms."""
+        first_ms = max(stream_time_ms, NEVER) - self._open_ms
         return sum(1 for _ in self.store.fetch_all(first_ms, FAR))
 
     def process(self) -> Forward:

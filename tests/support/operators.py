@@ -36,7 +36,7 @@ class OperatorDriver:
         self._max_entries = max_entries
         self._out: list[tuple[Any, Any, int]] = []
         self.node = build(self.context, self.backend.keyspace("s"), self._collect(self._out), self._collect(self.late))
-        self.context.state_nodes.append(self.node)
+        self.context.state_nodes.append((self.node, 0))
         self._process = self.node.process()
 
     @staticmethod

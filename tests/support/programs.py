@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 from msgspec.json import encode
@@ -20,6 +20,8 @@ from tailrace.streams.app import App
 from tailrace.tests.support.engine import contents
 from tailrace.windows.tumbling import tumbling
 from tailrace.windows.windowed import Windowed
+
+T = TypeVar("T")
 
 BEGIN_MS = 1_700_000_040_000  # the beginning of a minute
 MINUTE_MS = 60_000
@@ -113,7 +115,7 @@ def last(log: Log, topic: str = "counts") -> dict[str, int]:
     return dict(results(log, topic))
 
 
-def chunks(rows: Sequence[Click], count: int) -> list[Sequence[Click]]:
+def chunks(rows: Sequence[T], count: int) -> list[Sequence[T]]:
     """About equal parts, in order."""
     size = -(-len(rows) // count)
     return [rows[at : at + size] for at in range(0, len(rows), size)]

@@ -144,7 +144,7 @@ def test_a_reducer_that_deletes_removes_the_session() -> None:
         results = driver.take()
         assert final(results) == {"A@[3,3]": ("c", 3)}
         assert Output("A@[0,1]", None, 1 if not caching else 2) in results
-        assert OperatorDriver(built(5, 100), caching=False, backend=driver.backend).node.open_windows() == 1
+        assert OperatorDriver(built(5, 100), caching=False, backend=driver.backend).node.open_windows(3) == 1
 
 
 def test_closed_sessions_are_final_where_results_are_sent_once() -> None:
@@ -162,11 +162,11 @@ def test_a_restart_sends_no_final_twice_and_forgets_none() -> None:
     for key, time in [("A", 0), ("B", 4), ("C", 8), ("D", 9)]:
         driver.pipe(key, "x", time)
     assert [out.key for out in driver.take()] == ["A@[0,0]"]
-    assert driver.node.open_windows() == 3
+    assert driver.node.open_windows(driver.context.stream_time_ms) == 3
     driver.commit()
     again = OperatorDriver(built(5, on_close=True), caching=True, backend=driver.backend)
     again.resume(9)
-    assert again.node.open_windows() == 3
+    assert again.node.open_windows(9) == 3
     again.pipe("A", "y", 14)
     assert [out.key for out in again.take()] == ["B@[4,4]", "C@[8,8]"]
     again.advance(50)
