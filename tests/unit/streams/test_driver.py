@@ -1,11 +1,14 @@
 """The driver for tests of programs: what goes in and out of it, its clocks, its stores, its end."""
 
 import threading
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tailrace.log.client import Log
 from tailrace.log.errors import (
@@ -113,6 +116,19 @@ def test_topics_that_the_app_writes_and_reads_are_driven_at_once() -> None:
         assert rows(driver, out) == [(None, "xx", 0)]
 
 
+def test_topics_that_a_function_chooses() -> None:
+    app, other = App("app"), App("other")
+    source = texts(app, "in")
+    short, long = texts(other, "short"), texts(other, "long")
+    app.stream(source).to(lambda _key, value: short if len(value) < 3 else long)
+    with TopologyDriver(app) as driver:
+        assert driver.read(short) == []
+        driver.pipe(source, "a")
+        driver.pipe(source, "words")
+        assert (rows(driver, short), rows(driver, long)) == ([(None, "a", 0)], [(None, "words", 0)])
+        assert driver.read("short") == []
+
+
 def test_two_drivers_of_one_app_know_nothing_of_each_other_nor_of_the_apps_log() -> None:
     app, source, out = shouting(log="/nowhere/at/all")
     before = threading.active_count()
@@ -183,20 +199,20 @@ def test_with_several_partitions_nothing_closes_before_the_slowest_until_the_clo
 
 def test_several_partitions_give_the_final_results_of_a_backlog() -> None:
     # One partition after the other: only who waits for the slowest finds them in time.
-    given = sorted((n % 3, n, "abc"[n % 2], 40 * (n // 12) + (n * 7) % 26) for n in range(96))
+    fed = sorted((n % 3, n, "abc"[n % 2], 40 * (n // 12) + (n * 7) % 26) for n in range(96))
     with Log.open("memory:") as log:
         log.create_topic("in", partitions=3)
         for partition in range(3):
-            feed(log, "in", [(None, word, at) for p, _, word, at in given if p == partition], partition)
+            feed(log, "in", [(None, word, at) for p, _, word, at in fed if p == partition], partition)
         app, _, out = per_window(log)
         summary = app.run(until="end")
-        assert summary.records_in == len(given)
+        assert summary.records_in == len(fed)
         produced = {(key[:-8], at): value for key, value, at in _raw(log, "out")}
         dropped = dict(summary.dropped)
         assert 0 < dropped["late"] < 20
     app, source, out = per_window()
     with TopologyDriver(app, partitions=3) as driver:
-        for partition, _, word, at in given:
+        for partition, _, word, at in fed:
             driver.pipe(source, word, timestamp_ms=at, partition=partition)
         driver.advance_wall_clock(ms(0))
         driven = {(key.key.encode(), at): value for key, value, at in rows(driver, out)}
@@ -341,7 +357,7 @@ def test_an_error_in_a_commit_ends_the_app_too() -> None:
     app.stream(source).group_by_key().count(store="s").to_stream().map_values(refuse).to(texts(app, "out"))
     with TopologyDriver(app, cache=True) as driver:
         driver.pipe(source, "x", key="a")
-        with pytest.raises(Exception, match="1"):
+        with pytest.raises(TaskError, match="ValueError in map-3"):
             driver.commit()
         with pytest.raises(InvalidError, match="has ended"):
             driver.pipe(source, "x", key="a")
@@ -398,17 +414,45 @@ def test_a_program_that_cannot_be_built() -> None:
         TopologyDriver(app)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.integers(0, 60)), max_size=40),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_two_stages_against_plain_counts(records: list[tuple[int, str, int]], partitions: int, cache: bool) -> None:
+    """Counts per word, then per count how often a word had it when it was sent on: each time, or at the commit."""
+    app = App("app", log="memory:")
+    source, out = texts(app, "in"), app.topic("out", key=int, value=int)
+    words = app.stream(source).group_by(lambda value: value).count(store="words").to_stream()
+    words.map(lambda count: count or 0).group_by(lambda count: count).count(store="counts").to_stream().to(out)
+    plain = Counter(word for _, word, _ in records)
+    with TopologyDriver(app, cache=cache, partitions=partitions) as driver:
+        for partition, word, at in records:
+            driver.pipe(source, word, timestamp_ms=at, partition=partition % partitions)
+        driver.commit()
+        assert dict(driver.store("words").all()) == plain
+        seen = driver.read(out)
+        steps = Counter(n for total in plain.values() for n in range(1, total + 1))
+        if cache:
+            assert dict(driver.store("counts").all()) == Counter(plain.values())
+            assert {record.key: record.value for record in seen} == Counter(plain.values())
+        else:
+            assert dict(driver.store("counts").all()) == steps
+            assert Counter(record.key for record in seen) == steps
+
+
 def test_what_comes_out_is_what_production_gives() -> None:
-    given = [("abcab"[n % 5], str(n % 7), 3 * n) for n in range(60)]
+    fed = [("abcab"[n % 5], str(n % 7), 3 * n) for n in range(60)]
     with Log.open("memory:") as log:
         log.create_topic("in")
-        feed(log, "in", given)
+        feed(log, "in", fed)
         app = App("app", log=log, cache_bytes=0)
         source, out = texts(app, "in"), app.topic("out", key=str, value=str)
         app.stream(source).group_by(lambda value: value).reduce(max, store="s").to_stream().to(out)
         app.run(until="end")
         produced = decoded(contents(log, "out"), out)
     with TopologyDriver(app) as driver:
-        for key, value, at in given:
+        for key, value, at in fed:
             driver.pipe(source, value, key=key, timestamp_ms=at)
         assert rows(driver, out) == produced
