@@ -1,0 +1,99 @@
+"""An app as a process that is ended: killed at any moment it loses nothing, asked to stop it commits first."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tailrace.log.client import Log
+from tailrace.log.disk import RealDisk
+from tailrace.log.verify import verify
+from tailrace.tests.support.programs import arrivals, click_app, last, plain_count, send
+from tailrace.tests.support.source import ROOT
+
+CLICKS = arrivals(20_000, disorder_ms=5_000)
+
+
+def start(log: Path, slow: float = 0.0) -> "subprocess.Popen[str]":
+    link = ROOT / ".dev" if (ROOT / ".dev").exists() else ROOT.parent
+    environment = dict(os.environ, PYTHONPATH=str(link), SLOW=str(slow))
+    command = [sys.executable, "-m", "tailrace.tests.support.counting", str(log)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = process.stdout.readline().strip()
+    assert said == line, said + process.stderr.read()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    with Log.open(str(tmp_path / "log")) as log:
+        log.create_topic("clicks", partitions=4)
+        send(log, CLICKS)
+    return tmp_path / "log"
+
+
+def test_killed_again_and_again_it_loses_nothing(directory: Path) -> None:
+    chance = random.Random(11)
+    for _ in range(4):
+        with start(directory, slow=0.0001) as process:
+            wait_for(process, "running")
+            time.sleep(chance.uniform(0, 0.25))
+            process.kill()
+        report = verify(RealDisk(), str(directory))
+        assert report.ok, report.damage
+    with Log.open(str(directory)) as log:
+        assert sum(log.committed("counter").values()) < len(CLICKS), "it was not killed at work"
+        click_app(log).run(until="end")
+        counts, wanted = last(log), plain_count(CLICKS)
+        assert set(counts) == set(wanted)
+        assert all(counts[key] >= count for key, count in wanted.items())
+        assert sum(log.committed("counter").values()) == len(CLICKS)
+    assert verify(RealDisk(), str(directory)).ok
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("busy", [True, False])
+def test_asked_to_stop_it_commits_and_ends_well(number: int, busy: bool, directory: Path) -> None:
+    with start(directory, slow=0.0001 if busy else 0) as process:
+        wait_for(process, "running")
+        if not busy:
+            # Read-only beside it: everything is read, and it waits for more.
+            with Log.open(str(directory), read_only=True) as log:
+                end = time.monotonic() + 20
+                while sum(log.committed("counter").values()) < len(CLICKS):
+                    assert time.monotonic() < end
+                    time.sleep(0.01)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert out.startswith(f"stopped by {number} after ")
+    done = int(out.split()[-1])
+    with Log.open(str(directory)) as log:
+        assert sum(log.committed("counter").values()) == done
+        assert (done < len(CLICKS)) == busy
+        assert click_app(log).run(until="end").records_in == len(CLICKS) - done
+        assert last(log) == plain_count(CLICKS), "stopped cleanly, nothing is counted twice"
+
+
+def test_a_second_interrupt_does_not_wait(directory: Path) -> None:
+    with start(directory, slow=0.01) as process:  # a slice takes seconds
+        wait_for(process, "running")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=5)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    with Log.open(str(directory)) as log:
+        click_app(log).run(until="end")
+        counts = last(log)
+        assert all(counts[key] >= count for key, count in plain_count(CLICKS).items())
