@@ -27,6 +27,7 @@ from tailrace.state.store import (
     WriteSet,
     after,
     merged,
+    with_old,
 )
 
 K = TypeVar("K")
@@ -164,6 +165,12 @@ class KeyValueStore(Generic[K, V]):
             changes.append(Change(key if hashable else decode_key(key), value, timestamp_ms))
         self._flushed += touched
         return changes
+
+    def flush_with_old(self) -> list[tuple[Change[K, V], bytes | None]]:
+        """`flush`, and with each change the encoded value that the flush before it left (None: there was none)."""
+        pending = dict(self._writes.rows)
+        rows = [ROWS + self._encoded(key) for key, _ in self._touched]
+        return with_old(self.flush(), rows, self._keyspace, pending)
 
     def take_changelog(self) -> list[ChangelogRow]:
         """The changelog records of all flushes since they were taken last, in order."""

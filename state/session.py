@@ -31,7 +31,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from tailrace.log.record import RawRecord
 from tailrace.state.changelog import NO_SEQUENCE, pack_int64, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
-from tailrace.state.store import ROWS, Change, ChangelogRow, Codec, Entry, Keyspace, Writes, WriteSet
+from tailrace.state.store import ROWS, Change, ChangelogRow, Codec, Entry, Keyspace, Writes, WriteSet, with_old
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -333,6 +333,13 @@ class SessionStore(Generic[K, V]):
             changes.append(Change(Bounded(start_ms, end_ms, self.user_key(key)), span.value, timestamp_ms))
             self._flushed.append(key)
         return changes
+
+    def flush_with_old(self) -> list[tuple[Change[Bounded[K], V], bytes | None]]:
+        """`flush`, and with each change the encoded value that the flush before it left (None: there was none)."""
+        pending, changes = dict(self._writes.rows), self.flush()
+        encode = self._keys.encode
+        rows = [_row_key(encode(key), start_ms, end_ms) for (start_ms, end_ms, key), *_ in changes]
+        return with_old(changes, rows, self._keyspace, pending)
 
     def take_changelog(self) -> list[ChangelogRow]:
         """The changelog records of all flushes since they were taken last, in order."""

@@ -210,6 +210,23 @@ class Backend(Protocol):
         ...
 
 
+def with_old(
+    changes: Sequence[Change[K, V]],
+    rows: Sequence[bytes],
+    keyspace: "Keyspace",
+    pending: dict[bytes, bytes | None],
+) -> "list[tuple[Change[K, V], bytes | None]]":
+    """The changes beside the encoded values that they replace: what the keyspace holds of each one's row.
+
+    A keyspace holds what was flushed before the last commit, so neither the cache nor whoever changes an entry has to
+    remember anything; `pending` is what was flushed since, empty where a commit follows every flush.
+    """
+    found = keyspace.get_many(rows)
+    if pending:
+        found = [pending.get(row, old) for row, old in zip(rows, found, strict=True)]
+    return [(change, None if old is None else old[8:]) for change, old in zip(changes, found, strict=True)]
+
+
 def merged(
     stored: Iterator[tuple[bytes, bytes]],
     cached: Sequence[tuple[bytes, Entry[V]]],

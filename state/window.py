@@ -30,6 +30,7 @@ from tailrace.state.store import (
     WriteSet,
     after,
     merged,
+    with_old,
 )
 
 K = TypeVar("K")
@@ -225,6 +226,12 @@ class WindowStore(Generic[K, V]):
                 entry.stored = False
         self._flushed += touched
         return changes
+
+    def flush_with_old(self) -> list[tuple[Change[tuple[int, K], V], bytes | None]]:
+        """`flush`, and with each change the encoded value that the flush before it left (None: there was none)."""
+        pending = dict(self._writes.rows)
+        rows = [_row_key(start_ms) + self._encoded(key) for start_ms, key, _ in self._touched]
+        return with_old(self.flush(), rows, self._keyspace, pending)
 
     def take_changelog(self) -> list[ChangelogRow]:
         """The changelog records of all flushes since they were taken last, in order."""

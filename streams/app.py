@@ -22,15 +22,16 @@ from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
 from tailrace.streams.derived import Slot
-from tailrace.streams.flow import Flow, merged
+from tailrace.streams.flow import Flow, checked_store, merged
 from tailrace.streams.operators.io import Merge, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import user_place
 from tailrace.streams.runner import Runner
 from tailrace.streams.signals import stopping
 from tailrace.streams.start import started
-from tailrace.streams.stream import Stream
+from tailrace.streams.stream import Stream, table_of
 from tailrace.streams.summary import Summary
+from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Graph, Input, Topology
 from tailrace.windows.duration import to_ms
@@ -185,8 +186,19 @@ class App:
         if not topics:
             raise ValueError("app.stream([]) reads nothing: give at least one topic")
         place = user_place()
-        flows = [self._source(each) for each in dict.fromkeys(topics)]
+        flows = [self._source(each, "app.stream") for each in dict.fromkeys(topics)]
         return Stream(merged(self.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
+
+    def table(self, topic: Topic[K, V], *, store: str) -> Table[K, V]:
+        """Reads a topic as a table: the latest value of each key, kept in a store. It must exist when the app runs.
+
+        A null value deletes its key; a record with a null key is dropped and counted ("null_key").
+
+        Raises:
+            TypeError: no topic, or `store` is no name.
+        """
+        name = checked_store(store, "app.table")
+        return table_of(self._source(topic, "app.table"), name, user_place())
 
     def run(self, *, until: Literal["end"] | None = None) -> Summary:
         """Runs the app in this thread, until it is stopped; returns when everything is committed.
@@ -280,9 +292,12 @@ class App:
         finally:
             self._runner = None
 
-    def _source(self, topic: object) -> Flow:
+    def _source(self, topic: object, where: str) -> Flow:
         if not is_topic(topic):
-            raise TypeError(f"app.stream takes topics, as app.topic() returns them, not {topic!r}")
+            takes = (
+                "topics, as app.topic() returns them" if where == "app.stream" else "a topic, as app.topic() returns it"
+            )
+            raise TypeError(f"{where} takes {takes}, not {topic!r}")
         self.graph.topics.append(topic)
         node = next((node for node in self.graph.nodes.values() if _reads(node.operator, topic)), None)
         if node is None:

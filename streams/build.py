@@ -16,11 +16,13 @@ from tailrace.streams.context import StateNode, TaskContext
 from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
-from tailrace.streams.operators.fold import Fold, aggregate_fold, count_fold, reduce_fold
+from tailrace.streams.operators.fold import Emitter, Fold, aggregate_fold, count_fold, emitter, reduce_fold
 from tailrace.streams.operators.io import Late, Merge, Repartition, Sink, Source, Split
+from tailrace.streams.operators.kept import KeptTable, derived
 from tailrace.streams.operators.plain import PlainAggregate
 from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
 from tailrace.streams.operators.sliding import SlidingAggregate
+from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
@@ -75,6 +77,8 @@ class ChainBuilder:
         if isinstance(operator, Split):
             return operator.route(lambda branch: self.output(node.id, branch))
         forward = self.output(node.id)
+        if isinstance(operator, TableNode):
+            return self._table(node, operator, forward)
         if isinstance(operator, Aggregate):
             return self._aggregate(node, operator, forward)
         if isinstance(operator, Late | Merge):
@@ -113,8 +117,9 @@ class ChainBuilder:
         keyspace = context.backend.keyspace(operator.store)
         late = self.output(node.id, "late")
         fold, on_close = _fold(operator), operator.emit == "close"
+        emit = emitter(context, forward, value, old=self._asked_for_old(node))
         if window is None:
-            plain = PlainAggregate(context, KeyValueStore(operator.store, keyspace, key, value), fold, forward, value)
+            plain = PlainAggregate(context, KeyValueStore(operator.store, keyspace, key, value), fold, emit)
             self.state_nodes[node.id] = plain
             return plain.process()
         retention_ms = operator.retention_ms or window.retention_ms
@@ -124,18 +129,38 @@ class ChainBuilder:
                 WindowStore(operator.store, keyspace, key, value),
                 window,
                 fold,
-                forward,
+                emit,
                 late,
-                value,
                 on_close=on_close,
                 retention_ms=retention_ms,
             )
             self.state_nodes[node.id] = aligned
             return aligned.process()
-        return self._spans(node, operator, window, forward, late, retention_ms=retention_ms)
+        return self._spans(node, operator, window, emit, late, retention_ms=retention_ms)
+
+    def _table(self, node: Node, operator: TableNode, forward: Forward) -> Forward:
+        context, old, sparse = self._context, self._asked_for_old(node), isinstance(operator, TableFilter)
+        rule = operator.rule() if isinstance(operator, TableFilter | TableMap) else None
+        if operator.store is None:
+            assert rule is not None
+            return derived(context, rule, forward, sparse=sparse, old=old)
+        assert context.backend is not None
+        key, value = operator.key.codec, operator.value.codec
+        value = guarded(value, f"a value of store {operator.store!r}, made at {operator.place},")
+        store = KeyValueStore[Any, Any](operator.store, context.backend.keyspace(operator.store), key, value)
+        emit = emitter(context, forward, value, old=old)
+        kept = self.state_nodes[node.id] = KeptTable(context, store, rule, emit, value, sparse=sparse)
+        return kept.process()
+
+    def _asked_for_old(self, node: Node) -> bool:
+        """Whether some node behind a table's node wants to know what each change replaces."""
+        return any(
+            child.operator.old == "wanted" or (child.operator.old == "passed" and self._asked_for_old(child))
+            for child in self._children.get(Input(node.id), ())
+        )
 
     def _spans(
-        self, node: Node, operator: Aggregate, window: Window, forward: Forward, late: Forward, *, retention_ms: int
+        self, node: Node, operator: Aggregate, window: Window, emit: Emitter, late: Forward, *, retention_ms: int
     ) -> Forward:
         context, key, value = self._context, operator.key.codec, operator.value.codec
         assert context.backend is not None
@@ -149,16 +174,15 @@ class ChainBuilder:
                 window,
                 fold,
                 _join(operator),
-                forward,
+                emit,
                 late,
-                value,
                 on_close=on_close,
                 retention_ms=retention_ms,
             )
         elif isinstance(window, SlidingWindow):
             store = SessionStore[Any, Any](operator.store, keyspace, key, value, difference_ms=window.difference_ms)
             spans = SlidingAggregate(
-                context, store, window, fold, forward, late, value, on_close=on_close, retention_ms=retention_ms
+                context, store, window, fold, emit, late, value, on_close=on_close, retention_ms=retention_ms
             )
         else:
             raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
@@ -166,14 +190,19 @@ class ChainBuilder:
         return spans.process()
 
 
-def layout_of(operator: Aggregate) -> Layout:
-    """How the changelog of an aggregate's store is laid out."""
-    window = operator.window
+def layout_of(operator: Operator) -> Layout:
+    """How the changelog of an operator's store is laid out."""
+    window = operator.window if isinstance(operator, Aggregate) else None
     if window is None:
         return KeyValueStore.layout
     if isinstance(window, AlignedWindow):
         return WindowStore.layout
     return SessionLayout(window.difference_ms if isinstance(window, SlidingWindow) else None)
+
+
+def retention_of(operator: Operator) -> int | None:
+    """How far behind stream time the windows of an operator's store may still be read, in ms; None: there are none."""
+    return operator.retention_ms if isinstance(operator, Aggregate) else None
 
 
 def _fold(operator: Aggregate) -> Fold:

@@ -11,7 +11,7 @@ Not here: how records are read (task), when state is written (commit).
 """
 
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.state.checkpoint import Checkpoint
@@ -85,6 +85,7 @@ class TaskContext:
         "caching",
         "dropped",
         "next_close_ms",
+        "old",
         "origin_ms",
         "partition",
         "record",
@@ -101,6 +102,8 @@ class TaskContext:
         """Whether stateful nodes merge updates of a key until the commit."""
         self.record: RawRecord | None = None
         """The source record at hand; None while finals and cached updates go out."""
+        self.old: Any = None
+        """While a table's change is on its way to nodes that ask for it: the value that it replaces, None for none."""
         self.source: TopicPartition | None = None
         self.origin_ms = NEVER
         self.stream_time_ms = NEVER

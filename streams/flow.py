@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.streams.derived import Slot, merged_slot
-from tailrace.streams.place import check_function
+from tailrace.streams.operators.io import Repartition
+from tailrace.streams.place import Place, check_function
 from tailrace.streams.topology import Graph, Input, Operator
 
 
@@ -41,6 +42,26 @@ def checked_name(graph: Graph, prefix: str, f: Callable[..., Any], where: str) -
     """The name of the next node, after its function was found to be one."""
     check_function(f, where)
     return graph.name_for(prefix)
+
+
+def checked_store(store: object, where: str) -> str:
+    """A store's name, after it was found to be one."""
+    if not isinstance(store, str):
+        raise TypeError(f"{where}(store={store!r}) is not a name: give a str")
+    return store
+
+
+def repartitioned(flow: Flow, name: str, place: Place, *, partitions: int | None = None) -> Flow:
+    """The flow after a repartition of that name."""
+    operator = Repartition(
+        name=flow.graph.name_for("repartition"),
+        place=place,
+        topic_name=name,
+        partitions=partitions,
+        key=flow.key,
+        value=flow.value,
+    )
+    return flow.then(operator, rekeyed=False)
 
 
 def merged(graph: Graph, name: str, flows: Sequence[Flow], operator: Callable[[str], Operator]) -> Flow:

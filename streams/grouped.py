@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, WindowedSlot, zero_slot
-from tailrace.streams.flow import Flow
+from tailrace.streams.flow import Flow, checked_store, repartitioned
 from tailrace.streams.operators.aggregate import Aggregate, Emit
-from tailrace.streams.operators.io import Late, Repartition
+from tailrace.streams.operators.io import Late
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.table import Table
 from tailrace.streams.topology import Input
@@ -49,25 +49,21 @@ class _Fold:
 
 
 def _count(store: str) -> _Fold:
-    return _Fold("count", _store(store, "count"), Slot("value", f"count(store={store!r})", codec=codec_of(int)))
+    return _Fold("count", checked_store(store, "count"), Slot("value", f"count(store={store!r})", codec=codec_of(int)))
 
 
 def _reduce(f: Callable[[Any, Any], Any], store: str, value: Slot) -> _Fold:
     check_function(f, f"reduce(store={store!r})")
-    return _Fold("reduce", _store(store, "reduce"), value, add=f)
+    return _Fold("reduce", checked_store(store, "reduce"), value, add=f)
 
 
 def _aggregate(zero: Callable[[], Any], add: Callable[[Any, Any], Any], store: str, value: Any, place: Place) -> _Fold:
     where = f"aggregate(store={store!r})"
     check_function(zero, where)
     check_function(add, where)
-    return _Fold("aggregate", _store(store, "aggregate"), zero_slot(where, place, zero, value, add), zero=zero, add=add)
-
-
-def _store(store: object, where: str) -> str:
-    if not isinstance(store, str):
-        raise TypeError(f"{where}(store={store!r}) is not a name: give a str")
-    return store
+    return _Fold(
+        "aggregate", checked_store(store, "aggregate"), zero_slot(where, place, zero, value, add), zero=zero, add=add
+    )
 
 
 class _Grouping:
@@ -110,15 +106,7 @@ class _Grouping:
             return flow
         if self._shared is not None:
             return self._shared
-        operator = Repartition(
-            name=flow.graph.name_for("repartition"),
-            place=self._place,
-            topic_name=self._name or store,
-            partitions=self._partitions,
-            key=flow.key,
-            value=flow.value,
-        )
-        after = flow.then(operator, rekeyed=False)
+        after = repartitioned(flow, self._name or store, self._place, partitions=self._partitions)
         if self._name is not None:
             self._shared = after
         return after

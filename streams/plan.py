@@ -22,13 +22,12 @@ from tailrace.log.errors import TailraceError, TopicNotFoundError, TopologyError
 from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
-from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of
+from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of, retention_of
 from tailrace.streams.clocks import WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import identity, raised_in, task_error
 from tailrace.streams.hop import Hop
-from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
@@ -181,10 +180,10 @@ class Planner:
             for node in sub.nodes:
                 if node.operator.writes is not None:
                     self._output_partitions(node.operator.writes, count)
-                if isinstance(node.operator, Aggregate):
-                    windowed = node.operator.window is not None
-                    policy = "compact,delete" if windowed else "compact"
-                    name = changelog_topic(self._app, node.operator.store)
+                store = node.operator.store
+                if store is not None:
+                    policy = "compact" if retention_of(node.operator) is None else "compact,delete"
+                    name = changelog_topic(self._app, store)
                     self._internal_topic(name, count, node, {"cleanup.policy": policy})
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
@@ -220,11 +219,12 @@ class Planner:
         if committed:
             return
         for node in self._topology.nodes:
-            if isinstance(node.operator, Aggregate):
-                name = changelog_topic(self._app, node.operator.store)
+            store = node.operator.store
+            if store is not None:
+                name = changelog_topic(self._app, store)
                 if any(self._log.offsets(name).values()):
                     raise TopologyError(
-                        f"store {node.operator.store!r} (at {node.place}) has content in {name}, but the offsets "
+                        f"store {store!r} (at {node.place}) has content in {name}, but the offsets "
                         f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
                         f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
                     )
@@ -398,22 +398,22 @@ class Planner:
         """Brings the task's stores up to their changelogs; in the order in which records reach them."""
         restored: list[_Restored] = []
         for node in sub.nodes:
-            operator = node.operator
-            if not isinstance(operator, Aggregate):
+            store = node.operator.store
+            if store is None:
                 continue
             backend = task.context.backend
             assert backend is not None
-            name = changelog_topic(self._app, operator.store)
+            name = changelog_topic(self._app, store)
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition))
-            retention_ms = operator.retention_ms
+            retention_ms = retention_of(node.operator)
             now_ms = task.context.stream_time_ms - self._lag(sub, node, caching=False)[0]
             restore(
                 backend,
-                operator.store,
-                layout_of(operator),
+                store,
+                layout_of(node.operator),
                 changelog,
                 expire_before_ms=max(now_ms - retention_ms + 1, 0) if retention_ms else 0,
-                progress=progress(f"{operator.store}-{task.id.partition}") if progress else None,
+                progress=progress(f"{store}-{task.id.partition}") if progress else None,
             )
             restored.append(_Restored(node, changelog))
         return restored

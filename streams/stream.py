@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
-from tailrace.streams.flow import Flow, checked_name, merged
+from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned
 from tailrace.streams.grouped import Grouped
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
@@ -24,7 +24,9 @@ from tailrace.streams.operators.stateless import (
     Map,
     MapKv,
 )
+from tailrace.streams.operators.table import TableSource
 from tailrace.streams.place import Place, check_function, user_place
+from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Input
 
@@ -190,6 +192,16 @@ class Stream(Generic[K, V]):
             raise ValueError("merge was given a stream of another app: join them by a topic")
         return Stream(merged(self._flow.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
 
+    def to_table(self, *, store: str) -> Table[K, V]:
+        """The latest value of each key, in the order of offsets; None deletes, and null keys are dropped.
+
+        Where the key was changed before, the records are repartitioned through `<app>-<store>-repartition`.
+
+        Raises:
+            TypeError: `store` is no name.
+        """
+        return table_of(self._flow, checked_store(store, "to_table"), user_place())
+
     def group_by(
         self,
         f: Callable[[V], K2],
@@ -273,6 +285,16 @@ class Stream(Generic[K, V]):
             for node in sorted(sources, key=lambda node: node.id)
         ]
         return Stream(merged(flow.graph, "errors", flows, lambda name: Merge(name=name, place=place)))
+
+
+def table_of(flow: Flow, store: str, place: Place) -> Table[Any, Any]:
+    """The table of a stream's latest values; what `App.table` and `Stream.to_table` make."""
+    flow.key.need()
+    if flow.rekeyed:
+        flow = repartitioned(flow, store, place)
+    name = flow.graph.name_for("table")
+    operator = TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value)
+    return Table(flow.then(operator), Stream)
 
 
 def _check_branches(branches: object, default: object) -> None:

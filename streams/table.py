@@ -1,9 +1,11 @@
-"""The fluent surface of a table: each method adds one node."""
+"""The fluent surface of a table: each method checks its arguments and adds one node."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tailrace.streams.flow import Flow
-from tailrace.streams.operators.table import Changes, ToStream
+from tailrace.streams.derived import made_slot, returned
+from tailrace.streams.flow import Flow, checked_name, checked_store
+from tailrace.streams.operators.table import Changes, TableFilter, TableMap, ToStream
 from tailrace.streams.place import user_place
 from tailrace.streams.topic import Topic
 
@@ -12,18 +14,105 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 V = TypeVar("V")
+VR = TypeVar("VR")
 
 
 class Table(Generic[K, V]):
-    """The latest value of each key, as a sequence of changes; made by an aggregate.
+    """The latest value of each key, as a sequence of changes; made by an aggregate, `App.table` or `Stream.to_table`.
 
     Between two commits the cache may merge changes of one key; the last one always comes through.
     """
 
     def __init__(self, flow: Flow, stream: "type[Stream[Any, Any]]") -> None:
-        """Programs get theirs from an aggregate."""
+        """Programs get theirs from an aggregate, `App.table` or `Stream.to_table`."""
         self._flow = flow
         self._stream = stream
+
+    def filter(self, f: Callable[[V], bool], *, store: str | None = None) -> "Table[K, V]":
+        """The rows for whose value `f` is true; one that leaves is deleted.
+
+        Args:
+            f: sees values alone, never a delete.
+            store: keeps the result in a store of that name.
+
+        Raises:
+            TypeError: `f` is no plain function, or `store` no name.
+        """
+        return self._filter("filter", f, store, keyed=False)
+
+    def filter_not(self, f: Callable[[V], bool], *, store: str | None = None) -> "Table[K, V]":
+        """The rows for whose value `f` is false; else as `filter`."""
+        return self._filter("filter_not", f, store, keyed=False, negate=True)
+
+    def filter_kv(self, f: Callable[[K, V], bool], *, store: str | None = None) -> "Table[K, V]":
+        """The rows for which `f(key, value)` is true; else as `filter`."""
+        return self._filter("filter_kv", f, store, keyed=True)
+
+    def map(
+        self, f: Callable[[V], VR | None], *, store: str | None = None, value: type[VR] | None = None
+    ) -> "Table[K, VR]":
+        """Replaces each value by `f(value)`; None deletes.
+
+        Args:
+            f: sees values alone, never a delete.
+            store: keeps the result in a store of that name.
+            value: the type of what `f` makes, for its codec, where neither an annotation nor a following topic tells
+                it and it is no built-in type.
+
+        Raises:
+            TypeError: `f` is no plain function, or `store` no name.
+        """
+        return self._map("map", f, store, value, keyed=False)
+
+    def map_values(
+        self, f: Callable[[V], VR | None], *, store: str | None = None, value: type[VR] | None = None
+    ) -> "Table[K, VR]":
+        """Another name of `map`, in Kafka's words."""
+        return self._map("map_values", f, store, value, keyed=False)
+
+    def map_kv(
+        self, f: Callable[[K, V], VR | None], *, store: str | None = None, value: type[VR] | None = None
+    ) -> "Table[K, VR]":
+        """Replaces each value by `f(key, value)`; the key cannot change. Else as `map`."""
+        return self._map("map_kv", f, store, value, keyed=True)
+
+    def _filter(
+        self, where: str, f: Callable[..., Any], store: str | None, *, keyed: bool, negate: bool = False
+    ) -> "Table[K, V]":
+        flow = self._flow
+        name = checked_name(flow.graph, f"table-{where.replace('_', '-')}", f, where)
+        operator = TableFilter(
+            name=name,
+            place=user_place(),
+            store_name=self._stored(store, where),
+            key=flow.key,
+            value=flow.value,
+            f=f,
+            keyed=keyed,
+            negate=negate,
+        )
+        return Table(flow.then(operator), self._stream)
+
+    def _map(self, where: str, f: Callable[..., Any], store: str | None, value: Any, *, keyed: bool) -> "Table[K, Any]":
+        flow, place = self._flow, user_place()
+        name = checked_name(flow.graph, f"table-{where.replace('_', '-')}", f, where)
+        slot = made_slot("value", name, place, value, returned(f))
+        operator = TableMap(
+            name=name,
+            place=place,
+            store_name=self._stored(store, where),
+            key=flow.key,
+            value=slot,
+            f=f,
+            keyed=keyed,
+        )
+        return Table(flow.then(operator, value=slot), self._stream)
+
+    def _stored(self, store: str | None, where: str) -> str | None:
+        if store is None:
+            return None
+        self._flow.key.need()
+        return checked_store(store, where)
 
     def to_stream(self) -> "Stream[K, V | None]":
         """Every change as a record; None is a delete."""

@@ -13,7 +13,7 @@ Not here: what operators do (operators/), pictures (describe), running (task, ru
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.topic import check_topic_name
@@ -26,6 +26,10 @@ Forward = Callable[[Any, Any, int], None]
 
 Output = str
 """Which of an operator's outputs: most have "main" alone, some "late" or "errors" too, a split one for each branch."""
+
+
+OldValues = Literal["unused", "passed", "wanted"]
+"""What a node does with the values that a table's changes replace."""
 
 
 class Input(NamedTuple):
@@ -79,6 +83,11 @@ class Operator:
     def grace_ms(self) -> int | None:
         """How late a record may come to it, in ms; None where it keeps no windows."""
         return None
+
+    @property
+    def old(self) -> OldValues:
+        """Whether it wants to know what a table's change replaces, or passes it on to others that do."""
+        return "unused"
 
     @property
     def delay_ms(self) -> int:

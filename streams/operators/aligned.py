@@ -14,7 +14,7 @@ Session and sliding windows depend on a key's other records: see session.py and 
 
 from typing import Any
 
-from tailrace.state.store import Codec, Entry
+from tailrace.state.store import Entry
 from tailrace.state.window import WindowStore
 from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import FAR, TaskContext
@@ -34,9 +34,8 @@ class AlignedAggregate:
         store: WindowStore[Any, Any],
         window: AlignedWindow,
         fold: Fold,
-        forward: Forward,
+        emit: Emitter,
         late: Forward,
-        codec: Codec[Any],
         *,
         on_close: bool,
         retention_ms: int,
@@ -47,7 +46,7 @@ class AlignedAggregate:
         self._window = window
         self._fold = fold
         self._late = late
-        self._emit = Emitter(context, forward, codec)
+        self._emit = emit
         self._on_close = on_close
         self._retention_ms = retention_ms
         self._closed_ms = NEVER  # windows whose closing time is <= this were sent
@@ -85,10 +84,14 @@ class AlignedAggregate:
         """Sends on what changed since the last commit, where the cache held it back; drops what is past retention."""
         # Expiry first: a window that opened and closed between two commits is then written nowhere.
         self._expire(stream_time_ms)
-        changes = self.store.flush()
-        if self._context.caching and not self._on_close:
-            emit, end = self._emit, self._window.end
-            for (start_ms, key), value, timestamp_ms in changes:
+        emit, end = self._emit, self._window.end
+        if not self._context.caching or self._on_close:
+            self.store.flush()
+        elif emit.old:
+            for ((start_ms, key), value, timestamp_ms), old in self.store.flush_with_old():
+                emit(Windowed(key, start_ms, end(start_ms)), value, timestamp_ms, old)
+        else:
+            for (start_ms, key), value, timestamp_ms in self.store.flush():
                 emit(Windowed(key, start_ms, end(start_ms)), value, timestamp_ms)
 
     def open_windows(self, stream_time_ms: int) -> int:
@@ -98,7 +101,10 @@ class AlignedAggregate:
 
     def process(self) -> Forward:
         """The function that takes the node's records."""
-        take = self._tumbling(self._window) if isinstance(self._window, TumblingWindow) else self._aligned()
+        window = self._window
+        # The loop of one window a record keeps no old values; with the cache on they come from the store's flush.
+        old_is_known = self._context.caching or not self._emit.old
+        take = self._tumbling(window) if isinstance(window, TumblingWindow) and old_is_known else self._aligned()
         store = self.store
         if store.hashable:
             return take
@@ -185,7 +191,7 @@ class AlignedAggregate:
         """Several windows a record."""
         context, fold, window = self._context, self._fold, self._window
         load, touch, update, too_late = self.store.load, self.store.touch, self._updated, self._too_late
-        eager = not context.caching and not self._on_close
+        eager, before = not context.caching and not self._on_close, self._emit.before
         starts, closes_at = window.starts, window.closes_at
 
         def process(key: Any, value: Any, timestamp_ms: int) -> None:
@@ -202,13 +208,14 @@ class AlignedAggregate:
                 self._open(start_ms)
                 entry = load(start_ms, key)
                 so_far = entry.value
+                old = before(so_far) if eager else None
                 entry.value = fold(so_far, value)
                 if so_far is None or timestamp_ms > entry.timestamp_ms:
                     entry.timestamp_ms = timestamp_ms
                 if not entry.dirty:
                     touch(start_ms, key, entry)
                 if eager:
-                    update(start_ms, key, entry)
+                    update(start_ms, key, entry, old)
             if late:
                 too_late(key, value, timestamp_ms)
 
@@ -219,6 +226,6 @@ class AlignedAggregate:
             self._context.next_close_ms = min(self._context.next_close_ms, self._window.closes_at(start_ms))
         return self.store.open(start_ms)
 
-    def _updated(self, start_ms: int, cached: Any, entry: Entry[Any]) -> None:
+    def _updated(self, start_ms: int, cached: Any, entry: Entry[Any], old: bytes | None = None) -> None:
         key = self.store.user_key(cached)
-        self._emit(Windowed(key, start_ms, self._window.end(start_ms)), entry.value, entry.timestamp_ms)
+        self._emit(Windowed(key, start_ms, self._window.end(start_ms)), entry.value, entry.timestamp_ms, old)

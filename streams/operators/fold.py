@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from tailrace.state.store import Codec
 from tailrace.streams.context import TaskContext
@@ -54,15 +54,51 @@ class Emitter:
 
     __slots__ = ("_codec", "_context", "_forward")
 
+    old: ClassVar[bool] = False
+    """Whether it wants to be given old values."""
+
     def __init__(self, context: TaskContext, forward: Forward, codec: Codec[Any]) -> None:
         self._context = context
         self._forward = forward
         self._codec = codec
 
-    def __call__(self, key: Any, value: Any, timestamp_ms: int) -> None:
-        """Sends one result on."""
+    def before(self, value: Any) -> bytes | None:
+        """What has to be kept of a value that is about to change, where somebody downstream asks for old values."""
+        del value
+        return None
+
+    def __call__(self, key: Any, value: Any, timestamp_ms: int, old: bytes | None = None) -> None:
+        """Sends one result on; `old` is the one that it replaces."""
+        del old
         context = self._context
         record, origin_ms = context.record, context.origin_ms
         context.record, context.origin_ms = None, timestamp_ms
         self._forward(key, snapshot(value, self._codec), timestamp_ms)
         context.record, context.origin_ms = record, origin_ms
+
+
+class ChangeEmitter(Emitter):
+    """Sends results on together with those that they replace: for tables some node of which asks for old values.
+
+    Old values are kept as bytes, since functions may change an aggregate in place, and decoded when they are sent.
+    """
+
+    __slots__ = ()
+
+    old: ClassVar[bool] = True
+
+    def before(self, value: Any) -> bytes | None:
+        """See `Emitter`."""
+        return None if value is None else self._codec.encode(value)
+
+    def __call__(self, key: Any, value: Any, timestamp_ms: int, old: bytes | None = None) -> None:
+        """See `Emitter`."""
+        context = self._context
+        outer, context.old = context.old, None if old is None else self._codec.decode(old)
+        super().__call__(key, value, timestamp_ms)
+        context.old = outer
+
+
+def emitter(context: TaskContext, forward: Forward, codec: Codec[Any], *, old: bool) -> Emitter:
+    """What sends results on; `old` says whether somebody downstream asks for old values."""
+    return (ChangeEmitter if old else Emitter)(context, forward, codec)

@@ -8,23 +8,19 @@
 from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.state.store import Codec
 from tailrace.streams.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Emitter, Fold
 from tailrace.streams.topology import Forward
 
 
-class PlainAggregate:
-    """An aggregate without windows in one task."""
+class KeyValueNode:
+    """What nodes with a key-value store have in common: nothing in them depends on time."""
 
-    def __init__(
-        self, context: TaskContext, store: KeyValueStore[Any, Any], fold: Fold, forward: Forward, codec: Codec[Any]
-    ) -> None:
+    def __init__(self, context: TaskContext, store: KeyValueStore[Any, Any], emit: Emitter) -> None:
         self.name = store.name
         self.store = store
         self._context = context
-        self._fold = fold
-        self._emit = Emitter(context, forward, codec)
+        self._emit = emit
 
     @property
     def dirty(self) -> int:
@@ -44,11 +40,23 @@ class PlainAggregate:
 
     def flush(self, _stream_time_ms: int) -> None:
         """Sends on what changed since the last commit, where the cache held it back."""
-        changes = self.store.flush()
-        if self._context.caching:
-            emit = self._emit
-            for key, value, timestamp_ms in changes:
+        emit = self._emit
+        if not self._context.caching:
+            self.store.flush()
+        elif emit.old:
+            for (key, value, timestamp_ms), old in self.store.flush_with_old():
+                emit(key, value, timestamp_ms, old)
+        else:
+            for key, value, timestamp_ms in self.store.flush():
                 emit(key, value, timestamp_ms)
+
+
+class PlainAggregate(KeyValueNode):
+    """An aggregate without windows in one task."""
+
+    def __init__(self, context: TaskContext, store: KeyValueStore[Any, Any], fold: Fold, emit: Emitter) -> None:
+        super().__init__(context, store, emit)
+        self._fold = fold
 
     def process(self) -> Forward:
         """The function that takes the node's records."""
@@ -66,12 +74,13 @@ class PlainAggregate:
             if entry is None:
                 entry = load(cached)
             so_far = entry.value
+            old = None if caching else emit.before(so_far)
             entry.value = fold(so_far, value)
             if so_far is None or timestamp_ms > entry.timestamp_ms:
                 entry.timestamp_ms = timestamp_ms
             if not entry.dirty:
                 touch(cached, entry)
             if not caching:
-                emit(key, entry.value, entry.timestamp_ms)
+                emit(key, entry.value, entry.timestamp_ms, old)
 
         return process

@@ -15,9 +15,8 @@ from functools import reduce
 from typing import Any
 
 from tailrace.state.session import SessionStore, Span
-from tailrace.state.store import Codec
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Fold
+from tailrace.streams.operators.fold import Emitter, Fold
 from tailrace.streams.operators.spans import SpanAggregate
 from tailrace.streams.topology import Forward
 from tailrace.windows.session import SessionWindow
@@ -52,15 +51,14 @@ class SessionAggregate(SpanAggregate):
         window: SessionWindow,
         fold: Fold,
         join: Join,
-        forward: Forward,
+        emit: Emitter,
         late: Forward,
-        codec: Codec[Any],
         *,
         on_close: bool,
         retention_ms: int,
     ) -> None:
         expiry_ms = max(retention_ms, window.retention_ms)
-        super().__init__(context, store, window, fold, forward, late, codec, on_close=on_close, expiry_ms=expiry_ms)
+        super().__init__(context, store, window, fold, emit, late, on_close=on_close, expiry_ms=expiry_ms)
         self._join = join
         self._merge = window.merge
 
@@ -69,11 +67,15 @@ class SessionAggregate(SpanAggregate):
         not_before_ms = self._context.origin_ms - self._open_ms if self._on_close else 0
         indices, start_ms, end_ms = self._merge(spans, timestamp_ms, not_before_ms=not_before_ms)
         found = [spans[i] for i in indices]
+        replaced: bytes | None = None
+        olds = [self._emit.before(span.value) for span in found] if self._eager else []
         result = self._fold(self._join([span.value for span in found]) if found else None, value)
         if self._eager:
-            for span in found:
+            for span, old in zip(found, olds, strict=True):
                 if span.start_ms != start_ms or span.end_ms != end_ms:
-                    self._emit(Windowed(key, span.start_ms, span.end_ms), None, span.timestamp_ms)
+                    self._emit(Windowed(key, span.start_ms, span.end_ms), None, span.timestamp_ms, old)
+                else:
+                    replaced = old
         # The first session found becomes the merged one, so that one that grows stays the same object.
         kept = 0 if result is None else 1
         for span in found[kept:]:
@@ -81,7 +83,7 @@ class SessionAggregate(SpanAggregate):
         if result is not None:
             self._keep(cached, found, start_ms, end_ms, result)
         if self._eager:
-            self._emit(Windowed(key, start_ms, end_ms), result, end_ms)
+            self._emit(Windowed(key, start_ms, end_ms), result, end_ms, replaced)
         return True
 
     def _keep(self, cached: Any, found: list[Span[Any]], start_ms: int, end_ms: int, result: Any) -> None:

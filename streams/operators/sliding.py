@@ -14,7 +14,7 @@ from typing import Any
 from tailrace.state.session import SessionStore, Span
 from tailrace.state.store import Codec
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Fold, snapshot
+from tailrace.streams.operators.fold import Emitter, Fold, snapshot
 from tailrace.streams.operators.spans import SpanAggregate
 from tailrace.streams.topology import Forward
 from tailrace.windows.sliding import Opened, SlidingWindow
@@ -30,7 +30,7 @@ class SlidingAggregate(SpanAggregate):
         store: SessionStore[Any, Any],
         window: SlidingWindow,
         fold: Fold,
-        forward: Forward,
+        emit: Emitter,
         late: Forward,
         codec: Codec[Any],
         *,
@@ -39,7 +39,7 @@ class SlidingAggregate(SpanAggregate):
     ) -> None:
         # Retention counts from a window's start, expiry from its end.
         expiry_ms = max(retention_ms, window.retention_ms) - window.difference_ms
-        super().__init__(context, store, window, fold, forward, late, codec, on_close=on_close, expiry_ms=expiry_ms)
+        super().__init__(context, store, window, fold, emit, late, on_close=on_close, expiry_ms=expiry_ms)
         self._sliding = window
         self._codec = codec
 
@@ -76,6 +76,7 @@ class SlidingAggregate(SpanAggregate):
         return new.start_ms, result, time_ms
 
     def _update(self, key: Any, cached: Any, span: Span[Any], value: Any, timestamp_ms: int) -> None:
+        old = self._emit.before(span.value) if self._eager else None
         result = span.value = self._fold(span.value, value)
         span.timestamp_ms = max(span.timestamp_ms, timestamp_ms)
         if result is None:
@@ -83,7 +84,7 @@ class SlidingAggregate(SpanAggregate):
         elif not span.dirty:
             self.store.touch(cached, span)
         if self._eager:
-            self._emit(Windowed(key, span.start_ms, span.end_ms), result, span.timestamp_ms)
+            self._emit(Windowed(key, span.start_ms, span.end_ms), result, span.timestamp_ms, old)
 
 
 def _start(span: Span[Any]) -> int:

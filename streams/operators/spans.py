@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from tailrace.state.session import SessionStore, Span
-from tailrace.state.store import Codec
 from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Emitter, Fold
@@ -46,9 +45,8 @@ class SpanAggregate(ABC):
         store: SessionStore[Any, Any],
         window: SpanWindow,
         fold: Fold,
-        forward: Forward,
+        emit: Emitter,
         late: Forward,
-        codec: Codec[Any],
         *,
         on_close: bool,
         expiry_ms: int,
@@ -59,7 +57,7 @@ class SpanAggregate(ABC):
         self._window = window
         self._fold = fold
         self._late = late
-        self._emit = Emitter(context, forward, codec)
+        self._emit = emit
         self._on_close = on_close
         self._eager = not context.caching and not on_close
         self._expiry_ms = expiry_ms
@@ -97,10 +95,14 @@ class SpanAggregate(ABC):
             self._expire(min(stream_time_ms - self._expiry_ms + 1, self._closed_before_ms))
             self.store.flush()
             return
-        changes = self.store.flush()
-        if self._context.caching:
-            emit = self._emit
-            for (start_ms, end_ms, key), value, timestamp_ms in changes:
+        emit = self._emit
+        if not self._context.caching:
+            self.store.flush()
+        elif emit.old:
+            for ((start_ms, end_ms, key), value, timestamp_ms), old in self.store.flush_with_old():
+                emit(Windowed(key, start_ms, end_ms), value, timestamp_ms, old)
+        else:
+            for (start_ms, end_ms, key), value, timestamp_ms in self.store.flush():
                 emit(Windowed(key, start_ms, end_ms), value, timestamp_ms)
         self._expire(stream_time_ms - self._expiry_ms + 1)
 

@@ -1,9 +1,99 @@
-"""From a table to a stream of its changes."""
+"""Tables as data: where they begin, what is made of them, and the ways back to a stream.
 
+What flows between nodes of a table are changes: key, new value (None: deleted), time; the value that is replaced stands
+in the task's context, for nodes that ask for it (`old`). What the nodes do is built beside their data (kept, build).
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.streams.topology import Forward, Operator
+from tailrace.streams.derived import Slot
+from tailrace.streams.place import function_name
+from tailrace.streams.topology import Forward, OldValues, Operator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableNode(Operator):
+    """What makes a table; with a store it keeps its content."""
+
+    store_name: str | None
+    key: Slot
+    value: Slot
+
+    @property
+    def store(self) -> str | None:
+        """The store's name, if it has one."""
+        return self.store_name
+
+    def facts(self) -> dict[str, Any]:
+        """The codecs of its store."""
+        return {} if self.store_name is None else {"key": self.key.codec.name, "value": self.value.codec.name}
+
+    def check(self, inputs: int) -> None:
+        """What is stored must have codecs."""
+        del inputs
+        if self.store_name is not None:
+            _ = self.key.codec, self.value.codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource(TableNode):
+    """The latest value of each key of a stream: None deletes, and a null key is dropped (reason "null_key").
+
+    Every record is passed on as a change, also one that changes nothing, or deletes what is not there.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFilter(TableNode):
+    """The rows of a table for which f is (or, with `negate`, is not) true.
+
+    f sees the value, or key and value (`keyed`). A row that leaves is deleted; one that was never in brings about
+    nothing.
+    """
+
+    f: Callable[..., object]
+    keyed: bool
+    negate: bool
+
+    @property
+    def old(self) -> OldValues:
+        """Whether a row was in shows in the value that is replaced, or in the store."""
+        return "wanted" if self.store_name is None else "unused"
+
+    def facts(self) -> dict[str, Any]:
+        """The function's name, and the codecs of its store."""
+        return {"function": function_name(self.f)} | super().facts()
+
+    def rule(self) -> Callable[[Any, Any], Any]:
+        """(key, value) to the value, or to None where the row is left out."""
+        f, negate = self.f, self.negate
+        if self.keyed:
+            return lambda key, value: value if bool(f(key, value)) is not negate else None
+        return lambda _key, value: value if bool(f(value)) is not negate else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableMap(TableNode):
+    """Each value of a table replaced by f(value), or f(key, value) (`keyed`); None deletes."""
+
+    f: Callable[..., Any]
+    keyed: bool
+
+    @property
+    def old(self) -> OldValues:
+        """It maps old values where somebody behind it asks for them."""
+        return "passed" if self.store_name is None else "unused"
+
+    def facts(self) -> dict[str, Any]:
+        """The function's name, and the codecs of its store."""
+        return {"function": function_name(self.f)} | super().facts()
+
+    def rule(self) -> Callable[[Any, Any], Any]:
+        """(key, value) to the new value."""
+        f = self.f
+        return f if self.keyed else lambda _key, value: f(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,20 @@ def test_deletes_go_to_a_topic_of_the_type_itself() -> None:
     counts.changes().to(lambda _key, _n: out)
 
 
+def test_tables() -> None:
+    app = App("shop", log="memory:")
+    clicks = app.topic("clicks", key=str, value=Click)
+    table = app.table(clicks, store="clicks")
+    assert_type(table, Table[str, Click])
+    assert_type(app.stream(clicks).key_by(lambda c: len(c.user)).to_table(store="users"), Table[int, Click])
+    assert_type(table.filter(lambda c: c.user == "x").filter_not(lambda c: c.user == "y"), Table[str, Click])
+    assert_type(table.filter_kv(lambda k, c: k == c.user, store="own"), Table[str, Click])
+    assert_type(table.map(lambda c: c.user or None), Table[str, str])
+    assert_type(table.map_values(lambda c: len(c.user), store="lengths"), Table[str, int])
+    assert_type(table.map_kv(lambda k, c: k + c.user), Table[str, str])
+    table.map_kv(lambda k, c: k + c.user).to(app.topic("names", key=str, value=str))
+
+
 def test_unions_and_several_topics() -> None:
     app = App("shop", log="memory:")
     events: Topic[str, Login | Logout] = app.topic("events", key=str, codec=json(Login | Logout))

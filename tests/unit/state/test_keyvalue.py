@@ -40,6 +40,23 @@ def test_an_operator_works_on_the_entries() -> None:
     assert backend.keyspace("s").get(b"\1b") == b"\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\2", "time, then value"
 
 
+def test_old_values_are_those_of_the_flush_before() -> None:
+    backend, log = MemoryBackend(), ListChangelog()
+    store = opened(backend)
+    store.put("a", [1], 1)
+    assert store.flush_with_old() == [(("a", [1], 1), None)]
+    store.put("a", [2], 2)
+    assert store.flush_with_old() == [(("a", [2], 2), b"\1")], "no commit between"
+    log.commit(store, backend)
+    store.entries["a"].value = [3, 4]
+    store.touch("a", store.entries["a"])
+    store.put("a", None, 3)
+    store.put("b", [5], 3)
+    assert store.flush_with_old() == [(("a", None, 3), b"\2"), (("b", [5], 3), None)]
+    store.put("a", [6], 4)
+    assert store.flush_with_old() == [(("a", [6], 4), None)]
+
+
 def test_deleting_what_was_never_stored_leaves_no_tombstone() -> None:
     backend, log = MemoryBackend(), ListChangelog()
     store = opened(backend)

@@ -56,6 +56,19 @@ def test_a_moved_window_is_retracted_only_where_it_was_stored() -> None:
     assert everything(opened(backend)) == {("A", 0, 9): "abc"}
 
 
+def test_old_values_are_those_of_the_flush_before() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    span = store.add("A", 0, 5, "ab", 5)
+    commit(backend, store)
+    store.move("A", span, 0, 9)
+    span.value, span.timestamp_ms = "abc", 9
+    assert store.flush_with_old() == [(((0, 5, "A"), None, 5), b"ab"), (((0, 9, "A"), "abc", 9), None)]
+    span.value = "abcd"
+    store.touch("A", span)
+    assert store.flush_with_old() == [(((0, 9, "A"), "abcd", 9), b"abc")]
+
+
 def test_removed_before_it_was_stored_leaves_no_trace() -> None:
     store = opened(MemoryBackend())
     store.remove("A", store.add("A", 0, 0, "a", 0), 0)

@@ -46,6 +46,17 @@ def test_rows_are_time_first_and_changelog_keys_are_kafkas() -> None:
     assert list(backend.keyspace("s").range(b"", None)) == [(b"\1" + start + b"a", b"\0\0\0\0\0\0\1\x2c\7")]
 
 
+def test_old_values_are_those_of_the_flush_before() -> None:
+    backend, log = MemoryBackend(), ListChangelog()
+    store = opened(backend)
+    store.put(256, "a", [7], 300)
+    assert store.flush_with_old() == [(((256, "a"), [7], 300), None)]
+    log.commit(store, backend)
+    store.put(256, "a", [8], 301)
+    store.put(512, "a", [9], 600)
+    assert store.flush_with_old() == [(((256, "a"), [8], 301), b"\7"), (((512, "a"), [9], 600), None)]
+
+
 def test_new_windows_read_nothing_and_old_ones_once_for_each_key() -> None:
     keyspace = Counting("s")
     backend, log = MemoryBackend(), ListChangelog()

@@ -145,6 +145,27 @@ def test_a_program_may_end_in_an_effect(app: App, stream: Stream[str, Click], en
     assert end.replace("_", "-") in str(app.describe())
 
 
+@pytest.mark.parametrize("method", ["filter", "filter_not", "filter_kv", "map", "map_values", "map_kv"])
+def test_functions_and_stores_of_tables(app: App, method: str) -> None:
+    table = app.table(app.topic("clicks", key=str, value=Click), store="clicks")
+    with pytest.raises(TypeError, match=rf"{method} takes a plain function, and _later is async"):
+        getattr(table, method)(later)
+    with pytest.raises(TypeError, match=rf"{method}\(store=3\) is not a name"):
+        getattr(table, method)(len, store=3)
+    getattr(table, method)(len, store="clicks")
+    with pytest.raises(TopologyError, match=r"store='clicks' is used twice"):
+        app.describe()
+
+
+def test_tables_need_a_topic_and_a_store(app: App, stream: Stream[str, Click]) -> None:
+    with pytest.raises(TypeError, match=r"app\.table takes a topic, as app\.topic\(\) returns it, not 'clicks'"):
+        app.table(wrong("clicks"), store="clicks")
+    with pytest.raises(TypeError, match=r"app\.table\(store=None\) is not a name"):
+        app.table(app.topic("clicks", key=str, value=Click), store=wrong(None))
+    with pytest.raises(TypeError, match=r"to_table\(store=None\) is not a name"):
+        stream.to_table(store=wrong(None))
+
+
 def test_store_is_a_name(stream: Stream[str, Click]) -> None:
     with pytest.raises(TypeError, match=r"count\(store=None\) is not a name"):
         stream.group_by_key().count(store=wrong(None))
