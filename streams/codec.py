@@ -228,7 +228,6 @@ class WindowedForm:
     def __init__(self, inner: TypeCodec, window: Window | None) -> None:
         self.inner = inner
         self.window = window
-        self._key_bytes = inner.partition_bytes
 
     def known(self) -> Window:
         """The window; raises `TypeError` while it is not known."""
@@ -239,10 +238,17 @@ class WindowedForm:
         return self.window
 
     def encode(self, value: Any) -> bytes:
-        """Kafka's bytes of a `Windowed`."""
+        """Kafka's bytes of a `Windowed`; the key inside as its codec has it, so that it can be read back."""
+        return self._bytes(value, self.inner.encode)
+
+    def natural(self, value: Any) -> bytes:
+        """The same with the bytes that the key inside has in a topic that declares its type."""
+        return self._bytes(value, self.inner.partition_bytes)
+
+    def _bytes(self, value: Any, key_bytes: Callable[[Any], bytes]) -> bytes:
         if not _is_windowed(value):
             raise TypeError(f"expected Windowed, got {type(value).__name__}")
-        return self.known().key_bytes(self._key_bytes(value.key), value.start_ms, value.end_ms)
+        return self.known().key_bytes(key_bytes(value.key), value.start_ms, value.end_ms)
 
     def decode(self, data: bytes) -> Any:
         """The `Windowed` of Kafka's bytes."""
@@ -253,7 +259,8 @@ class WindowedForm:
 def windowed_codec(inner: TypeCodec, window: Window | None) -> TypeCodec:
     """The codec of windowed keys around the codec of the key inside."""
     form = WindowedForm(inner, window)
-    return TypeCodec(name=f"windowed({inner.name})", encode=form.encode, decode=form.decode)
+    natural = form.natural if inner.natural is not None else None
+    return TypeCodec(name=f"windowed({inner.name})", encode=form.encode, decode=form.decode, natural=natural)
 
 
 def windowed_form(codec: TypeCodec) -> WindowedForm | None:

@@ -199,8 +199,11 @@ def test_windowed_keys_have_kafkas_form(window: Any) -> None:
     assert codec.decode(codec.encode(key)) == key
 
 
-def test_a_windowed_key_takes_the_natural_bytes_of_its_key() -> None:
-    assert windowed(NATURAL_KEY, tumbling(minutes(1))).encode(Windowed("tea", 0, 60_000)) == b"tea" + bytes(8)
+def test_a_windowed_key_without_a_type_is_read_back_and_lies_where_a_typed_one_does() -> None:
+    codec, key = windowed(NATURAL_KEY, tumbling(minutes(1))), Windowed("tea", 0, 60_000)
+    assert codec.decode(codec.encode(key)) == key
+    assert codec.partition_bytes(key) == b"tea" + bytes(8)
+    assert windowed(str, tumbling(minutes(1))).encode(key) == b"tea" + bytes(8)
 
 
 def test_a_windowed_key_without_its_window() -> None:
