@@ -25,8 +25,10 @@ from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
 from tailrace.streams.task import Task
 
-# Records between two looks at the other tasks and at the clock.
+# Records between two looks at the other tasks and at the clock: fewer where the user's functions are slow, so that a
+# commit and a stop need not wait for a thousand of them.
 _SLICE = 1_000
+_SLICE_SECONDS = 0.02
 # A commit is due at this many updates in the caches, however long the interval.
 _DIRTY_MAX = 5_000
 _FETCH_BYTES = 1 << 20
@@ -51,6 +53,7 @@ class Runner:
         self._expected: set[TopicPartition] = set()
         self._started = clock.monotonic()
         self._uncommitted = False
+        self._slice = _SLICE
         self._thread = 0
         self._asked: deque[Future[Summary]] = deque()
         self.records_in = 0
@@ -114,7 +117,11 @@ class Runner:
                     commit_due = self._clock.monotonic() + self._interval
                 if task is None:
                     if ends is not None:
-                        break
+                        if not self._uncommitted:
+                            break
+                        # Once more: behind a cache the readers learn from the commit that this is the end.
+                        self.commit()
+                        continue
                     self._wait(consumer, commit_due - now if self._uncommitted else None)
                     if not self._uncommitted:
                         commit_due = self._clock.monotonic() + self._interval
@@ -219,9 +226,15 @@ class Runner:
 
     def _run_slice(self, task: Task) -> None:
         self._uncommitted = True
+        began = self._clock.monotonic()
         with self._plan.failing(task):
-            self.records_in += task.run(_SLICE)
+            self.records_in += task.run(self._slice)
             task.tell_time(flushed=False)
+        took = self._clock.monotonic() - began
+        if took > _SLICE_SECONDS:
+            self._slice = max(self._slice // 2, 1)
+        elif took < _SLICE_SECONDS / 4:
+            self._slice = min(self._slice * 2, _SLICE)
 
     def _dirty(self) -> int:
         return sum(task.dirty() for task in self._tasks)

@@ -84,10 +84,10 @@ class SourceInput:
         self._find_head()
         return len(part)
 
-    def run_until(self, context: TaskContext, limit_ms: int) -> int:
+    def run_until(self, context: TaskContext, limit_ms: int, records_max: int) -> int:
         """Runs the next record and those after it while they are not younger than limit_ms; returns how many."""
         count = 0
-        while self.head_ms is not None and (not count or self.head_ms <= limit_ms):
+        while self.head_ms is not None and (not count or (self.head_ms <= limit_ms and count < records_max)):
             count += self.run(context, 1)
         return count
 

@@ -98,7 +98,7 @@ class Task:
         waiting.sort(key=_head)
         if len(waiting) == 1:
             return waiting[0].run(self.context, records_max)
-        return waiting[0].run_until(self.context, _head(waiting[1]))
+        return waiting[0].run_until(self.context, _head(waiting[1]), records_max)
 
     def tell_time(self, *, flushed: bool) -> None:
         """Tells the readers of its repartitions how far it is, once the rows up to there are with them.
