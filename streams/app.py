@@ -21,9 +21,8 @@ from tailrace.log.record import Instant
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
-from tailrace.streams.derived import Slot
-from tailrace.streams.flow import Flow, checked_store, merged
-from tailrace.streams.operators.io import Merge, Source
+from tailrace.streams.flow import Flow, checked_store, merged, source
+from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import user_place
 from tailrace.streams.runner import Runner
@@ -33,7 +32,7 @@ from tailrace.streams.stream import Stream, table_of
 from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
-from tailrace.streams.topology import Graph, Input, Topology
+from tailrace.streams.topology import Graph, Topology
 from tailrace.windows.duration import to_ms
 
 K = TypeVar("K")
@@ -298,14 +297,7 @@ class App:
                 "topics, as app.topic() returns them" if where == "app.stream" else "a topic, as app.topic() returns it"
             )
             raise TypeError(f"{where} takes {takes}, not {topic!r}")
-        self.graph.topics.append(topic)
-        node = next((node for node in self.graph.nodes.values() if _reads(node.operator, topic)), None)
-        if node is None:
-            node = self.graph.add(Source(name=self.graph.name_for("source"), place=user_place(), topic=topic))
-        maker = f"topic {topic.name!r}"
-        key = Slot("key", maker, place=topic.place, codec=topic.key_codec)
-        value = Slot("value", maker, place=topic.place, codec=topic.value_codec)
-        return Flow(self.graph, Input(node.id), key, value)
+        return source(self.graph, topic)
 
     def describe(self) -> Topology:
         """The program as a graph, checked: `str()`, `.json()`, `.mermaid()`.
@@ -314,10 +306,6 @@ class App:
             TopologyError: what the parts are together cannot run; every place concerned is named by file and line.
         """
         return self.graph.topology(self.name)
-
-
-def _reads(operator: object, topic: Topic[Any, Any]) -> bool:
-    return isinstance(operator, Source) and operator.topic.name == topic.name
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

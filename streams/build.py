@@ -73,7 +73,9 @@ class ChainBuilder:
             return self._sink(operator)
         if isinstance(operator, Repartition):
             key = operator.key.codec
-            return self._hops[node.id].sink(self._context, key.partition_bytes, hashable=key.hashable)
+            return self._hops[node.id].sink(
+                self._context, key.partition_bytes, hashable=key.hashable, keeps_null_keys=operator.keeps_null_keys
+            )
         if isinstance(operator, Split):
             return operator.route(lambda branch: self.output(node.id, branch))
         forward = self.output(node.id)

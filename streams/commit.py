@@ -72,7 +72,8 @@ def offsets_of(tasks: Iterable[Task]) -> dict[TopicPartition, CommittedOffset]:
     offsets: dict[TopicPartition, CommittedOffset] = {}
     for task in tasks:
         for source in task.inputs:
-            clock = encode_clocks([task.context.origin_ms])
+            origin_ms = task.context.origin_ms if source.writer is None else source.origin_ms
+            clock = encode_clocks([origin_ms])
             offsets[source.partition] = CommittedOffset(source.position, source.leader_epoch, clock)
         for partition in task.repartitions:
             assert task.clocks is not None

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.streams.derived import Slot, merged_slot
-from tailrace.streams.operators.io import Repartition
-from tailrace.streams.place import Place, check_function
+from tailrace.streams.operators.io import Merge, Repartition, Source
+from tailrace.streams.place import Place, check_function, user_place
+from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Graph, Input, Operator
 
 
@@ -51,15 +52,39 @@ def checked_store(store: object, where: str) -> str:
     return store
 
 
-def repartitioned(flow: Flow, name: str, place: Place, *, partitions: int | None = None) -> Flow:
+def source(graph: Graph, topic: Topic[Any, Any]) -> Flow:
+    """The flow of a topic; however often it is read, it has one source."""
+    graph.topics.append(topic)
+    node = next((node for node in graph.nodes.values() if _reads(node.operator, topic)), None)
+    if node is None:
+        node = graph.add(Source(name=graph.name_for("source"), place=user_place(), topic=topic))
+    maker = f"topic {topic.name!r}"
+    key = Slot("key", maker, place=topic.place, codec=topic.key_codec)
+    value = Slot("value", maker, place=topic.place, codec=topic.value_codec)
+    return Flow(graph, Input(node.id), key, value)
+
+
+def _reads(operator: Operator, topic: Topic[Any, Any]) -> bool:
+    return isinstance(operator, Source) and operator.topic.name == topic.name
+
+
+def repartitioned(
+    flow: Flow, name: str, place: Place, *, partitions: int | None = None, keeps_null_keys: bool = False
+) -> Flow:
     """The flow after a repartition of that name."""
+    graph = flow.graph
+    if graph.nodes[flow.origin.node].operator.repartition is not None:
+        # Somebody has to read the one before.
+        flow = flow.then(Merge(name=graph.name_for("pass"), place=place))
+    flow.key.need()
     operator = Repartition(
-        name=flow.graph.name_for("repartition"),
+        name=graph.name_for("repartition"),
         place=place,
         topic_name=name,
         partitions=partitions,
         key=flow.key,
         value=flow.value,
+        keeps_null_keys=keeps_null_keys,
     )
     return flow.then(operator, rekeyed=False)
 

@@ -31,8 +31,18 @@ class Hop:
     readers: Sequence[Reader]
     """By partition."""
 
-    def sink(self, context: TaskContext, encode_key: Callable[[Any], bytes], *, hashable: bool) -> Forward:
-        """The end of the writing task's chain. Null keys go no further and are counted as "null_key"."""
+    def sink(
+        self,
+        context: TaskContext,
+        encode_key: Callable[[Any], bytes],
+        *,
+        hashable: bool,
+        keeps_null_keys: bool = False,
+    ) -> Forward:
+        """The end of the writing task's chain.
+
+        Null keys stay in the partition with the number of their own, or go no further and are counted as "null_key".
+        """
         readers, partitions = self.readers, len(self.readers)
         routes: dict[Any, Reader] = {}
 
@@ -46,10 +56,13 @@ class Hop:
         def to_reader(key: Any, value: Any, timestamp_ms: int) -> None:
             reader = routes.get(key) if hashable else (None if key is None else routes.get(encode_key(key)))
             if reader is None:
-                if key is None:
+                if key is not None:
+                    reader = route(key, key if hashable else encode_key(key))
+                elif keeps_null_keys:
+                    reader = readers[context.partition % partitions]
+                else:
                     context.drop("null_key")
                     return
-                reader = route(key, key if hashable else encode_key(key))
             there, forward = reader
             there.record, there.source = context.record, context.source
             # A row whose origin is older than the stream time there comes from a writer that was idle: to it the

@@ -1,7 +1,8 @@
 """From a topology and a log to the tasks of one process: topics, partition counts, state, positions, clocks.
 
 1. Input topics are never created; a missing one is a TopologyError with near names and the user's line. Output topics,
-   changelogs and repartition topics are created when missing, and keep the partition count they were made with.
+   those that the app reads again included, changelogs and repartition topics are created when missing, and keep the
+   partition count they were made with.
 2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
    of its topics have the same count.
 3. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
@@ -23,7 +24,7 @@ from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
 from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of, retention_of
-from tailrace.streams.clocks import WriterClocks, decode_clocks
+from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import identity, raised_in, task_error
@@ -60,6 +61,8 @@ class Plan:
     group: str
     producer: Producer
     outputs: Outputs
+    inner_topics: set[str]
+    """What the app both reads and writes."""
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
     nodes: dict[int, tuple[str, Place]] = field(default_factory=dict[int, tuple[str, Place]])
@@ -95,6 +98,8 @@ class Planner:
         """Of every topic of the program."""
         self._counts: dict[int, int] = {}
         """Tasks of each sub-topology."""
+        self._written: dict[str, int] = {}
+        """Of each topic that the app writes: the largest number of tasks that do."""
         self._widths: dict[int, int] = {}
         """Partitions of each repartition, by node."""
 
@@ -105,7 +110,7 @@ class Planner:
             TopologyError: a topic is missing, partition counts do not fit, offsets were deleted.
         """
         outputs = Outputs(producer)
-        result = Plan(self._app, producer, outputs)
+        result = Plan(self._app, producer, outputs, self._topology.inner_topics)
         for node in self._topology.nodes:
             for function in functions_of(node.operator):
                 result.nodes[identity(function)] = (node.name, node.place)
@@ -115,12 +120,12 @@ class Planner:
         self._refuse_lost_offsets(committed)
         by_subtopology: dict[int, list[Task]] = {}
         # Readers first: a writer needs them to hand over to.
-        for sub in reversed(self._ordered()):
+        for sub in reversed(self._topology.subtopologies):
             by_subtopology[sub.id] = [
                 self._task(sub, partition, outputs, by_subtopology, committed, progress)
                 for partition in range(self._counts[sub.id])
             ]
-        result.tasks = [task for sub in self._ordered() for task in by_subtopology[sub.id]]
+        result.tasks = [task for sub in self._topology.subtopologies for task in by_subtopology[sub.id]]
         first = {tp: at for tp, at in offsets_of(result.tasks).items() if tp not in committed}
         if first:
             self._log.commit_offsets(self._app, first)
@@ -128,43 +133,37 @@ class Planner:
 
     # ------------------------------------------------------------ partition counts and topics
 
-    def _ordered(self) -> list[SubTopology]:
-        """Writers of a repartition before its readers."""
-        done: list[SubTopology] = []
-        waiting = list(self._topology.subtopologies)
-        written = {cut.id: sub.id for sub in waiting for cut in sub.repartitions_written}
-        while waiting:
-            ids = {sub.id for sub in done}
-            ready = [sub for sub in waiting if all(written[cut.id] in ids for cut in sub.repartitions_read)]
-            if not ready:
-                places = ", ".join(str(cut.place) for sub in waiting for cut in sub.repartitions_read)
-                raise TopologyError(f"the repartitions at {places} feed each other in a circle: break it by a topic")
-            done += ready
-            waiting = [sub for sub in waiting if sub not in ready]
-        return done
-
     def _count_partitions(self) -> None:
-        for sub in self._ordered():
-            counts: dict[str, tuple[int, Node]] = {}
-            for node in sub.sources:
+        for sub in self._topology.subtopologies:
+            counts = {f"repartition {cut.name!r}": (self._widths[cut.id], cut) for cut in sub.repartitions_read}
+            # What the app writes itself comes last: it may be missing, and then has as many as the others.
+            for node in sorted(sub.sources, key=self._is_inner):
                 assert isinstance(node.operator, Source)
-                topic = node.operator.topic
-                counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node), node)
-            for cut in sub.repartitions_read:
-                counts[f"repartition {cut.name!r}"] = (self._widths[cut.id], cut)
+                topic, others = node.operator.topic, [count for count, _ in counts.values()]
+                counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node, max(others, default=1)), node)
             if sub.stores and len({count for count, _ in counts.values()}) > 1:
                 told = ", ".join(f"{what} at {node.place} has {count}" for what, (count, node) in counts.items())
                 raise TopologyError(
                     f"the inputs of {', '.join(sub.stores)} are not co-partitioned: {told}; give them the same number "
                     "of partitions, or group_by a key"
                 )
-            self._counts[sub.id] = max(count for count, _ in counts.values())
+            own = self._counts[sub.id] = max(count for count, _ in counts.values())
             for cut in sub.repartitions_written:
                 assert isinstance(cut.operator, Repartition)
                 known = self._widths.get(cut.id, 0)
-                self._widths[cut.id] = cut.operator.partitions or max(known, self._counts[sub.id])
+                self._widths[cut.id] = cut.operator.partitions or max(known, own)
+            for output in (node.operator.writes for node in sub.nodes):
+                if output is not None:
+                    self._written[output.name] = max(self._written.get(output.name, 0), own)
 
-    def _input_partitions(self, topic: Topic[Any, Any], node: Node) -> int:
+    def _is_inner(self, node: Node) -> bool:
+        return node.operator.reads is not None and node.operator.reads.name in self._topology.inner_topics
+
+    def _input_partitions(self, topic: Topic[Any, Any], node: Node, others: int) -> int:
+        """How many partitions an input has; `others` is for one that the app writes itself, and that is missing."""
+        if self._is_inner(node):
+            count = topic.partitions or self._written.get(topic.name, others)
+            self._log.create_topic(topic.name, partitions=count, config=topic.config, exist_ok=True)
         try:
             count = self._log.describe_topic(topic.name).partitions
         except TopicNotFoundError as error:
@@ -257,7 +256,7 @@ class Planner:
         builder = ChainBuilder(
             self._children, context, hops, outputs, lambda topic: self._output_partitions(topic, count)
         )
-        for node in sub.sources:
+        for node in self._read_by(task, sub):
             self._input(task, node, builder, outputs, committed)
         for cut in sub.repartitions_read:
             task.incoming[cut.id] = builder.output(cut.id)
@@ -279,23 +278,32 @@ class Planner:
         context, partition = task.context, task.id.partition
         task.repartitions = [TopicPartition(repartition_of(self._app, cut), partition) for cut in sub.repartitions_read]
         if task.repartitions:
-            task.clocks = WriterClocks(
+            writers = [
                 (cut.id, writer)
                 for cut in sub.repartitions_read
                 for other in self._topology.subtopologies
                 if cut in other.repartitions_written
                 for writer in range(self._counts[other.id])
-            )
+            ]
+            # Its own sources are writers among the others.
+            task.clocks = WriterClocks([*writers, *((node.id, partition) for node in self._read_by(task, sub))])
             found = committed.get(task.repartitions[0])
             if found is not None and found.metadata:
                 task.clocks.restore(decode_clocks(found.metadata))
             context.origin_ms = context.stream_time_ms = task.clocks.stream_time_ms
             return
         for node in sub.sources:
-            found = committed.get(_partition_of(node, partition))
-            if found is not None and found.metadata:
-                origin_ms = decode_clocks(found.metadata)[0]
-                context.origin_ms = context.stream_time_ms = max(context.origin_ms, origin_ms)
+            origin_ms = _origin_of(committed.get(_partition_of(node, partition)))
+            context.origin_ms = context.stream_time_ms = max(context.origin_ms, origin_ms)
+
+    def _read_by(self, task: Task, sub: SubTopology) -> list[Node]:
+        """The sources that have a partition for the task."""
+        partition = task.id.partition
+        return [
+            node
+            for node in sub.sources
+            if node.operator.reads is not None and partition < self._partitions[node.operator.reads.name]
+        ]
 
     def _input(
         self,
@@ -308,12 +316,14 @@ class Planner:
         source = node.operator
         assert isinstance(source, Source)
         topic, partition = source.topic, _partition_of(node, task.id.partition)
-        if partition.partition >= self._partitions[topic.name]:
-            return
         decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
         bad_record = self._bad_record(node, task.context, builder, outputs)
         position = self._position(partition, committed.get(partition))
-        task.inputs.append(SourceInput(partition, decoding, builder.output(node.id), bad_record, position))
+        source_input = SourceInput(partition, decoding, builder.output(node.id), bad_record, position)
+        if task.clocks is not None:
+            source_input.writer = (node.id, task.id.partition)
+            source_input.origin_ms = _origin_of(committed.get(partition))
+        task.inputs.append(source_input)
 
     def _position(self, partition: TopicPartition, found: CommittedOffset | None) -> int:
         start = self._log.offsets(partition.topic, "earliest")[partition]
@@ -452,6 +462,11 @@ def repartition_of(app: str, cut: Node) -> str:
     """The name of a repartition's topic."""
     assert isinstance(cut.operator, Repartition)
     return repartition_topic(app, cut.operator.repartition)
+
+
+def _origin_of(found: CommittedOffset | None) -> int:
+    """The clock of a source partition that was committed beside its offset."""
+    return decode_clocks(found.metadata)[0] if found is not None and found.metadata else NEVER
 
 
 def _partition_of(node: Node, partition: int) -> TopicPartition:

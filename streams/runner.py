@@ -102,7 +102,7 @@ class Runner:
             self._answer()
         return self._summary()
 
-    def _run(self, ends: Mapping[TopicPartition, int] | None) -> None:
+    def _run(self, ends: dict[TopicPartition, int] | None) -> None:
         with seldom_collected(), self.reading() as consumer:
             commit_due = self._clock.monotonic() + self._interval
             while not self._stopping.is_set():
@@ -117,10 +117,11 @@ class Runner:
                     commit_due = self._clock.monotonic() + self._interval
                 if task is None:
                     if ends is not None:
-                        if not self._uncommitted:
+                        if self._uncommitted:
+                            # Once more: behind a cache the readers learn from the commit that this is the end.
+                            self.commit()
+                        elif not self._grown(ends):
                             break
-                        # Once more: behind a cache the readers learn from the commit that this is the end.
-                        self.commit()
                         continue
                     self._wait(consumer, commit_due - now if self._uncommitted else None)
                     if not self._uncommitted:
@@ -176,6 +177,14 @@ class Runner:
         topics = {partition.topic for partition in self._by_partition}
         return {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
 
+    def _grown(self, ends: dict[TopicPartition, int]) -> bool:
+        """Moves the ends of topics that the app writes itself to what is there now; returns whether any did."""
+        topics = {partition.topic for partition in ends} & self._plan.inner_topics
+        now = {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+        grown = any(end > ends[partition] for partition, end in now.items())
+        ends.update(now)
+        return grown
+
     def _fetch(self, consumer: Consumer, ends: Mapping[TopicPartition, int] | None) -> None:
         """Fills the inputs that have nothing buffered, and says of each task whether it has read all there is."""
         while True:
@@ -196,6 +205,8 @@ class Runner:
 
     def _tell_idle(self) -> None:
         for task in self._tasks:
+            with self._plan.failing(task):
+                self._uncommitted |= task.hear_inputs(self._expected)
             idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle) and not self._expects(task)
             if idle != task.idle:
                 task.idle = idle

@@ -1,7 +1,8 @@
 """A task's input from one source partition: bytes to typed values, the record's time, and bad records.
 
 1. context.origin_ms is the largest timestamp that the task has taken: it moves with every record that has a valid
-   timestamp, also with those that go no further.
+   timestamp, also with those that go no further. In a task that reads repartitions too, the input is one writer among
+   others (`writer`): its own largest timestamp is the origin of its records, and stream time is the task's business.
 2. A record that cannot be decoded, or has no valid timestamp, never ends the run silently: it fails the app, or is
    counted as "bad_record" and skipped, sent to the dead letters or to the stream `.errors`, as the app asks.
 3. position is the offset of the first record not yet run through the chain: what a commit may write down.
@@ -16,8 +17,12 @@ from typing import Any
 from tailrace.log.client import FetchedBatch
 from tailrace.log.errors import DecodeError
 from tailrace.log.record import RawRecord, TopicPartition
+from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
+
+WriterId = tuple[int, int]
+"""What a task behind repartitions hears time from: (repartition or source node, partition of the writing task)."""
 
 BadRecord = Callable[[RawRecord, TopicPartition, Exception], None]
 """What is done with a record that cannot be read: raises, or returns when the record is dealt with."""
@@ -45,8 +50,10 @@ class SourceInput:
         "_records",
         "head_ms",
         "leader_epoch",
+        "origin_ms",
         "partition",
         "position",
+        "writer",
     )
 
     def __init__(
@@ -58,6 +65,10 @@ class SourceInput:
         """Of the batch that the last record came from."""
         self.head_ms: int | None = None
         """The time of the next record; None when nothing is buffered."""
+        self.writer: WriterId | None = None
+        """Among the writers of a task that reads repartitions too."""
+        self.origin_ms = NEVER
+        """What the task's origin was when the last record was taken."""
         self._decoding = decoding
         self._forward = forward
         self._bad = bad_record
@@ -79,6 +90,7 @@ class SourceInput:
         """Runs up to records_max records of the batch at hand through the chain; returns how many."""
         part = self._records[self._index : self._index + records_max]
         self._run(context, part)
+        self.origin_ms = context.origin_ms
         self._index += len(part)
         self.position = part[-1].offset + 1
         self._find_head()
@@ -119,6 +131,9 @@ class SourceInput:
         extract: Callable[[Any], Any] | None = self._decoding.timestamp
         forward = self._forward
         context.source = self.partition
+        alone = self.writer is None
+        if not alone:
+            context.origin_ms = max(self.origin_ms, context.stream_time_ms)
         origin_ms = context.origin_ms
         rest = iter(records)
         in_chain = False
@@ -141,10 +156,12 @@ class SourceInput:
                     in_chain = True
                     context.record = record
                     if timestamp_ms > origin_ms:
-                        context.origin_ms = context.stream_time_ms = origin_ms = timestamp_ms
-                        if timestamp_ms >= context.next_close_ms:
-                            context.close_windows()
-                            context.record = record
+                        context.origin_ms = origin_ms = timestamp_ms
+                        if alone:
+                            context.stream_time_ms = timestamp_ms
+                            if timestamp_ms >= context.next_close_ms:
+                                context.close_windows()
+                                context.record = record
                     forward(key, value, timestamp_ms)
             except Exception as error:
                 if in_chain:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
-from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned
+from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned, source
 from tailrace.streams.grouped import Grouped
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
@@ -191,6 +191,37 @@ class Stream(Generic[K, V]):
         if any(flow.graph is not self._flow.graph for flow in flows):
             raise ValueError("merge was given a stream of another app: join them by a topic")
         return Stream(merged(self._flow.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
+
+    def repartition(self, *, name: str, partitions: int | None = None) -> "Stream[K, V]":
+        """Sends each record to the partition of its key, among as many as are wanted.
+
+        Args:
+            name: of the internal topic `<app>-<name>-repartition`.
+            partitions: how many; as many as the largest input has unless given.
+
+        Records with a null key stay: they go to the partition whose number is that of the one they come from.
+
+        Raises:
+            TypeError: `name` is no text.
+            ValueError: partitions below 1.
+        """
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"repartition(name={name!r}) is not a name: give a str")
+        _check_partitions("repartition", partitions)
+        return Stream(repartitioned(self._flow, name, user_place(), partitions=partitions, keeps_null_keys=True))
+
+    def through(self, topic: Topic[K, V]) -> "Stream[K, V]":
+        """Writes the stream to a topic and goes on with what is read from it: `to(topic)` and then `app.stream(topic)`.
+
+        The topic is created when missing. What comes after sees a record when the commit that wrote it is done.
+
+        Raises:
+            TypeError: no topic.
+        """
+        if not is_topic(topic):
+            raise TypeError(f"through takes a topic, as app.topic() returns it, not {topic!r}")
+        write(self._flow, topic)
+        return Stream(source(self._flow.graph, topic))
 
     def to_table(self, *, store: str) -> Table[K, V]:
         """The latest value of each key, in the order of offsets; None deletes, and null keys are dropped.

@@ -2,13 +2,14 @@
 
 1. Records of one input run in the order of their offsets; among its inputs a task takes the one with the oldest head.
 2. A task that reads source partitions has one clock: origin and stream time are the largest timestamp taken. A task
-   behind repartitions has the minimum over its writers as its stream time; each row brings its own origin.
+   behind repartitions has the minimum over its writers as its stream time; each row brings its own origin. Where it
+   reads source partitions beside them, these are writers too.
 3. What a task writes to a repartition is with the readers at once; its time is told to them after that.
 
 Not here: which task runs next (runner), when state is written (commit). A task never blocks and never waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.streams.clocks import NEVER, WriterClocks
 from tailrace.streams.context import StateNode, TaskContext
-from tailrace.streams.source import SourceInput
+from tailrace.streams.source import SourceInput, WriterId
 from tailrace.streams.topology import Forward
 
 
@@ -28,10 +29,6 @@ class TaskId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.subtopology}_{self.partition}"
-
-
-WriterId = tuple[int, int]
-"""One writer of a repartition: (repartition node, upstream partition)."""
 
 
 @dataclass(slots=True)
@@ -93,12 +90,27 @@ class Task:
     def run(self, records_max: int) -> int:
         """Runs up to records_max records of the oldest input, as far as no other input is older; returns how many."""
         waiting = [source for source in self.inputs if source.head_ms is not None]
-        if len(self.inputs) == 1:
-            return waiting[0].run(self.context, records_max)
         waiting.sort(key=_head)
+        source = waiting[0]
         if len(waiting) == 1:
-            return waiting[0].run(self.context, records_max)
-        return waiting[0].run_until(self.context, _head(waiting[1]), records_max)
+            count = source.run(self.context, records_max)
+        else:
+            count = source.run_until(self.context, _head(waiting[1]), records_max)
+        if source.writer is not None:
+            self.hear(source.writer, source.origin_ms, idle=False)
+        return count
+
+    def hear_inputs(self, expected: Collection[TopicPartition]) -> bool:
+        """Takes the word of its own inputs, where they are writers among others; returns whether time went on.
+
+        One that has nothing is idle, but where more is expected of its partition.
+        """
+        before_ms = self.context.stream_time_ms
+        for source in self.inputs:
+            if source.writer is not None:
+                idle = source.head_ms is None and source.partition not in expected
+                self.hear(source.writer, source.origin_ms, idle=idle)
+        return self.context.stream_time_ms > before_ms
 
     def tell_time(self, *, flushed: bool) -> None:
         """Tells the readers of its repartitions how far it is, once the rows up to there are with them.

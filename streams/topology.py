@@ -177,7 +177,8 @@ class Graph:
         _check_nodes(self.nodes.values())
         _check_names(app, self.nodes.values())
         order = _ordered(self.nodes)
-        return Topology(app=app, nodes=tuple(order), subtopologies=tuple(_split(order)))
+        _check_cycles(order)
+        return Topology(app=app, nodes=tuple(order), subtopologies=tuple(_in_order(_split(order))))
 
 
 # ---------------------------------------------------------------- what only the whole shows
@@ -197,13 +198,46 @@ def _check_topics(topics: Iterable[Topic[Any, Any]]) -> None:
 
 def _check_nodes(nodes: Collection[Node]) -> None:
     operators = [node.operator for node in nodes]
+    read = {parent.node for node in nodes for parent in node.parents}
     for node in nodes:
         node.operator.check(len(node.parents))
+        if node.operator.repartition is not None and node.id not in read:
+            raise TopologyError(
+                f"the repartition at {node.place} leads nowhere: go on with the stream that repartition() returns"
+            )
     if not operators:
         raise TopologyError("the app reads no topic: begin with app.stream(topic)")
     if not any(operator.effect or operator.store is not None for operator in operators):
         places = ", ".join(str(operator.place) for operator in operators if operator.reads is not None)
         raise TopologyError(f"the app, which reads at {places}, writes nothing and keeps nothing: end with .to(topic)")
+
+
+def _check_cycles(order: Collection[Node]) -> None:
+    """Raises TopologyError where a topic that is read feeds, through topics or not, a sink that writes it again."""
+    writers: dict[str, list[Node]] = {}
+    for node in order:
+        if node.operator.writes is not None:
+            writers.setdefault(node.operator.writes.name, []).append(node)
+    by_id = {node.id: node for node in order}
+
+    def before(node: Node) -> list[Node]:
+        topic = node.operator.reads
+        return [by_id[parent.node] for parent in node.parents] + (writers.get(topic.name, []) if topic else [])
+
+    for source in (node for node in order if node.operator.reads is not None):
+        waiting, seen = before(source), set[int]()
+        while waiting:
+            node = waiting.pop()
+            if node is source and source.operator.reads is not None:
+                name = source.operator.reads.name
+                places = ", ".join(str(sink.place) for sink in writers[name])
+                raise TopologyError(
+                    f"topic {name!r}, read at {source.place}, is written at {places} from what it brought, and a "
+                    "record would go round for ever: write to another topic, or let a function choose the topic"
+                )
+            if node.id not in seen:
+                seen.add(node.id)
+                waiting += before(node)
 
 
 def _check_names(app: str, nodes: Collection[Node]) -> None:
@@ -324,6 +358,32 @@ def _split(order: list[Node]) -> list[SubTopology]:
     return [_subtopology(number, nodes, cuts) for number, nodes in enumerate(members.values())]
 
 
+def _in_order(parts: list[SubTopology]) -> list[SubTopology]:
+    """Writers of a repartition before its readers; as far as that goes, writers of a topic too; else by number."""
+    done: list[SubTopology] = []
+    waiting = list(parts)
+    while waiting:
+        cuts = {cut.id for part in waiting for cut in part.repartitions_written}
+        ready = [part for part in waiting if not any(cut.id in cuts for cut in part.repartitions_read)]
+        if not ready:
+            places = ", ".join(str(cut.place) for part in waiting for cut in part.repartitions_read)
+            raise TopologyError(
+                f"what is repartitioned at {places} comes together with what it was made of: put a topic between, with "
+                "through(topic)"
+            )
+        first = next((part for part in ready if not _fed_by(part, waiting)), ready[0])
+        done.append(first)
+        waiting.remove(first)
+    return done
+
+
+def _fed_by(part: SubTopology, others: Iterable[SubTopology]) -> bool:
+    """Whether another sub-topology writes a topic that this one reads."""
+    read = {node.operator.reads.name for node in part.sources if node.operator.reads is not None}
+    written = (node.operator.writes for other in others if other is not part for node in other.nodes)
+    return any(topic is not None and topic.name in read for topic in written)
+
+
 def _subtopology(number: int, nodes: list[Node], cuts: list[Node]) -> SubTopology:
     ids = {node.id for node in nodes}
     parents = {parent.node for node in nodes for parent in node.parents}
@@ -344,10 +404,17 @@ class Topology:
     nodes: tuple[Node, ...]
     """Parents before children."""
     subtopologies: tuple[SubTopology, ...]
+    """Writers of a repartition before its readers."""
 
     def children(self, node_id: int, output: Output = "main") -> list[Node]:
         """The nodes that one output of a node goes to, in the order in which they were made."""
         return [node for node in self.nodes if Input(node_id, output) in node.parents]
+
+    @property
+    def inner_topics(self) -> set[str]:
+        """The topics that the app both reads and, where that is known beforehand, writes."""
+        read = {node.operator.reads.name for node in self.nodes if node.operator.reads is not None}
+        return read & {node.operator.writes.name for node in self.nodes if node.operator.writes is not None}
 
     def delay_ms(self, node: Node) -> int:
         """How far what reaches a node's output may lag behind the stream time of its sub-topology: the longest way."""

@@ -35,8 +35,6 @@ STILL_TO_COME: list[str] = [
     "Log.consumer.assignor",
     "Log.compact",
     "Named",
-    "Stream.repartition",
-    "Stream.through",
     "Stream.join",
     "Stream.left_join",
     "Stream.outer_join",

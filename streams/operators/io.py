@@ -91,7 +91,7 @@ class Sink(Operator):
 class Repartition(Operator):
     """Sends every record to the partition of its key: written by one sub-topology and read by another.
 
-    Records with a null key go no further (reason "null_key"). `partitions` None: as many as the largest input has.
+    `partitions` None: as many as the largest input has.
     """
 
     topic_name: str
@@ -99,6 +99,10 @@ class Repartition(Operator):
     partitions: int | None
     key: Slot
     value: Slot
+    keeps_null_keys: bool = False
+    """Whether records with a null key go to the partition with the number of their own; else they go no further.
+
+    What goes no further is counted as "null_key"."""
 
     kind: ClassVar[str] = "repartition"
 

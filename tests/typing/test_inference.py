@@ -94,6 +94,8 @@ def test_every_step_keeps_its_types() -> None:
     assert_type(stream.filter_not(lambda c: c.user == "x").filter_kv(lambda k, c: k == c.user), Stream[str, Click])
     assert_type(stream.flat_map_kv(lambda k, c: [(len(k), c.user)]), Stream[int, str])
     assert_type(stream.peek(lambda c: c.user).peek_kv(lambda k, c: k + c.user).print("clicks"), Stream[str, Click])
+    assert_type(stream.repartition(name="again", partitions=2), Stream[str, Click])
+    assert_type(stream.through(app.topic("between", key=str, value=Click)), Stream[str, Click])
     stream.for_each(lambda c: c.user)
     stream.for_each_kv(lambda k, c: k + c.user)
     assert_type(stream.split({"a": lambda c: c.user == "a"}, default="rest"), dict[str, Stream[str, Click]])

@@ -106,6 +106,8 @@ def test_partitions_are_above_zero(app: App, stream: Stream[str, Click], partiti
         stream.group_by(lambda c: c.product, partitions=partitions)
     with pytest.raises(ValueError, match=r"group_by_kv\(partitions=.*not a number above 0"):
         stream.group_by_kv(lambda k, _c: k, partitions=partitions)
+    with pytest.raises(ValueError, match=r"repartition\(partitions=.*not a number above 0"):
+        stream.repartition(name="again", partitions=partitions)
     with pytest.raises(ValueError, match="topic 'x': partitions"):
         app.topic("x", key=str, value=str, partitions=partitions)
 
@@ -164,6 +166,13 @@ def test_tables_need_a_topic_and_a_store(app: App, stream: Stream[str, Click]) -
         app.table(app.topic("clicks", key=str, value=Click), store=wrong(None))
     with pytest.raises(TypeError, match=r"to_table\(store=None\) is not a name"):
         stream.to_table(store=wrong(None))
+
+
+def test_through_and_repartition_are_checked(stream: Stream[str, Click]) -> None:
+    with pytest.raises(TypeError, match=r"through takes a topic, as app\.topic\(\) returns it, not 'a'"):
+        stream.through(wrong("a"))
+    with pytest.raises(TypeError, match=r"repartition\(name=None\) is not a name"):
+        stream.repartition(name=wrong(None))
 
 
 def test_store_is_a_name(stream: Stream[str, Click]) -> None:

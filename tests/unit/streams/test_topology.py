@@ -112,7 +112,8 @@ def test_a_store_is_enough(app: App, clicks: Topic[str, Click]) -> None:
 
 def test_late_of_a_grouping_without_aggregate(app: App, clicks: Topic[str, Click]) -> None:
     windowed = app.stream(clicks).group_by_key().windowed_by(tumbling(minutes(1)))
-    windowed.late.to(clicks)
+    others = app.topic("others", key=str, value=Click)
+    windowed.late.to(others)
     assert "late at" in refused(app, line() - 1)
 
 
@@ -133,7 +134,51 @@ def test_writing_to_a_topic_of_the_apps_own(app: App, clicks: Topic[str, Click])
 
 def test_an_output_that_is_also_the_input(app: App, clicks: Topic[str, Click]) -> None:
     app.stream(clicks).filter(lambda c: c.at > 0).to(clicks)
-    assert len(app.describe().subtopologies) == 1
+    with pytest.raises(
+        TopologyError, match=r"topic 'clicks', read at .*:\d+, is written at .*:\d+ from what it brought"
+    ):
+        app.describe()
+
+
+def test_a_circle_through_several_topics(app: App, clicks: Topic[str, Click]) -> None:
+    first, second = (app.topic(name, key=str, value=Click) for name in ("first", "second"))
+    app.stream(clicks).through(first).group_by(lambda c: c.product).reduce(lambda a, _b: a, store="s").to(second)
+    assert len(app.describe().subtopologies) == 3
+    app.stream(second).merge(app.stream(clicks)).to(first)
+    with pytest.raises(TopologyError, match=r"topic 'first', read at"):
+        app.describe()
+
+
+def test_writers_of_a_topic_come_before_its_readers(app: App, clicks: Topic[str, Click]) -> None:
+    inner = app.topic("inner", key=str, value=Click)
+    app.stream(inner).to(app.topic("out", key=str, value=Click))
+    app.stream(clicks).to(inner)
+    topology = app.describe()
+    assert [part.sources[0].name for part in topology.subtopologies] == ["source-2", "source-0"]
+    assert topology.inner_topics == {"inner"}
+
+
+def test_a_repartition_that_nobody_reads(app: App, clicks: Topic[str, Click]) -> None:
+    app.stream(clicks).to(app.topic("out", key=str, value=Click))
+    app.stream(clicks).repartition(name="again")
+    with pytest.raises(TopologyError, match=r"the repartition at .* leads nowhere"):
+        app.describe()
+
+
+def test_a_repartition_beside_what_it_was_made_of(app: App, clicks: Topic[str, Click]) -> None:
+    stream = app.stream(clicks)
+    stream.repartition(name="again").merge(stream).print()
+    with pytest.raises(TopologyError, match=r"comes together with what it was made of: put a topic between"):
+        app.describe()
+
+
+def test_a_repartition_of_a_repartition(app: App, clicks: Topic[str, Click]) -> None:
+    app.stream(clicks).repartition(name="a", partitions=2).repartition(name="b", partitions=3).print()
+    assert [[each.name for each in part.nodes] for part in app.describe().subtopologies] == [
+        ["source-0"],
+        ["pass-2"],
+        ["print-4"],
+    ]
 
 
 def test_a_repartition_divides(app: App, clicks: Topic[str, Click]) -> None:
@@ -196,10 +241,11 @@ def test_unrelated_streams_run_apart_and_merged_ones_together(app: App, clicks: 
 
 def test_late_hangs_on_the_first_aggregate(app: App, clicks: Topic[str, Click]) -> None:
     windowed = app.stream(clicks).group_by_key().windowed_by(tumbling(minutes(1)))
-    windowed.late.to(clicks)
+    others = app.topic("others", key=str, value=Click)
+    windowed.late.to(others)
     windowed.count(store="counts")
     windowed.reduce(lambda a, _b: a, store="first")
-    windowed.late.filter(lambda c: c.at > 0).to(clicks)
+    windowed.late.filter(lambda c: c.at > 0).to(others)
     topology = app.describe()
     late = node(topology, Late)
     counts = next(each for each in topology.nodes if isinstance(each.operator, Aggregate))
