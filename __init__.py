@@ -6,6 +6,7 @@ from tailrace.streams.app import App
 from tailrace.streams.codec import Codec, json, msgpack, windowed
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.operators.aggregate import Emit
+from tailrace.streams.reducers import Reducer
 from tailrace.streams.stream import Stream
 from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
@@ -36,6 +37,7 @@ __all__ = [
     "Producer",
     "Record",
     "RecordMetadata",
+    "Reducer",
     "Stream",
     "Summary",
     "Table",

@@ -114,7 +114,7 @@ class ChainBuilder:
         return self._outputs.windowed_sink(topic.name, partitions, inner, encode_key, encode_value)
 
     def _aggregate(self, node: Node, operator: Aggregate, forward: Forward) -> Forward:
-        context, key, value, window = self._context, operator.key.codec, operator.value.codec, operator.window
+        context, key, value, window = self._context, operator.key.codec, operator.stored, operator.window
         assert context.backend is not None
         keyspace = context.backend.keyspace(operator.store)
         late = self.output(node.id, "late")
@@ -164,7 +164,7 @@ class ChainBuilder:
     def _spans(
         self, node: Node, operator: Aggregate, window: Window, emit: Emitter, late: Forward, *, retention_ms: int
     ) -> Forward:
-        context, key, value = self._context, operator.key.codec, operator.value.codec
+        context, key, value = self._context, operator.key.codec, operator.stored
         assert context.backend is not None
         keyspace, fold, on_close = context.backend.keyspace(operator.store), _fold(operator), operator.emit == "close"
         spans: SessionAggregate | SlidingAggregate
@@ -210,6 +210,8 @@ def retention_of(operator: Operator) -> int | None:
 def _fold(operator: Aggregate) -> Fold:
     if operator.function == "count":
         return count_fold
+    if operator.reduced is not None:
+        return operator.reduced.fold
     assert operator.add is not None
     if operator.function == "reduce":
         return reduce_fold(operator.add, operator.value.codec)
@@ -220,6 +222,8 @@ def _fold(operator: Aggregate) -> Fold:
 def _join(operator: Aggregate) -> Join:
     if operator.function == "count":
         return count_join
+    if operator.reduced is not None:
+        return reduce_join(operator.reduced.merge)
     if operator.function == "reduce":
         assert operator.add is not None
         return reduce_join(operator.add)
@@ -269,6 +273,8 @@ def functions_of(operator: Operator) -> list[Callable[..., Any]]:
     found = [getattr(operator, name, None) for name in names]
     if isinstance(operator, Source):
         found.append(operator.topic.timestamp)
+    if isinstance(operator, Aggregate) and operator.reduced is not None:
+        found += operator.reduced.functions
     if isinstance(operator, Split):
         found += operator.branches.values()
     return [function for function in found if callable(function)]

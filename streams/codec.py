@@ -50,6 +50,8 @@ class TypeCodec:
     """The bytes that choose a partition and go into topics, where they are not those of `encode`."""
     plain: type | None = None
     """The class that every value has exactly, where `encode` and a dict are to be trusted only then."""
+    show: Callable[[Any], Any] | None = None
+    """What programs see of a value in a store, where it is not the value itself: always a copy."""
 
     @property
     def partition_bytes(self) -> Callable[[Any], bytes]:

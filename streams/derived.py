@@ -190,7 +190,7 @@ def key_check(slot: Slot, place: Place) -> tuple[type | None, Callable[[Any], An
 # ---------------------------------------------------------------- types of what functions return
 
 
-def _plain(hint: Any) -> Any:
+def without_none(hint: Any) -> Any:
     """The hint without its None; UNKNOWN where it says nothing."""
     if get_origin(hint) in {Union, types.UnionType}:
         members = [member for member in get_args(hint) if member is not type(None)]
@@ -209,7 +209,7 @@ def returned(f: Callable[..., Any]) -> Any:
     if not hasattr(f, "__annotations__"):
         f = type(f).__call__
     try:
-        return _plain(typing.get_type_hints(f).get("return", UNKNOWN))
+        return without_none(typing.get_type_hints(f).get("return", UNKNOWN))
     except Exception:  # noqa: BLE001 - an annotation that cannot be read says nothing, and is no reason to stop
         return UNKNOWN
 
@@ -223,7 +223,7 @@ def returned_items(f: Callable[..., Any]) -> Any:
         return UNKNOWN
     if origin is tuple and (len(arguments) != 2 or arguments[1] is not Ellipsis):
         return UNKNOWN
-    return UNKNOWN if issubclass(origin, dict) else _plain(arguments[0])
+    return UNKNOWN if issubclass(origin, dict) else without_none(arguments[0])
 
 
 def returned_pair(f: Callable[..., Any]) -> tuple[Any, Any]:
@@ -239,7 +239,7 @@ def returned_pairs(f: Callable[..., Any]) -> tuple[Any, Any]:
 def _pair(hint: Any) -> tuple[Any, Any]:
     arguments = get_args(hint)
     if get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is not Ellipsis:
-        return _plain(arguments[0]), _plain(arguments[1])
+        return without_none(arguments[0]), without_none(arguments[1])
     return UNKNOWN, UNKNOWN
 
 

@@ -4,7 +4,7 @@ An aggregate is preceded by a repartition where the key was changed: one per agg
 for all of them where the grouping has a name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -15,6 +15,8 @@ from tailrace.streams.flow import Flow, checked_store, repartitioned
 from tailrace.streams.operators.aggregate import Aggregate, Emit
 from tailrace.streams.operators.io import Late
 from tailrace.streams.place import Place, check_function, user_place
+from tailrace.streams.reduced import Reduced, reduced
+from tailrace.streams.reducers import Reducer
 from tailrace.streams.table import Table
 from tailrace.streams.topology import Input
 from tailrace.windows.duration import to_ms
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 A = TypeVar("A")
+T = TypeVar("T")
 
-_Function = Literal["count", "reduce", "aggregate"]
+_Function = Literal["count", "reduce", "aggregate", "agg"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class _Fold:
     zero: Callable[[], Any] | None = None
     add: Callable[[Any, Any], Any] | None = None
     merge: Callable[[Any, Any], Any] | None = None
+    reduced: Reduced | None = None
     window: Window | None = None
     emit: Emit = "update"
     retention_ms: int | None = None
@@ -64,6 +68,12 @@ def _aggregate(zero: Callable[[], Any], add: Callable[[Any, Any], Any], store: s
     return _Fold(
         "aggregate", checked_store(store, "aggregate"), zero_slot(where, place, zero, value, add), zero=zero, add=add
     )
+
+
+def _agg(into: Any, store: str, reducers: Mapping[str, object], place: Place, *, sessions: bool = False) -> _Fold:
+    name = checked_store(store, "agg")
+    made = reduced(into, reducers, store=name, place=place, sessions=sessions)
+    return _Fold("agg", name, Slot("value", f"agg(store={store!r})", place=place, of=into), reduced=made)
 
 
 class _Grouping:
@@ -91,6 +101,7 @@ class _Grouping:
             zero=fold.zero,
             add=fold.add,
             merge=fold.merge,
+            reduced=fold.reduced,
             window=fold.window,
             emit=fold.emit,
             retention_ms=fold.retention_ms,
@@ -152,6 +163,25 @@ class Grouped(Generic[K, V]):
         """
         place = user_place()
         return self._table(_aggregate(zero, add, store, value, place), place)
+
+    def agg(self, into: type[T], *, store: str, **reducers: Reducer[V]) -> Table[K, T]:
+        """Folds the values of a key in several ways at once: `agg(Spent, n=count(), cents=sum(lambda o: o.cents), …)`.
+
+        The table's values are of type `into`: that is what `to` writes and what a reader of the store gets. The store
+        and its changelog hold the reducers' states; they can be read by the same reducers only.
+
+        Args:
+            into: a msgspec.Struct, a dataclass or a TypedDict. A field's annotation says of which type are the items
+                that are kept for it.
+            store: the store's name.
+            reducers: one for each field, by the functions of `tailrace.reducers`; a field with a default may go
+                without.
+
+        Raises:
+            TypeError: a field without a reducer, a reducer without a field, or one whose results do not fit it.
+        """
+        place = user_place()
+        return self._table(_agg(into, store, reducers, place), place)
 
     def _table(self, fold: _Fold, place: Place) -> Table[K, Any]:
         return Table(self._grouping.fold(fold, place), self._grouping.stream)
@@ -224,6 +254,15 @@ class WindowedGrouped(Generic[K, V]):
                 raise TypeError(f"aggregate(store={store!r}, merge=…) is for sessions: {self._window} never merges")
         place = user_place()
         return self._table(replace(_aggregate(zero, add, store, value, place), merge=merge), emit, retention, place)
+
+    def agg(self, into: type[T], *, store: str, emit: Emit = "update", **reducers: Reducer[V]) -> Table[Windowed[K], T]:
+        """Folds the values of a key in a window in several ways at once; see `Grouped.agg`.
+
+        In sessions every reducer must merge: all do but a `reducer` of one's own without `merge=`, which is refused
+        with `TypeError`. The items of the earlier session come first.
+        """
+        place, sessions = user_place(), isinstance(self._window, SessionWindow)
+        return self._table(_agg(into, store, reducers, place, sessions=sessions), emit, None, place)
 
     def _table(self, fold: _Fold, emit: Emit, retention: timedelta | None, place: Place) -> Table[Windowed[K], Any]:
         window = self._window

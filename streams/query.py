@@ -20,7 +20,7 @@ from tailrace.state.session import SessionStore
 from tailrace.state.store import Codec
 from tailrace.state.window import WindowStore
 from tailrace.streams.context import FAR, Stored
-from tailrace.streams.operators.fold import snapshot
+from tailrace.streams.operators.fold import shown
 from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.window import AlignedWindow, Window
 from tailrace.windows.windowed import Windowed
@@ -93,7 +93,7 @@ class KeyValueView(Store[K, V]):
     def _merged(self, parts: Iterable[Iterator[tuple[K, V]]], *, reverse: bool = False) -> Iterator[tuple[K, V]]:
         encode = self._keys.encode
         for key, value in merge(*parts, key=lambda row: encode(row[0]), reverse=reverse):
-            yield key, snapshot(value, self._values)
+            yield key, shown(value, self._values)
 
 
 class WindowView(Store[Windowed[K], V]):
@@ -117,14 +117,14 @@ class WindowView(Store[Windowed[K], V]):
         encode = self._keys.encode
         rows = [part.fetch_all(0, FAR, reverse=reverse) for part in self._parts]
         for start_ms, key, value in merge(*rows, key=lambda row: (row[0], encode(row[1])), reverse=reverse):
-            yield Windowed(key, start_ms, self._end(start_ms)), snapshot(value, self._values)
+            yield Windowed(key, start_ms, self._end(start_ms)), shown(value, self._values)
 
     def fetch(self, key: K, start: Instant, end: Instant) -> Iterator[tuple[Windowed[K], V]]:
         """See `Store.fetch`."""
         from_ms, to_ms = instant_ms(start), instant_ms(end)
         for part in self._parts:
             for start_ms, value in part.fetch(key, from_ms, to_ms):
-                yield Windowed(key, start_ms, self._end(start_ms)), snapshot(value, self._values)
+                yield Windowed(key, start_ms, self._end(start_ms)), shown(value, self._values)
 
 
 class SpanView(Store[Windowed[K], V]):
@@ -147,7 +147,7 @@ class SpanView(Store[Windowed[K], V]):
         parts = [part.fetch_all(0, FAR) for part in self._parts]
         rows = merge(*parts, key=lambda row: (encode(row[2]), row[1], row[0]))
         for start_ms, end_ms, key, value in reversed(list(rows)) if reverse else rows:
-            yield Windowed(key, start_ms, end_ms), snapshot(value, self._values)
+            yield Windowed(key, start_ms, end_ms), shown(value, self._values)
 
     def fetch(self, key: K, start: Instant, end: Instant) -> Iterator[tuple[Windowed[K], V]]:
         """See `Store.fetch`."""
@@ -155,7 +155,7 @@ class SpanView(Store[Windowed[K], V]):
         for part in self._parts:
             for start_ms, end_ms, value in part.fetch(key, from_ms, to_ms):
                 if start_ms >= from_ms or not self._by_start:
-                    yield Windowed(key, start_ms, end_ms), snapshot(value, self._values)
+                    yield Windowed(key, start_ms, end_ms), shown(value, self._values)
 
 
 def view_of(name: str, parts: Sequence[Stored], window: Window | None) -> Store[Any, Any]:
@@ -183,7 +183,7 @@ def _parts_of(key: Windowed[K], store: str) -> tuple[K, int, int]:
 
 
 def _copy(value: V | None, codec: Codec[V]) -> V | None:
-    copied: V | None = snapshot(value, codec)
+    copied: V | None = shown(value, codec)
     return copied
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tailrace.streams.codec import TypeCodec
 from tailrace.streams.derived import Slot
+from tailrace.streams.reduced import Reduced
 from tailrace.streams.topology import Operator, Output
 from tailrace.windows.unlimited import UnlimitedWindow
 from tailrace.windows.window import Window
@@ -21,7 +23,7 @@ class Aggregate(Operator):
     """
 
     store_name: str
-    function: Literal["count", "reduce", "aggregate"]
+    function: Literal["count", "reduce", "aggregate", "agg"]
     zero: Callable[[], Any] | None
     """Of "aggregate": the value that a key begins with."""
     add: Callable[[Any, Any], Any] | None
@@ -38,6 +40,8 @@ class Aggregate(Operator):
     """Of the key as it comes in: not windowed."""
     value: Slot
     """Of the result."""
+    reduced: Reduced | None = None
+    """Of "agg": its reducers."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -48,6 +52,11 @@ class Aggregate(Operator):
     def store(self) -> str:
         """The store's name."""
         return self.store_name
+
+    @property
+    def stored(self) -> TypeCodec:
+        """The codec of what the store holds: the results, but for "agg"."""
+        return self.value.codec if self.reduced is None else self.reduced.codec
 
     @property
     def grace_ms(self) -> int | None:
@@ -62,6 +71,8 @@ class Aggregate(Operator):
     def facts(self) -> dict[str, Any]:
         """The codecs of its store, the window and when it sends."""
         types = {"key": self.key.codec.name, "value": self.value.codec.name}
+        if self.reduced is not None:
+            types["reducers"] = self.reduced.text
         if self.window is None:
             return types
         lateness: dict[str, Any] = {

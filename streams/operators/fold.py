@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tailrace.state.store import Codec
+from tailrace.streams.codec import TypeCodec
 from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
 
@@ -45,6 +46,19 @@ def snapshot(value: Any, codec: Codec[Any]) -> Any:
     return value if isinstance(value, _IMMUTABLE) else codec.decode(codec.encode(value))
 
 
+def shown(value: Any, codec: Codec[Any]) -> Any:
+    """What programs see of a value in a store: a snapshot of it, or what an `agg` makes of its states."""
+    show = codec.show if isinstance(codec, TypeCodec) else None
+    return snapshot(value, codec) if show is None or value is None else show(value)
+
+
+def shown_of(data: bytes, codec: Codec[Any]) -> Any:
+    """The same of a value's bytes."""
+    value = codec.decode(data)
+    show = codec.show if isinstance(codec, TypeCodec) else None
+    return value if show is None else show(value)
+
+
 class Emitter:
     """Sends a stateful node's results on; they have no headers and are late nowhere downstream.
 
@@ -73,7 +87,7 @@ class Emitter:
         context = self._context
         record, origin_ms = context.record, context.origin_ms
         context.record, context.origin_ms = None, timestamp_ms
-        self._forward(key, snapshot(value, self._codec), timestamp_ms)
+        self._forward(key, shown(value, self._codec), timestamp_ms)
         context.record, context.origin_ms = record, origin_ms
 
 
@@ -94,7 +108,7 @@ class ChangeEmitter(Emitter):
     def __call__(self, key: Any, value: Any, timestamp_ms: int, old: bytes | None = None) -> None:
         """See `Emitter`."""
         context = self._context
-        outer, context.old = context.old, None if old is None else self._codec.decode(old)
+        outer, context.old = context.old, None if old is None else shown_of(old, self._codec)
         super().__call__(key, value, timestamp_ms)
         context.old = outer
 
