@@ -12,6 +12,7 @@ import msgspec
 from tailrace import (
     App,
     Grouped,
+    Reducer,
     Stream,
     Table,
     Topic,
@@ -21,6 +22,7 @@ from tailrace import (
     hopping,
     json,
     minutes,
+    reducers,
     seconds,
     session,
     sliding,
@@ -46,6 +48,14 @@ class Logout(msgspec.Struct, tag=True):
 
 class Total(msgspec.Struct):
     cents: int = 0
+
+
+class Spent(msgspec.Struct):
+    n: int
+    longest: int
+    users: list[str]
+    top: list[Click]
+    words: int
 
 
 class Line(msgspec.Struct):
@@ -166,3 +176,22 @@ def test_unions_and_several_topics() -> None:
     assert_type(app.stream([a, b]), Stream[str, Click])
     anything: Topic[str, Any] = app.topic("anything", key=str, codec="json")
     app.stream(anything).to(anything)
+
+
+def test_agg() -> None:
+    app = App("shop", log="memory:")
+    grouped = app.stream(app.topic("clicks", key=str, value=Click)).group_by_key()
+    plain = grouped.agg(
+        Spent,
+        store="plain",
+        n=reducers.count(),
+        longest=reducers.max(lambda c: len(c.product)),
+        users=reducers.distinct(lambda c: c.user),
+        top=reducers.top_k(3, by=lambda c: c.at),
+        words=reducers.reducer(int, lambda total, click: total + len(click.product), merge=lambda a, b: a + b),
+    )
+    assert_type(plain, Table[str, Spent])
+    plain.to(app.topic("spent", key=str, value=Spent))
+    n: Reducer[Click] = reducers.sum(lambda c: len(c.user))
+    windows = grouped.windowed_by(session(minutes(1)))
+    assert_type(windows.agg(Total, store="windows", emit="close", cents=n), Table[Windowed[str], Total])
