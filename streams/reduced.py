@@ -64,15 +64,7 @@ def reduced(into: Any, reducers: Mapping[str, object], *, store: str, place: Pla
             do not fit its field, or in sessions one does not merge.
     """
     where = f"agg(store={store!r})"
-    annotations, required = _fields_of(into, where)
-    for name in sorted(reducers):
-        if name not in annotations:
-            raise TypeError(f"{where}: {into.__name__} has no field {name!r}{near_names(name, annotations)}")
-    for name in annotations:
-        if name in required and name not in reducers:
-            raise TypeError(f"{where} has no reducer for {into.__name__}.{name}, which has no default: give {name}=…")
-    if not reducers:
-        raise TypeError(f"{where} has no reducers: give one for each field of {into.__name__}, such as n=count()")
+    annotations = _annotations(into, reducers, where)
     fields: list[_Field] = []
     functions: list[Callable[..., Any]] = []
     for name, given in sorted(reducers.items()):
@@ -97,6 +89,20 @@ def reduced(into: Any, reducers: Mapping[str, object], *, store: str, place: Pla
 
 
 # ---------------------------------------------------------------- the class and its fields
+
+
+def _annotations(into: Any, reducers: Mapping[str, object], where: str) -> dict[str, Any]:
+    """The annotation of each field, after it was seen that fields and reducers belong together."""
+    annotations, required = _fields_of(into, where)
+    for name in sorted(reducers):
+        if name not in annotations:
+            raise TypeError(f"{where}: {into.__name__} has no field {name!r}{near_names(name, annotations)}")
+    for name in annotations:
+        if name in required and name not in reducers:
+            raise TypeError(f"{where} has no reducer for {into.__name__}.{name}, which has no default: give {name}=…")
+    if not reducers:
+        raise TypeError(f"{where} has no reducers: give one for each field of {into.__name__}, such as n=count()")
+    return annotations
 
 
 def _fields_of(into: Any, where: str) -> tuple[dict[str, Any], set[str]]:
@@ -213,16 +219,15 @@ def _codec(into: type[Any], fields: list[_Field], text: str, where: str) -> Type
 
 
 def _show(into: type[Any], fields: list[_Field], where: str) -> Callable[[Any], Any]:
-    names = [field.name for field in fields]
-    results = [field.steps.result for field in fields]
+    results = [(field.name, field.steps.result) for field in fields]
     codec = msgpack(into)
+    # Bare, as this is what a record costs where nothing is cached; what is made here is of the class.
+    encode, decode = msgspec.msgpack.Encoder().encode, codec.decode
 
     def show(states: list[Any]) -> Any:
-        made = into(
-            **dict(zip(names, (result(state) for result, state in zip(results, states, strict=True)), strict=True))
-        )
+        made = into(**{name: result(state) for (name, result), state in zip(results, states, strict=True)})
         try:
-            return codec.decode(codec.encode(made))
+            return decode(encode(made))
         except Exception as error:
             raise encode_error(f"the result of {where}", codec, made, error) from error
 
