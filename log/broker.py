@@ -3,9 +3,10 @@
 1. Whoever appends wakes who waits, after the log end has moved.
 2. An acknowledgement for `acks="all"` comes after a sync that began after the append.
 3. At most one background thread each: syncing, lingering, looking after (checkpoints every minute, retention every
-   five); `background=False` has none, and does all in the calls.
+   five, compaction every quarter); `background=False` has none, and does all in the calls.
 
-Locks, outermost first: producer or consumer, catalog, `_commits` (the order of commits), coordinator, partition.
+Locks, outermost first: cleaner, producer or consumer, catalog, `_commits` (the order of commits), coordinator,
+partition.
 Not here: batching (`producer`), positions (`consumer`), topics (`catalog`), the bytes (`partition`).
 """
 
@@ -15,12 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tailrace.log.catalog import Catalog, Topic, records_of
+from tailrace.log.cleaner import Cleaner, StoppedError
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
 from tailrace.log.codec import encode
 from tailrace.log.coordinator import Coordinator, Rows
 from tailrace.log.disk import Disk
-from tailrace.log.errors import TailraceError, TopicNotFoundError
+from tailrace.log.errors import InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.metadata import new_topic_id
 from tailrace.log.partition import Appended
 from tailrace.log.record import TopicPartition
@@ -32,6 +34,7 @@ from tailrace.log.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 RETENTION_INTERVAL_MS: Final = 300_000  # Kafka's log.retention.check.interval.ms
+CLEANER_BACKOFF_MS: Final = 15_000  # Kafka's log.cleaner.backoff.ms
 CHECKPOINT_INTERVAL_S: Final = 60.0  # Kafka's log.flush.offset.checkpoint.interval.ms
 READ_ONLY_LOOK_S: Final = 0.05  # nobody tells a reader beside the writer: it looks this often
 LOOK_S: Final = 60.0
@@ -52,6 +55,7 @@ class Broker:
         background: bool,
         sync_thread: bool,
         retention_interval_ms: int,
+        cleaner_backoff_ms: int = CLEANER_BACKOFF_MS,
         new_id: Callable[[], str] = new_topic_id,
     ) -> None:
         self.clock = clock
@@ -67,6 +71,7 @@ class Broker:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.catalog = Catalog(disk, clock, path, read_only=read_only, new_id=new_id)
+        self._cleaner = Cleaner(disk, clock, path)
         try:
             self._load_offsets()
         except BaseException:
@@ -74,7 +79,10 @@ class Broker:
             raise
         if background and not read_only:
             self._thread = threading.Thread(
-                target=self._look_after, args=(retention_interval_ms / 1000,), name="tailrace-retention", daemon=True
+                target=self._look_after,
+                args=(retention_interval_ms / 1000, cleaner_backoff_ms / 1000),
+                name="tailrace-retention",
+                daemon=True,
             )
             self._thread.start()
 
@@ -90,6 +98,7 @@ class Broker:
         if self.catalog.closed:
             return
         self._stop.set()
+        self._cleaner.stop()
         if self._thread is not None:
             self._thread.join()
         self.timers.close()
@@ -101,8 +110,10 @@ class Broker:
 
     def delete_topic(self, name: str) -> None:
         """Deletes a topic; see `Log.delete_topic`."""
+        tps = self.catalog.topic(name).tps
         self.catalog.delete_topic(name)
         self.coordinator.topic_gone(name)
+        self._cleaner.forget(tps)
 
     def look(self) -> None:
         """Beside a writer: takes in the topics and committed offsets that are new."""
@@ -213,20 +224,46 @@ class Broker:
         self.catalog.check_open()
         return self.coordinator.committed(group, tp)
 
-    # -- retention -----------------------------------------------------------------------------------------------------
+    # -- retention and compaction --------------------------------------------------------------------------------------
 
-    def _look_after(self, interval_s: float) -> None:
-        retain_at = self.clock.monotonic() + interval_s
-        while not self._stop.wait(min(interval_s, CHECKPOINT_INTERVAL_S)):
+    def _look_after(self, retention_s: float, cleaner_s: float) -> None:
+        tasks: list[tuple[float, Callable[[], object]]] = [
+            (CHECKPOINT_INTERVAL_S, self.catalog.checkpoint),
+            (retention_s, self.apply_retention),
+            (cleaner_s, self.compact_due),
+        ]
+        due = [self.clock.monotonic() + interval_s for interval_s, _ in tasks]
+        while not self._stop.wait(min(interval_s for interval_s, _ in tasks)):
+            for index, (interval_s, task) in enumerate(tasks):
+                if self.clock.monotonic() >= due[index]:
+                    due[index] = self.clock.monotonic() + interval_s
+                    try:
+                        task()
+                    except (OSError, TailraceError) as error:
+                        logger.warning(
+                            "%s: a pass over the partitions stopped and will be tried again: %s",
+                            self.catalog.path,
+                            error,
+                        )
+
+    def compact_due(self) -> list[TopicPartition]:
+        """Cleans the partitions of compacted topics that are due; returns which."""
+        self.catalog.check_writable()
+        return self._cleaner.clean_due(lambda: [log for topic in self.catalog.topics() for log in topic.logs])
+
+    def compact(self, name: str) -> None:
+        """Cleans all partitions of a topic now; see `Log.compact`."""
+        self.catalog.check_writable()
+        topic = self.catalog.topic(name)
+        if not topic.config.compacted:
+            raise InvalidError(
+                f"the topic {name!r} is not compacted: give it cleanup.policy=compact, or compact,delete, first"
+            )
+        for log in topic.logs:
             try:
-                self.catalog.checkpoint()
-                if self.clock.monotonic() >= retain_at:
-                    retain_at = self.clock.monotonic() + interval_s
-                    self.apply_retention()
-            except (OSError, TailraceError) as error:
-                logger.warning(
-                    "%s: a pass over the partitions stopped and will be tried again: %s", self.catalog.path, error
-                )
+                self._cleaner.clean(log)
+            except StoppedError:
+                self.catalog.check_open()
 
     def apply_retention(self) -> dict[TopicPartition, list[str]]:
         """Deletes the segments that retention by time or size lets go; returns their names per partition."""

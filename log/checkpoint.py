@@ -22,6 +22,7 @@ TEMPORARY: Final = ".tmp"
 LEADER_EPOCHS: Final = "leader-epoch-checkpoint"
 RECOVERY_POINTS: Final = "recovery-point-offset-checkpoint"
 LOG_STARTS: Final = "log-start-offset-checkpoint"
+CLEANER_OFFSETS: Final = "cleaner-offset-checkpoint"
 PARTITION_METADATA: Final = "partition.metadata"
 META_PROPERTIES: Final = "meta.properties"
 VERSION: Final = 0
@@ -85,11 +86,11 @@ def write_epochs(disk: Disk, directory: str, entries: Iterable[EpochEntry]) -> N
     _write_rows(disk, join(directory, LEADER_EPOCHS), [f"{each.epoch} {each.start_offset}" for each in entries])
 
 
-# ---- recovery-point-offset-checkpoint, log-start-offset-checkpoint
+# ---- recovery-point-offset-checkpoint, log-start-offset-checkpoint, cleaner-offset-checkpoint
 
 
 def read_offsets(disk: Disk, path: str) -> dict[TopicPartition, int]:
-    """One offset per partition, from either file; empty where there is none."""
+    """One offset per partition, from one of these files; empty where there is none."""
     return {TopicPartition(row[0], int(row[1])): int(row[2]) for row in _rows(disk, path, columns=3)}
 
 

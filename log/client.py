@@ -415,6 +415,20 @@ class Log(AbstractContextManager["Log"]):
         """Makes every `wait_for_data` and waiting `poll` of this log return at once; may be called by any thread."""
 
     @abstractmethod
+    def compact(self, name: str) -> None:
+        """Compacts a topic now instead of by and by: of the records with the same key only the last stays.
+
+        Offsets stay as they are. What is in a partition's active segment (the one being written to), or younger than
+        `min.compaction.lag.ms`, is left alone; tombstones go `delete.retention.ms` after they were first compacted.
+
+        Raises:
+            TopicNotFoundError: there is none of this name.
+            InvalidError: its `cleanup.policy` has no `compact`.
+            DiskFullError: no room to write the compacted segments; the topic is as it was.
+            CorruptError: a segment is damaged; it is not touched.
+        """
+
+    @abstractmethod
     def producer(
         self,
         *,

@@ -46,7 +46,8 @@ _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES: Final = _HEADER.size
 LENGTH_PREFIX_BYTES: Final = 12  # base offset and length: what the field `length` does not count
 _START: Final = struct.Struct(">qi")
-_EPOCH_AT, _CRC_AT, _ATTRIBUTES_AT, _LAST_DELTA_AT, _BASE_TIME_AT, _MAX_TIME_AT, _PRODUCER_AT = (
+_TIMES: Final = struct.Struct(">qq")
+_EPOCH_AT, _CRC_AT, _ATTRIBUTES_AT, _LAST_DELTA_AT, _BASE_TIME_AT, _MAX_TIME_AT, _PRODUCER_AT, _COUNT_AT = (
     12,
     17,
     21,
@@ -54,7 +55,9 @@ _EPOCH_AT, _CRC_AT, _ATTRIBUTES_AT, _LAST_DELTA_AT, _BASE_TIME_AT, _MAX_TIME_AT,
     27,
     35,
     43,
+    57,
 )
+_EMPTY_RECORD_BYTES: Final = 7  # length, attributes, both deltas, no key, no value, no headers: a byte each
 _NO_HEADERS: RecordHeaders = []  # the builder only reads it; one list for all records
 assert HEADER_BYTES == 61
 
@@ -281,6 +284,38 @@ def recompress(batch: Data, compression: int) -> bytearray:
     out += payload
     _set_attributes(out, header.attributes & ~CODEC_MASK | compression)
     struct.pack_into(">i", out, 8, len(out) - LENGTH_PREFIX_BYTES)
+    _seal(out)
+    return out
+
+
+def keep(batch: Data, records: Sequence[LogRecord], *, delete_horizon_ms: int | None = None) -> bytearray:
+    """The batch with only these of its records, as a cleaning leaves it: the rest of the header stays, but for times.
+
+    No record at all is allowed. `delete_horizon_ms`: from when on its tombstones may go.
+    """
+    header = BatchHeader.parse(batch)
+    compression, horizon_bit = header.compression if records else NONE, 0
+    base_ms = max_ms = header.max_timestamp_ms
+    payload: Data = b""
+    if records:
+        build = builder(NONE, 2**31 - 1)
+        if delete_horizon_ms is not None:  # times are relative to the first: it is put there, and then cut off again
+            build.append(0, delete_horizon_ms, None, None, _NO_HEADERS)
+        base_offset, append = header.base_offset, build.append
+        for record in records:
+            append(record.offset - base_offset, record.timestamp, record.key, record.value, record.headers)
+        built = build.build()
+        base_ms, max_ms = _TIMES.unpack_from(built, _BASE_TIME_AT)
+        payload = memoryview(built)[HEADER_BYTES:]
+        if delete_horizon_ms is not None:
+            horizon_bit, payload = DELETE_HORIZON, payload[_EMPTY_RECORD_BYTES:]
+            max_ms = max(record.timestamp for record in records)
+    out = bytearray(memoryview(batch)[:HEADER_BYTES])
+    out += _compress(bytes(payload), compression)
+    struct.pack_into(">i", out, 8, len(out) - LENGTH_PREFIX_BYTES)
+    _set_attributes(out, header.attributes & ~(CODEC_MASK | DELETE_HORIZON) | compression | horizon_bit)
+    _TIMES.pack_into(out, _BASE_TIME_AT, base_ms, max_ms)
+    struct.pack_into(">i", out, _COUNT_AT, len(records))
     _seal(out)
     return out
 

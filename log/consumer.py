@@ -329,8 +329,8 @@ class EmbeddedConsumer(Consumer):
                 left = give_up_at - self._broker.clock.monotonic()
                 self._wait_for_records(max(0.0, left), FETCH_BYTES)
                 records = self._take(max_records)
-                # Markers alone move the position without a record: go on waiting.
-                if records or left <= 0 or self._closed or wakes != self._broker.wakes:
+                # Markers, and batches that compaction has emptied, move the position without a record: go on.
+                if records or self._closed or wakes != self._broker.wakes or (left <= 0 and not self._any_data()):
                     return records
 
     def _take(self, max_records: int) -> list[Raw]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Literal
 
-from tailrace.log.broker import RETENTION_INTERVAL_MS, Broker
+from tailrace.log.broker import CLEANER_BACKOFF_MS, RETENTION_INTERVAL_MS, Broker
 from tailrace.log.client import (
     DEFAULT_BATCH_BYTES,
     DEFAULT_BUFFER_BYTES,
@@ -35,14 +35,15 @@ from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
 from tailrace.log.topic import near_names
 
-OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms")
+OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms", "cleaner_backoff_ms")
 
 
 def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **options: Any) -> "EmbeddedLog":
     """Opens a folder, or a log in memory for the address `memory:`.
 
     Options: `disk` and `clock` (the machine's unless given); `background=False` for no threads: syncing happens in the
-    calls, nothing lingers by time and retention runs when it is called; `retention_check_interval_ms` (300,000).
+    calls, nothing lingers by time, retention and compaction run when they are called; `retention_check_interval_ms`
+    (300,000); `cleaner_backoff_ms` (15,000).
 
     Raises:
         InvalidError: an unknown option, and what `Log.open` says.
@@ -68,6 +69,7 @@ def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **o
         background=options.get("background", True),
         sync_thread=not memory,  # in memory a sync is nothing: no thread need be woken for it
         retention_interval_ms=options.get("retention_check_interval_ms", RETENTION_INTERVAL_MS),
+        cleaner_backoff_ms=options.get("cleaner_backoff_ms", CLEANER_BACKOFF_MS),
     )
     return EmbeddedLog(broker, None if memory else f"{address}/state")
 
@@ -187,6 +189,10 @@ class EmbeddedLog(Log):
     def apply_retention(self) -> dict[TopicPartition, list[str]]:
         """Deletes now what retention lets go, as happens every five minutes by itself; segment files per partition."""
         return self._broker.apply_retention()
+
+    def compact(self, name: str) -> None:
+        """See `Log.compact`."""
+        self._broker.compact(name)
 
     def producer(
         self,

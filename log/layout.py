@@ -14,7 +14,7 @@ from tailrace.log.directory import LOCK
 from tailrace.log.disk import Disk, join, name_of, parent
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.log.segment import DELETED, INDEX, LOG, TIME_INDEX, TXN_INDEX, base_offset_of
+from tailrace.log.segment import CLEANED, DELETED, INDEX, LOG, SWAP, TIME_INDEX, TXN_INDEX, base_offset_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ def partition_of(name: str) -> TopicPartition | None:
 def is_known(name: str) -> bool:
     """Whether a file in a partition's folder is one of the log's."""
     known = (LOG, INDEX, TIME_INDEX, TXN_INDEX, ".snapshot", DELETED, TEMPORARY)
-    return name.endswith(known) or name in {"leader-epoch-checkpoint", "partition.metadata"}
+    return name.removesuffix(CLEANED).removesuffix(SWAP).endswith(known) or name in {
+        "leader-epoch-checkpoint",
+        "partition.metadata",
+    }
 
 
 def _partition(disk: Disk, directory: str) -> PartitionFiles:

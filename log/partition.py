@@ -9,15 +9,18 @@
 4. After a sync that failed, nobody knows what of the unsynced bytes is on disk: nothing is appended or acknowledged any
    more until the partition is opened anew. A full disk is no such failure: the append is undone.
 5. Deleting walks from the head. The log start offset goes up first, then files are renamed `….deleted`, later removed.
-6. A read-only partition writes nothing; it ends quietly at an incomplete batch, and lists anew when a file is gone.
+6. Compaction puts one cleaned segment in the place of several closed ones; offsets and limits stay (`replace`). In a
+   compacted topic every record has a key.
+7. A read-only partition writes nothing; it ends quietly at an incomplete batch, and lists anew when a file is gone.
 
 Every method may be called from any thread; none waits for anything but the disk, and appends do not wait for a sync
-that runs. Not here: topics, who waits for what, when to sync (`broker`); what a bad batch means (`recovery`).
+that runs. Not here: topics, who waits for what, when to sync (`broker`); what a bad batch means (`recovery`); which
+records a cleaning keeps (`compaction`).
 """
 
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -29,7 +32,8 @@ from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, Tailr
 from tailrace.log.index import INT32_MAX
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
-from tailrace.log.segment import DELETED, Segment, base_offset_of
+from tailrace.log.segment import DELETED, Segment, base_offset_of, path_of
+from tailrace.log.swap import CleanedSegment, settle
 from tailrace.log.topic import TopicConfig
 
 OPEN_SEGMENTS_MAX: Final = 8  # closed segments whose file and indexes stay in memory; an index may have 10 MiB
@@ -75,6 +79,7 @@ class Partition:
         self._clock = clock
         self._lock = threading.RLock()  # offsets, segments, files
         self._sync_lock = threading.Lock()  # one sync at a time; taken before _lock
+        self._swap_lock = threading.Lock()  # closed segments come and go; taken before _sync_lock
         self._segments: list[Segment] = []
         self._opened: list[Segment] = []  # closed segments with an open file, longest unused first
         self._log_start_offset = 0
@@ -130,6 +135,8 @@ class Partition:
             disk.mkdir(self.directory)
             disk.sync_dir(parent(self.directory))
         names = disk.list(self.directory)
+        if settle(disk, self.directory, names, interval_bytes=self.config.index_interval_bytes):
+            names = disk.list(self.directory)
         for name in names:
             if name.endswith((DELETED, checkpoint.TEMPORARY)):
                 disk.remove(join(self.directory, name))
@@ -332,7 +339,17 @@ class Partition:
             )
         if not codec.crc_ok(batch):
             raise InvalidError(f"the batch for {self.tp} was damaged on its way: its CRC is wrong; send it again")
+        if self.config.compacted and not header.control:
+            self._check_keys(batch)
         return header
+
+    def _check_keys(self, batch: bytearray) -> None:
+        keys = [record.key for record in codec.decode(batch)]
+        if None in keys:
+            raise InvalidError(
+                f"record {keys.index(None) + 1} of {len(keys)} in a batch for {self.tp} has no key, which every record "
+                f"of a compacted topic needs: give it one; nothing of its batch was appended"
+            )
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -397,7 +414,7 @@ class Partition:
             or (
                 active.first_timestamp_ms is not None
                 and active.first_timestamp_ms >= 0
-                and header.max_timestamp_ms - active.first_timestamp_ms > config.segment_ms
+                and header.max_timestamp_ms - active.first_timestamp_ms > config.roll_ms
             )
             or active.indexer.full(config.segment_index_bytes)
             or base_offset + header.last_offset_delta - active.base_offset > INT32_MAX
@@ -485,7 +502,7 @@ class Partition:
         except DiskFullError as error:
             logger.warning("%s: closed without all index files, which the next start rebuilds: %s", self.tp, error)
         finally:
-            with self._sync_lock, self._lock:
+            with self._swap_lock, self._sync_lock, self._lock:
                 self._closed = True
                 for segment in self._segments:
                     segment.close()
@@ -588,17 +605,88 @@ class Partition:
                         return found
             return None
 
+    # ---- cleaning
+
+    def closed_segments(self) -> list[tuple[int, int]]:
+        """Base offset and bytes of each segment but the active one, in order."""
+        with self._lock:
+            self._check_writable()
+            return [(each.base_offset, self._size_of(each)) for each in self._segments[:-1]]
+
+    def first_timestamp_ms(self, base_offset: int) -> int:
+        """The largest timestamp in the first batch of a segment: how long its records have been waiting."""
+        with self._lock:
+            self._check_writable()
+            first = self._loaded(self._segments[self._index_of(base_offset)]).first_timestamp_ms
+            return self._clock.now_ms() if first is None else first
+
+    def replace(self, bases: Sequence[int], cleaned: CleanedSegment) -> bool:
+        """Puts a cleaned segment, finished, in the place of the closed ones that it was made from, named by `bases`.
+
+        False where one of these is gone meanwhile (retention): then nothing happens, and `cleaned` is the caller's to
+        discard. Appends and reads wait for the renames alone.
+
+        Raises:
+            DiskFullError: no room for a name; nothing has changed.
+            TailraceError: the disk refused in the middle: the partition is closed for writing, opening finishes.
+        """
+        with self._swap_lock:
+            with self._lock:
+                self._check_writable()
+                at = self._run_of(bases)
+            if at is None:
+                return False
+            # The rename takes the old file's name; what has the file open pays for its removal, and not under the lock.
+            held = self._disk.open(path_of(self.directory, bases[0]))
+            try:
+                cleaned.commit()
+                with self._sync_lock, self._lock:  # no sync may run on a file that is closed here
+                    self._swap(at, len(bases), cleaned)
+                self._disk.sync_dir(self.directory)
+                cleaned.end()
+            except BaseException as error:
+                if cleaned.decided:
+                    self._failed = error if isinstance(error, Exception) else InterruptedError("a cleaning was stopped")
+                raise
+            finally:
+                held.close()
+            return True
+
+    def _run_of(self, bases: Sequence[int]) -> int | None:
+        """Where these segments stand, one behind the other."""
+        have = [each.base_offset for each in self._segments[:-1]]
+        at = have.index(bases[0]) if bases[0] in have else None
+        return at if at is not None and have[at : at + len(bases)] == list(bases) else None
+
+    def _swap(self, at: int, count: int, cleaned: CleanedSegment) -> None:
+        going = self._segments[at : at + count]
+        for segment in going:
+            segment.close()
+        for segment in going[1:]:
+            self._deleted += [
+                (self._clock.now_ms() + self.config.file_delete_delay_ms, path) for path in segment.rename_deleted()
+            ]
+        new = self._segment(cleaned.base_offset)
+        cleaned.put_in_place(new)
+        self._opened = [each for each in self._opened if each not in going]
+        self._segments[at : at + count] = [new]
+
     # ---- beside a writer
 
     def _list_anew(self) -> None:
         """The segments as they are now; what the writer deleted is gone, and the log start goes up with it."""
         bases = _bases(self._disk.list(self.directory))
         known = {each.base_offset: each for each in self._segments}
+        if any(base not in bases and base > bases[0] for base in known if bases):
+            # A cleaning has put one segment in the place of several: what we hold of the first ends too early.
+            for base in bases[:-1]:
+                if base in known:
+                    known.pop(base).close()
         for base, segment in known.items():
             if base not in bases:
                 segment.close()
         self._segments = [known.get(base) or self._segment(base) for base in bases]
-        self._opened = [each for each in self._opened if each.base_offset in bases]
+        self._opened = [each for each in self._opened if each in self._segments]
         if self._segments:
             active = self._segments[-1]
             if active.loaded:
@@ -641,7 +729,7 @@ class Partition:
         Too old: the largest timestamp in it is more than `retention.ms` ago; the walk stops at the first that is not.
         Too much: without it, `retention.bytes` are still there. Where all go, the active one is rolled first.
         """
-        with self._sync_lock, self._lock:
+        with self._swap_lock, self._sync_lock, self._lock:
             self._check_writable()
             self._remove_deleted(now_ms)
             count = self._below_log_start()

@@ -1,7 +1,8 @@
 """One segment of a partition: a data file of record batches, and the two indexes that point into it.
 
 1. Every offset in the file is >= the base offset and < the next segment's base offset; batches stand in their order.
-2. The data file is only ever appended to, and cut at its end; a batch that is in it never changes.
+2. The data file is only ever appended to, and cut at its end; a batch that is in it never changes. A cleaning writes
+   another file, which takes its place whole (`swap`).
 3. The index files may lag behind the data and never run ahead of it: loading reads the rest from the data.
 4. Only the last segment of a partition is written to.
 
@@ -21,6 +22,7 @@ from tailrace.log.index import INT32_MAX, Indexer
 CHUNK_BYTES: Final = 1 << 20
 HINTS_MAX: Final = 64
 LOG, INDEX, TIME_INDEX, TXN_INDEX, DELETED = ".log", ".index", ".timeindex", ".txnindex", ".deleted"
+CLEANED, SWAP = ".cleaned", ".swap"  # after one of the suffixes: see `swap`
 SUFFIXES: Final = (LOG, INDEX, TIME_INDEX, TXN_INDEX)
 
 
@@ -154,6 +156,13 @@ class Segment:
             if not self.follows(header):
                 break
             self.added(header, at)
+
+    def adopt(self, indexer: Indexer, first: BatchHeader, last: BatchHeader, size: int) -> None:
+        """Takes what is known of a data file that was just written as a whole, instead of loading it."""
+        self._indexer = indexer
+        self.first_timestamp_ms, self.last_leader_epoch = first.max_timestamp_ms, last.leader_epoch
+        self.next_offset, self.size, self.loaded = last.next_offset, size, True
+        self._remember_indexes_on_disk()
 
     def follows(self, header: BatchHeader) -> bool:
         """Whether a batch with this header can stand next: the right magic, and offsets that go up."""

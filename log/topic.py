@@ -139,6 +139,11 @@ class TopicConfig:
         return "compact" in self.cleanup_policy
 
     @property
+    def roll_ms(self) -> int:
+        """How much time a segment may span: no record may wait longer than the compaction lag in the active one."""
+        return min(self.segment_ms, self.max_compaction_lag_ms) if self.compacted else self.segment_ms
+
+    @property
     def deleted(self) -> bool:
         """Whether the policy deletes old segments by time and size."""
         return "delete" in self.cleanup_policy

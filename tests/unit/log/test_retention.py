@@ -74,7 +74,9 @@ def test_an_empty_partition_stays_as_it_is() -> None:
 
 def test_without_retention_all_stays_and_compacted_topics_do_not_expire() -> None:
     assert segments_of(1, 2, config=replace(OLD, retention_ms=-1)).apply_retention(10**15) == []
-    assert segments_of(1, 2, config=replace(OLD, cleanup_policy="compact")).apply_retention(10**15) == []
+    partition = segments_of(1, 2, config=OLD)
+    partition.config = replace(OLD, cleanup_policy="compact")
+    assert partition.apply_retention(10**15) == []
 
 
 def test_deleted_records_are_out_of_reach_at_once_and_their_segments_go_later() -> None:
