@@ -295,7 +295,7 @@ def keep(batch: Data, records: Sequence[LogRecord], *, delete_horizon_ms: int | 
     """
     header = BatchHeader.parse(batch)
     compression, horizon_bit = header.compression if records else NONE, 0
-    base_ms = max_ms = header.max_timestamp_ms
+    base_ms = max_ms = -1  # without records there is no time: the time index must not point here
     payload: Data = b""
     if records:
         build = builder(NONE, 2**31 - 1)

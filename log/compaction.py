@@ -33,7 +33,7 @@ from tailrace.log.partition import Partition
 from tailrace.log.segment import CHUNK_BYTES, Segment, scan
 from tailrace.log.swap import CleanedSegment
 
-BUDGET_BYTES: Final = 512 << 20  # some 5 million keys; Kafka's 128 MiB hold as many digests
+BUDGET_BYTES: Final = 768 << 20  # some 8 million short keys; Kafka takes 128 MiB, for 5 million digests
 SHARDS: Final = 1024  # one table of millions would stand still for a second when it grows
 KEY_BYTES: Final = 88  # of a dict entry and an object, beside the key's own bytes; measured
 BREATH_RECORDS: Final = 1500  # a millisecond

@@ -8,6 +8,7 @@ import pytest
 
 from tailrace.log import codec
 from tailrace.log.clock import ManualClock
+from tailrace.log.compaction import clean
 from tailrace.log.disk import RealDisk
 from tailrace.log.partition import Partition
 from tailrace.log.record import TopicPartition
@@ -71,6 +72,47 @@ def test_it_finds_nothing_wrong(tmp_path: Path) -> None:
     assert wrong == []
     assert sum(line.startswith("Dumping") for line in said.splitlines()) == len(files)
     assert said.count("isvalid: true") >= 10 * 300
+
+
+def test_it_finds_nothing_wrong_after_a_compaction(tmp_path: Path) -> None:
+    files: list[Path] = []
+    for name, compression in codec.COMPRESSIONS.items():
+        files += write_compacted(tmp_path, f"once-{name}", compression, times=1)
+        files += write_compacted(tmp_path, f"often-{name}", compression, times=3)
+    said = dump_log_segments(files)
+    wrong = [line for line in said.splitlines() if any(word in line for word in COMPLAINTS)]
+    assert wrong == []
+    assert sum(line.startswith("Dumping") for line in said.splitlines()) == len(files)
+    assert "deleteHorizonMs: OptionalLong[" in said
+    assert "count: 0 " in said
+
+
+def write_compacted(directory: Path, name: str, compression: int, *, times: int) -> list[Path]:
+    """A partition that was cleaned, with tombstones that wait, some that went, and batches that lost all."""
+    chance = random.Random(name)
+    tp = TopicPartition(name, 0)
+    folder = directory / str(tp)
+    config = TopicConfig(
+        cleanup_policy="compact", segment_bytes=20_000, index_interval_bytes=500, delete_retention_ms=1000
+    )
+    clock = ManualClock(NOW_MS)
+    partition = Partition.open(RealDisk(), clock, str(folder), tp, config)
+    for _ in range(2):
+        for _ in range(60):
+            records = [
+                (
+                    b"%d" % chance.randint(0, 50),
+                    chance.choice([None, b"value " * 60]),
+                    NOW_MS - chance.randint(0, 9),
+                    (),
+                )
+                for _ in range(chance.randint(1, 20))
+            ]
+            partition.append(codec.encode(records, compression))
+        clean(RealDisk(), clock, partition, 0)
+        clock.advance(700)
+    partition.close()
+    return sorted(each for each in folder.iterdir() if each.suffix in {".log", ".index", ".timeindex"})
 
 
 def dump_log_segments(files: list[Path]) -> str:
