@@ -288,7 +288,7 @@ def recompress(batch: Data, compression: int) -> bytearray:
     return out
 
 
-def keep(batch: Data, records: Sequence[LogRecord], *, delete_horizon_ms: int | None = None) -> bytearray:
+def keep(batch: Data, records: Sequence[RawRecord], *, delete_horizon_ms: int | None = None) -> bytearray:
     """The batch with only these of its records, as a cleaning leaves it: the rest of the header stays, but for times.
 
     No record at all is allowed. `delete_horizon_ms`: from when on its tombstones may go.
@@ -303,7 +303,8 @@ def keep(batch: Data, records: Sequence[LogRecord], *, delete_horizon_ms: int | 
             build.append(0, delete_horizon_ms, None, None, _NO_HEADERS)
         base_offset, append = header.base_offset, build.append
         for record in records:
-            append(record.offset - base_offset, record.timestamp, record.key, record.value, record.headers)
+            pairs = cast("RecordHeaders", record.headers) or _NO_HEADERS  # the compiled codec makes lists
+            append(record.offset - base_offset, record.timestamp, record.key, record.value, pairs)
         built = build.build()
         base_ms, max_ms = _TIMES.unpack_from(built, _BASE_TIME_AT)
         payload = memoryview(built)[HEADER_BYTES:]

@@ -7,12 +7,11 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tailrace.log import codec
 from tailrace.log.clock import ManualClock
@@ -28,6 +27,8 @@ from tailrace.tests.support.waiting import until
 
 pytestmark = [pytest.mark.systems, needs_kafka, pytest.mark.timeout(300)]
 
+clients: Any = import_module("aiokafka")  # both without annotations
+admins: Any = import_module("aiokafka.admin")
 TP = TopicPartition("table", 0)
 CONFIG = {
     "cleanup.policy": "compact",
@@ -63,14 +64,14 @@ def _kafka(*arguments: str) -> None:
 
 async def fill(address: str) -> list[Row]:
     """Some 4 MB of 200 keys in every compression, and what was written."""
-    admin: Any = AIOKafkaAdminClient(bootstrap_servers=address)
+    admin = admins.AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
-    await admin.create_topics([NewTopic(TP.topic, 1, 1, topic_configs=CONFIG)])
+    await admin.create_topics([admins.NewTopic(TP.topic, 1, 1, topic_configs=CONFIG)])
     await admin.close()
     chance = random.Random(7)
     written: list[Row] = []
     for compression in (None, "gzip", "snappy", "lz4", "zstd"):
-        producer: Any = AIOKafkaProducer(bootstrap_servers=address, compression_type=compression, linger_ms=20)
+        producer = clients.AIOKafkaProducer(bootstrap_servers=address, compression_type=compression, linger_ms=20)
         await producer.start()
         for _ in range(1000):
             key, value = b"%d" % chance.randint(0, 199), chance.choice([None, chance.randbytes(1500)])
