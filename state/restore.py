@@ -101,7 +101,7 @@ def restore(
     checkpoint = keyspace.checkpoint()
     reason = misfit(checkpoint, changelog) if checkpoint else _leftover(keyspace)
     if reason is not None:
-        _logger.warning("store %s is rebuilt from its changelog: %s", name, reason)
+        _logger.warning("store %s is rebuilt from its changelog %s: %s", name, changelog, reason)
         keyspace.clear()
         checkpoint = None
     begin = max(checkpoint.offset if checkpoint else 0, changelog.start_offset)

@@ -11,7 +11,7 @@ from tailrace.state.changelog import Layout
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionLayout, SessionStore
 from tailrace.state.window import WindowStore
-from tailrace.streams.codec import guarded, windowed_form
+from tailrace.streams.codec import TypeCodec, guarded, windowed_form
 from tailrace.streams.context import StateNode, TaskContext
 from tailrace.streams.hop import Hop
 from tailrace.streams.operators.aggregate import Aggregate
@@ -114,7 +114,7 @@ class ChainBuilder:
         return self._outputs.windowed_sink(topic.name, partitions, inner, encode_key, encode_value)
 
     def _aggregate(self, node: Node, operator: Aggregate, forward: Forward) -> Forward:
-        context, key, value, window = self._context, operator.key.codec, operator.stored, operator.window
+        context, key, value, window = self._context, operator.key.codec, _guarded_value(operator), operator.window
         assert context.backend is not None
         keyspace = context.backend.keyspace(operator.store)
         late = self.output(node.id, "late")
@@ -164,7 +164,7 @@ class ChainBuilder:
     def _spans(
         self, node: Node, operator: Aggregate, window: Window, emit: Emitter, late: Forward, *, retention_ms: int
     ) -> Forward:
-        context, key, value = self._context, operator.key.codec, operator.stored
+        context, key, value = self._context, operator.key.codec, _guarded_value(operator)
         assert context.backend is not None
         keyspace, fold, on_close = context.backend.keyspace(operator.store), _fold(operator), operator.emit == "close"
         spans: SessionAggregate | SlidingAggregate
@@ -205,6 +205,14 @@ def layout_of(operator: Operator) -> Layout:
 def retention_of(operator: Operator) -> int | None:
     """How far behind stream time the windows of an operator's store may still be read, in ms; None: there are none."""
     return operator.retention_ms if isinstance(operator, Aggregate) else None
+
+
+def _guarded_value(operator: Aggregate) -> TypeCodec:
+    """The codec of the results; one that the user's function got wrong is told with the store and the line."""
+    if operator.function == "count":
+        return operator.stored
+    what = f"what {operator.function}(store={operator.store!r}) at {operator.place} returned"
+    return guarded(operator.stored, what, "; mend the function, or say what it returns with value=")
 
 
 def _fold(operator: Aggregate) -> Fold:

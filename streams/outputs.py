@@ -8,13 +8,12 @@
 Not here: when it is on disk (commit).
 """
 
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from tailrace.log.client import Producer
 from tailrace.log.partitioner import Partitioner
-from tailrace.log.record import Headers, RawRecord, TopicPartition
+from tailrace.log.record import Headers, RawRecord
 from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
 
@@ -129,23 +128,10 @@ class Outputs:
 
         return to_topic
 
-    def dead_letter(self, topic: str, node: str, record: RawRecord, source: TopicPartition, error: Exception) -> None:
-        """Keeps a record that could not be read, as it came, with headers that say where from and why (KIP-1034)."""
+    def raw(self, topic: str, record: RawRecord) -> None:
+        """Takes a record as it came, bytes and headers."""
         columns = self.columns(topic)
         columns.keys.append(record.key)
         columns.values.append(record.value)
         columns.timestamps_ms.append(max(record.timestamp, 0))
-        trace = "".join(traceback.format_exception(error))
-        columns.headers.append(
-            [
-                *record.headers,
-                ("__streams.errors.topic", source.topic.encode()),
-                ("__streams.errors.partition", str(source.partition).encode()),
-                ("__streams.errors.offset", str(record.offset).encode()),
-                ("__streams.errors.exception", type(error).__qualname__.encode()),
-                ("__streams.errors.message", str(error).encode()),
-                ("__streams.errors.stacktrace", trace.encode()),
-                ("tailrace.node", node.encode()),
-                ("tailrace.attempts", b"1"),
-            ]
-        )
+        columns.headers.append(record.headers)

@@ -20,20 +20,21 @@ from typing import Any, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log, Producer
 from tailrace.log.errors import TailraceError, TopicNotFoundError, TopologyError
-from tailrace.log.record import RawRecord, TopicPartition
+from tailrace.log.record import TopicPartition
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
+from tailrace.streams import bad_records
 from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of, retention_of
 from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
-from tailrace.streams.failure import identity, raised_in, task_error
+from tailrace.streams.failure import identity, task_error
 from tailrace.streams.hop import Hop
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.place import Place
-from tailrace.streams.source import BadRecord, Decoding, SourceInput, fail_on_bad_record
+from tailrace.streams.source import BadRecord, Decoding, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import (
@@ -187,7 +188,7 @@ class Planner:
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
         if self._options.on_bad_record == "dead_letter":
-            self._log.create_topic(dead_letter_topic(self._app), config=_ANY_TIME, exist_ok=True)
+            self._log.create_topic(bad_records.dead_letter_topic(self._app), config=_ANY_TIME, exist_ok=True)
 
     def _output_partitions(self, topic: Topic[Any, Any], count: int) -> int:
         """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
@@ -357,33 +358,13 @@ class Planner:
     def _bad_record(self, node: Node, context: TaskContext, builder: ChainBuilder, outputs: Outputs) -> BadRecord:
         """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
         if self._children.get(Input(node.id, "errors")):
-            errors = builder.output(node.id, "errors")
-
-            def to_errors(record: RawRecord, _partition: TopicPartition, _error: Exception) -> None:
-                context.record = record
-                errors(record.key, record.value, max(record.timestamp, 0))
-
-            return to_errors
+            return bad_records.to_stream(context, node.name, builder.output(node.id, "errors"))
         if self._options.on_bad_record == "skip":
-            return _skip
+            return bad_records.skip
         if self._options.on_bad_record == "dead_letter":
-            name = dead_letter_topic(self._app)
-
-            def to_dead_letters(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
-                outputs.dead_letter(name, node.name, record, partition, error)
-
-            return to_dead_letters
+            return bad_records.to_dead_letters(outputs, bad_records.dead_letter_topic(self._app), node.name)
         assert isinstance(node.operator, Source)
-        timestamp = node.operator.topic.timestamp
-
-        def fail(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
-            if timestamp is not None and raised_in(timestamp, error):
-                # A function of the user, as any other: the error that ends the app names its line.
-                context.record = record
-                raise error
-            fail_on_bad_record(record, partition, error)
-
-        return fail
+        return bad_records.fail(context, node.operator.topic.timestamp)
 
     def _lag(self, sub: SubTopology, node: Node, *, caching: bool) -> tuple[int, bool]:
         """By how much what reaches a node may lag behind its task, and whether a cache stands before it."""
@@ -440,6 +421,9 @@ class ChangelogReader:
         self.start_offset = log.offsets(partition.topic, "earliest")[partition]
         self.end_offset = log.offsets(partition.topic, "latest")[partition]
 
+    def __str__(self) -> str:
+        return str(self.partition)
+
     def epoch_end(self, leader_epoch: int, /) -> int:
         """The first offset written after an epoch."""
         return self._log.end_of_epoch(self.partition, leader_epoch)
@@ -451,11 +435,6 @@ class ChangelogReader:
             consumer.seek(self.partition, offset)
             while consumer.position(self.partition) < self.end_offset:
                 yield from consumer.poll_batches(1.0)
-
-
-def dead_letter_topic(app: str) -> str:
-    """The name of the topic for records that cannot be read."""
-    return f"{app}-dead-letters"
 
 
 def repartition_of(app: str, cut: Node) -> str:
@@ -472,7 +451,3 @@ def _origin_of(found: CommittedOffset | None) -> int:
 def _partition_of(node: Node, partition: int) -> TopicPartition:
     assert isinstance(node.operator, Source)
     return TopicPartition(node.operator.topic.name, partition)
-
-
-def _skip(_record: RawRecord, _partition: TopicPartition, _error: Exception) -> None:
-    """The policy "skip": the record is counted, and that is all."""

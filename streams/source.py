@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any
 
 from tailrace.log.client import FetchedBatch
-from tailrace.log.errors import DecodeError
 from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import TaskContext
@@ -25,7 +24,7 @@ WriterId = tuple[int, int]
 """What a task behind repartitions hears time from: (repartition or source node, partition of the writing task)."""
 
 BadRecord = Callable[[RawRecord, TopicPartition, Exception], None]
-"""What is done with a record that cannot be read: raises, or returns when the record is dealt with."""
+"""Takes a record that cannot be read: raises, or returns when the record is dealt with (bad_records)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +182,3 @@ def to_timestamp_ms(when: object) -> int:
         seconds = int(when.replace(microsecond=0).timestamp())
         return seconds * 1000 + when.microsecond // 1000
     raise TypeError(f"its timestamp is {when!r}: an aware datetime or int milliseconds are wanted")
-
-
-def fail_on_bad_record(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
-    """The policy "fail": raises DecodeError with the record's place and the decoder's words."""
-    raise DecodeError(
-        f"{partition.topic}-{partition.partition}@{record.offset} cannot be read: {error}; mend the topic's type, or "
-        'go on past such records with on_bad_record="skip" or "dead_letter"'
-    ) from error

@@ -247,6 +247,7 @@ def _check_names(app: str, nodes: Collection[Node]) -> None:
         store = node.operator.store
         if store is not None:
             _check_free(stores, store, node, f"store={store!r}")
+    for node in nodes:
         for name in internal_topics(app, node.operator):
             _check_free(internal, name, node, f"the internal topic {name!r}")
     for node in nodes:

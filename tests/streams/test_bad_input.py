@@ -14,6 +14,7 @@ from tailrace.streams.app import App
 from tailrace.streams.stream import Stream
 from tailrace.tests.support.engine import Fed, contents, feed
 from tailrace.tests.support.programs import last
+from tailrace.windows.duration import minutes
 from tailrace.windows.hopping import hopping
 from tailrace.windows.session import session
 from tailrace.windows.sliding import sliding
@@ -519,3 +520,38 @@ def test_a_timestamp_in_the_far_future_is_refused_where_it_is_sent(log: Log) -> 
     app.stream(topic).to(app.topic("out", key=str, value=Item))
     with pytest.raises(InvalidError, match=r"'?out'?.*timestamp|timestamp.*out"):
         app.run(until="end")
+
+
+def wrong(_count: int, _value: str) -> Any:
+    return "x"
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("window", [None, tumbling(minutes(1)), session(minutes(1))])
+def test_an_aggregate_of_another_type_is_told_with_its_store_and_line(window: Any, cache_bytes: int) -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        feed(log, "in", [("k", "v", 1)])
+        app = App("wrong", log=log, cache_bytes=cache_bytes)
+        grouped: Any = app.stream(app.topic("in", key=str, value=str)).group_by_key()
+        made = grouped.windowed_by(window) if window else grouped
+        other: Any = {"merge": max} if window == session(minutes(1)) else {}
+        made.aggregate(int, wrong, store="other", **other)
+        with pytest.raises(EncodeError, match=r"aggregate\(store='other'\) at .*test_bad_input.py:\d+ returned"):
+            app.run(until="end")
+
+
+def test_the_records_of_errors_say_where_from_and_why() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        with log.producer() as producer:
+            producer.send("in", b"\xff", key=b"k", timestamp_ms=7, headers=[("mine", b"1")])
+        app = App("explained", log=log)
+        app.stream(app.topic("in", key=str, value=str)).errors.to(app.topic("bad", key=bytes, value=bytes))
+        app.run(until="end")
+        (record,) = contents(log, "bad")
+        headers = dict(record.headers)
+        assert (record.key, record.value, record.timestamp_ms) == (b"k", b"\xff", 7)
+        assert headers["mine"] == b"1"
+        assert headers["__streams.errors.offset"] == b"0"
+        assert b"utf-8" in (headers["__streams.errors.message"] or b"")

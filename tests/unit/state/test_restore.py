@@ -98,7 +98,7 @@ def test_a_store_that_does_not_fit_is_rebuilt_once_with_a_warning(
     assert result.records == 3
     assert reason in (result.rebuilt or "")
     assert [record.getMessage() for record in caplog.records] == [
-        f"store s is rebuilt from its changelog: {result.rebuilt}"
+        f"store s is rebuilt from its changelog {log}: {result.rebuilt}"
     ]
     assert contents(place.backend) == {"a": "2", "b": "1"}
     assert restore(place.reopen(), "s", KeyValueLayout(), log) == Restored(0, None)

@@ -1,0 +1,94 @@
+"""What becomes of a record that cannot be read: it ends the app, is skipped, or is kept with the reason as headers.
+
+1. Nothing is lost silently: the record is counted as "bad_record" (source) unless it ends the app.
+2. A record that is kept has its key, value, time and headers as they came, and headers that say where from and why:
+   those of KIP-1034, and `tailrace.node`, `tailrace.attempts`.
+
+Not here: what makes a record bad (source).
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tailrace.log.errors import DecodeError
+from tailrace.log.record import Headers, RawRecord, TopicPartition
+from tailrace.streams.context import TaskContext
+from tailrace.streams.failure import raised_in
+from tailrace.streams.outputs import Outputs
+from tailrace.streams.source import BadRecord
+from tailrace.streams.topology import Forward
+
+
+class _Explained(msgspec.Struct, frozen=True):
+    """A raw record with the reason in its headers."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def dead_letter_topic(app: str) -> str:
+    """The name of the topic for records that cannot be read."""
+    return f"{app}-dead-letters"
+
+
+def skip(_record: RawRecord, _partition: TopicPartition, _error: Exception) -> None:
+    """The policy "skip": the record is counted, and that is all."""
+
+
+def fail(context: TaskContext, timestamp: Callable[[Any], Any] | None) -> BadRecord:
+    """The policy "fail": DecodeError with the record's place and the decoder's words.
+
+    What the user's timestamp function raised is raised as it is: the error that ends the app names its line.
+    """
+
+    def failing(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
+        if timestamp is not None and raised_in(timestamp, error):
+            context.record = record
+            raise error
+        raise DecodeError(
+            f"{partition}@{record.offset} cannot be read: {error}; mend the topic's type, or go on past such records "
+            'with on_bad_record="skip" or "dead_letter"'
+        ) from error
+
+    return failing
+
+
+def to_stream(context: TaskContext, node: str, errors: Forward) -> BadRecord:
+    """Sends the record's bytes to what stands behind `.errors`; a topic behind it gets the reason as headers."""
+
+    def send(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
+        context.record = _explained(record, partition, node, error)
+        errors(record.key, record.value, max(record.timestamp, 0))
+
+    return send
+
+
+def to_dead_letters(outputs: Outputs, topic: str, node: str) -> BadRecord:
+    """The policy "dead_letter": keeps the record in a topic, in the same commit as the offset behind it."""
+
+    def keep(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
+        outputs.raw(topic, _explained(record, partition, node, error))
+
+    return keep
+
+
+def _explained(record: RawRecord, source: TopicPartition, node: str, error: Exception) -> _Explained:
+    trace = "".join(traceback.format_exception(error))
+    headers = [
+        *record.headers,
+        ("__streams.errors.topic", source.topic.encode()),
+        ("__streams.errors.partition", str(source.partition).encode()),
+        ("__streams.errors.offset", str(record.offset).encode()),
+        ("__streams.errors.exception", type(error).__qualname__.encode()),
+        ("__streams.errors.message", str(error).encode()),
+        ("__streams.errors.stacktrace", trace.encode()),
+        ("tailrace.node", node.encode()),
+        ("tailrace.attempts", b"1"),
+    ]
+    return _Explained(record.offset, record.timestamp, record.key, record.value, headers)
