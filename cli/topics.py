@@ -1,4 +1,4 @@
-"""`tailrace topics list|create|describe|delete`."""
+"""`tailrace topics list|create|describe|alter|delete`."""
 
 from typing import Annotated, Any
 
@@ -7,9 +7,9 @@ import typer
 from tailrace.cli.errors import UsageError
 from tailrace.cli.session import Session, group, shared
 from tailrace.log.client import Log
-from tailrace.log.errors import InvalidError, TopicExistsError
+from tailrace.log.errors import InvalidError, TopicExistsError, TopicNotFoundError
 
-topics = group("List, create, describe and delete topics.")
+topics = group("List, create, describe, alter and delete topics.")
 
 Topic = Annotated[str, typer.Argument(help="The topic's name.")]
 
@@ -99,6 +99,42 @@ def describe_topic(session: Session, name: Topic) -> None:
     session.output.line(f"{description.name}  id {description.topic_id}{'  internal' if description.internal else ''}")
     session.output.table(["partition", "log start", "log end"], [tuple(partition.values()) for partition in partitions])
     session.output.table(["configuration", "value"], sorted(description.config.items()))
+
+
+@topics.command("alter")
+@shared
+def alter_topic(
+    session: Session,
+    name: Topic,
+    config: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting to change; may be repeated.")
+    ] = None,
+    unset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A setting that gets its default again; may be repeated.")
+    ] = None,
+    partitions: Annotated[int | None, typer.Option(min=1, help="How many partitions: more than there are.")] = None,
+) -> None:
+    """Change a topic's settings, or give it more partitions; it is on disk when the command ends."""
+    values: dict[str, str | None] = dict(_setting(text) for text in config or ())
+    values |= dict.fromkeys(unset or ())
+    if not values and partitions is None:
+        raise UsageError("there is nothing to alter: give --config NAME=VALUE, --unset NAME or --partitions N")
+    with session.open_log() as log:
+        try:
+            if values:
+                log.alter_topic(name, values)
+            if partitions is not None:
+                log.create_partitions(name, partitions)
+        except TopicNotFoundError:
+            raise
+        except (InvalidError, ValueError) as error:
+            raise UsageError(str(error)) from error
+        description = log.describe_topic(name)
+    if session.json:
+        session.output.value(description)
+    else:
+        session.output.line(f"{name}: {description.partitions} partitions in {session.url}")
+        session.output.table(["configuration", "value"], sorted((each, description.config[each]) for each in values))
 
 
 @topics.command("delete")

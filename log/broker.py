@@ -25,7 +25,7 @@ from tailrace.log.disk import Disk
 from tailrace.log.errors import InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.metadata import new_topic_id
 from tailrace.log.partition import Appended
-from tailrace.log.record import TopicPartition
+from tailrace.log.record import Offsets, TopicPartition
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
 from tailrace.log.topic import CONSUMER_OFFSETS
@@ -114,6 +114,11 @@ class Broker:
         self.catalog.delete_topic(name)
         self.coordinator.topic_gone(name)
         self._cleaner.forget(tps)
+
+    def create_partitions(self, name: str, total: int) -> None:
+        """Adds partitions to a topic; see `Log.create_partitions`."""
+        self.catalog.create_partitions(name, total)
+        self.coordinator.topic_grew(name, total)
 
     def look(self) -> None:
         """Beside a writer: takes in the topics and committed offsets that are new."""
@@ -264,6 +269,24 @@ class Broker:
                 self._cleaner.clean(log)
             except StoppedError:
                 self.catalog.check_open()
+
+    def delete_records(self, before: Offsets) -> dict[TopicPartition, int]:
+        """Raises log starts; see `Log.delete_records`. All are looked at before the first is changed."""
+        self.catalog.check_writable()
+        logs = {TopicPartition(*tp): (self.catalog.partition(TopicPartition(*tp)), each) for tp, each in before.items()}
+        for tp, (log, offset) in logs.items():
+            # The user's argument, whatever its annotation says.
+            if isinstance(offset, bool) or not isinstance(offset, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"the offset for {tp} is an int, not {type(offset).__name__}")
+            if not log.config.deleted:
+                raise InvalidError(
+                    f"the records of {tp} are not deleted by offset, as its topic keeps the last one of each key: "
+                    f"delete a key by a null value, or alter cleanup.policy to compact,delete"
+                )
+            log.check_deletable(offset)
+        starts = {tp: log.delete_records(offset) for tp, (log, offset) in logs.items()}
+        self.catalog.write_checkpoints()
+        return starts
 
     def apply_retention(self) -> dict[TopicPartition, list[str]]:
         """Deletes the segments that retention by time or size lets go; returns their names per partition."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from msgspec import structs
+
 from tailrace.log import checkpoint
 from tailrace.log.clock import Clock
 from tailrace.log.codec import batches, check_crc, decode, encode
@@ -50,9 +52,15 @@ METADATA: Final = TopicPartition(CLUSTER_METADATA, 0)
 
 
 class Topic:
-    """A topic as it is served. `logs[n]` is partition n; `gone` once it is deleted."""
+    """A topic as it is served. `logs[n]` is partition n; `gone` once it is deleted.
 
-    def __init__(self, record: TopicRecord, config: TopicConfig, logs: list[Partition]) -> None:
+    It never changes otherwise: a topic that is altered is another object, with the same partitions and maybe more, and
+    `before` is what it was.
+    """
+
+    def __init__(
+        self, record: TopicRecord, config: TopicConfig, logs: list[Partition], before: "Topic | None" = None
+    ) -> None:
         self.record = record
         self.name = record.name
         self.topic_id = record.topic_id
@@ -62,6 +70,13 @@ class Topic:
         self.logs = logs
         self.tps = [TopicPartition(record.name, number) for number in range(record.partitions)]
         self.gone = False
+        self.before = before
+
+    def mark_gone(self) -> None:
+        """For all who hold it, or what it was before it was altered."""
+        each: Topic | None = self
+        while each is not None:
+            each.gone, each = True, each.before
 
 
 class Catalog:
@@ -179,28 +194,45 @@ class Catalog:
                 served = None
             if served is None:
                 self._serve(record)
+            elif served.record != record:  # beside a writer, who has altered it
+                added = self._open_logs(record, range(served.partitions, record.partitions))
+                if added is not None:
+                    self._serve_altered(record, [*served.logs, *added])
 
     def _serve(self, record: TopicRecord) -> None:
+        logs = self._open_logs(record, range(record.partitions))
+        if logs is not None:
+            self._topics[record.name] = Topic(record, TopicConfig.parse(record.config), logs)
+            self.version += 1
+
+    def _open_logs(self, record: TopicRecord, numbers: range) -> list[Partition] | None:
+        """Opens some of a topic's partitions; None where the writer is just making or deleting them."""
         config = TopicConfig.parse(record.config)
         logs: list[Partition] = []
         try:
-            for number in range(record.partitions):
+            for number in numbers:
                 tp = TopicPartition(record.name, number)
                 if not self.read_only:
                     self._make_folder(tp, record.topic_id)
                 elif not self.disk.exists(join(self.path, str(tp))):
-                    return  # the writer is just making or deleting it
+                    return None
                 logs.append(self._open_partition(tp, config))
         except BaseException:
             for log in logs:
                 log.close()
             raise
-        self._topics[record.name] = Topic(record, config, logs)
+        return logs
+
+    def _serve_altered(self, record: TopicRecord, logs: list[Partition]) -> None:
+        config = TopicConfig.parse(record.config)
+        for log in logs:
+            log.config = config
+        self._topics[record.name] = Topic(record, config, logs, self._topics[record.name])
         self.version += 1
 
     def _drop(self, name: str) -> Topic:
         topic = self._topics.pop(name)
-        topic.gone = True
+        topic.mark_gone()
         self.version += 1
         for log in topic.logs:
             log.close()
@@ -313,11 +345,7 @@ class Catalog:
         """Creates a topic; see `Log.create_topic`."""
         self.check_writable()
         check_topic_name(name)
-        # The user's argument, whatever its annotation says.
-        if isinstance(partitions, bool) or not isinstance(partitions, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"partitions is an int, not {type(partitions).__name__}")
-        if not 1 <= partitions <= INT32_MAX:
-            raise InvalidError(f"a topic of {partitions} partitions cannot be made: give 1 or more")
+        _check_count("partitions", partitions)
         given = config_strings(config)
         with self.lock:
             if exist_ok and name in self._topics:
@@ -336,6 +364,49 @@ class Catalog:
                         self.disk.remove_tree(join(self.path, str(TopicPartition(name, number))))
                 raise
             return self._topics[name]
+
+    def alter_topic(self, name: str, config: Mapping[str, Any]) -> None:
+        """Changes a topic's configuration; see `Log.alter_topic`."""
+        self.check_writable()
+        with self.lock:
+            record = self._table.require(name)
+            defaults = TopicConfig().as_strings()
+            given = config_strings(
+                {each: defaults.get(each) if value is None else value for each, value in config.items()}
+            )
+            kept = {each: value for each, value in (record.config | given).items() if config.get(each, "") is not None}
+            if kept != record.config:
+                record = structs.replace(record, config=kept)
+                self._record(record)
+                self._serve_altered(record, self._topics[name].logs)
+
+    def create_partitions(self, name: str, total: int) -> None:
+        """Adds partitions to a topic; see `Log.create_partitions`."""
+        self.check_writable()
+        _check_count("total", total)
+        with self.lock:
+            record = self._table.require(name)
+            if name == CONSUMER_OFFSETS:
+                raise InvalidError(f"the topic {name!r} belongs to the log itself and has one partition: leave it so")
+            if total <= record.partitions:
+                raise InvalidError(
+                    f"the topic {name!r} has {record.partitions} partitions, and can only get more: give more than that"
+                )
+            wider = structs.replace(record, partitions=total)
+            numbers = range(record.partitions, total)
+            added: list[Partition] = []
+            try:
+                added = self._open_logs(wider, numbers) or []  # first, as in create_topic
+                self._record(wider)
+            except BaseException:
+                if self._table.require(name) is not wider:
+                    with suppress(OSError, TailraceError):
+                        for log in added:
+                            log.close()
+                        for number in numbers:
+                            self.disk.remove_tree(join(self.path, str(TopicPartition(name, number))))
+                raise
+            self._serve_altered(wider, [*self._topics[name].logs, *added])
 
     def delete_topic(self, name: str) -> None:
         """Deletes a topic and its data; its offsets are the caller's to forget."""
@@ -403,6 +474,14 @@ class Catalog:
         finally:
             self._directory.unlock()
         return True
+
+
+def _check_count(name: str, count: int) -> None:
+    # The user's argument, whatever its annotation says.
+    if isinstance(count, bool) or not isinstance(count, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} is an int, not {type(count).__name__}")
+    if not 1 <= count <= INT32_MAX:
+        raise InvalidError(f"a topic of {count} partitions cannot be made: give 1 or more")
 
 
 def records_of(log: Partition, offset: int) -> Iterator[tuple[bytes | None, bytes | None]]:

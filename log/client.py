@@ -334,6 +334,41 @@ class Log(AbstractContextManager["Log"]):
         """
 
     @abstractmethod
+    def alter_topic(self, name: str, config: Mapping[str, Any]) -> None:
+        """Changes some of a topic's settings, at once and on disk when the call returns; the others stay.
+
+        None as a value takes a setting back to its default.
+
+        Raises:
+            TopicNotFoundError: there is none of this name; near ones are in the message.
+            InvalidError: an unknown setting (near ones are in the message) or a value that it cannot have; nothing is
+                changed.
+        """
+
+    @abstractmethod
+    def create_partitions(self, name: str, total: int) -> None:
+        """Adds partitions to a topic, up to `total`; on disk when the call returns.
+
+        Records stay where they are, so a key may be found in two partitions: the new records of some keys go to another
+        partition than the old. Groups that are subscribed share the new ones.
+
+        Raises:
+            TopicNotFoundError: there is none of this name.
+            InvalidError: not more than it has: there is no way to have fewer.
+        """
+
+    @abstractmethod
+    def delete_records(self, before: Offsets) -> dict[TopicPartition, int]:
+        """Deletes all records before these offsets (-1: all there are), and returns the new log start offsets.
+
+        They are out of reach when the call returns; their bytes go with whole segments, when retention next comes by.
+
+        Raises:
+            TopicNotFoundError: there is no such topic or partition.
+            InvalidError: an offset past the end, or a topic that is compacted alone. Nothing is changed then.
+        """
+
+    @abstractmethod
     def topics(self, *, internal: bool = False) -> list[str]:
         """The topics' names, sorted; those that the log or an app made for itself only with `internal`."""
 

@@ -100,6 +100,13 @@ class Coordinator:
         self.forget_topics({topic})
         self._waiting.wake_all()
 
+    def topic_grew(self, topic: str, partitions: int) -> None:
+        """A topic got more partitions: its groups share them."""
+        with self._lock:
+            for group in self._groups.values():
+                group.topic_grew(topic, partitions)
+        self._waiting.wake_all()
+
     # -- offsets -------------------------------------------------------------------------------------------------------
 
     def load(self, key: bytes | None, value: bytes | None) -> None:

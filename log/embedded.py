@@ -105,6 +105,18 @@ class EmbeddedLog(Log):
         """See `Log.delete_topic`."""
         self._broker.delete_topic(name)
 
+    def alter_topic(self, name: str, config: Mapping[str, Any]) -> None:
+        """See `Log.alter_topic`."""
+        self._broker.catalog.alter_topic(name, config)
+
+    def create_partitions(self, name: str, total: int) -> None:
+        """See `Log.create_partitions`."""
+        self._broker.create_partitions(name, total)
+
+    def delete_records(self, before: Offsets) -> dict[TopicPartition, int]:
+        """See `Log.delete_records`."""
+        return self._broker.delete_records(before)
+
     def topics(self, *, internal: bool = False) -> list[str]:
         """See `Log.topics`."""
         return self._broker.catalog.names(internal=internal)

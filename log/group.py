@@ -86,6 +86,12 @@ class Group:
         if self._counts.pop(topic, None) is not None:
             self._rebalance()
 
+    def topic_grew(self, topic: str, partitions: int) -> None:
+        """Hands out the new partitions of a topic."""
+        if topic in self._counts:
+            self._counts[topic] = partitions
+            self._rebalance()
+
     def owner(self, partition: TopicPartition) -> str | None:
         """Who owns a partition now."""
         return self._owners.get(partition)

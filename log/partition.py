@@ -717,11 +717,19 @@ class Partition:
         self.sync()
         with self._lock:
             self._check_writable()
+            self.check_deletable(offset)
             wanted = self.high_watermark if offset == -1 else offset
-            if not 0 <= wanted <= self.high_watermark:
-                raise OffsetOutOfRangeError(self.tp, wanted, self._log_start_offset, self.high_watermark)
             self._log_start_offset = max(self._log_start_offset, wanted)
             return self._log_start_offset
+
+    def check_deletable(self, offset: int) -> None:
+        """Refuses what `delete_records` refuses.
+
+        Raises:
+            OffsetOutOfRangeError: above the high watermark, or below -1.
+        """
+        if not -1 <= offset <= self.high_watermark:
+            raise OffsetOutOfRangeError(self.tp, offset, self._log_start_offset, self.high_watermark)
 
     def apply_retention(self, now_ms: int) -> list[str]:
         """Deletes whole segments from the head: too old, too much, or below the log start; returns their file names.

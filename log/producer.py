@@ -473,6 +473,9 @@ class EmbeddedProducer(Producer):
         self._version = self._broker.catalog.version
         for name, target in list(self._targets.items()):
             if self._broker.catalog.find(name) is not target.topic:
+                for batch in target.open:  # altered: what was sent before goes before
+                    if batch is not None:
+                        self._dispatch(batch)
                 del self._targets[name]
 
     def _partition(self, target: Target, partition: int) -> int:

@@ -41,6 +41,18 @@ def test_bad_configuration_is_usage_with_near_names(tailrace: Command) -> None:
     assert tailrace("topics", "create", "no/slash").code == 2
 
 
+def test_alter_settings_and_partitions(tailrace: Command) -> None:
+    tailrace.ok("topics", "create", "clicks", "--config", "segment.ms=7")
+    altered = tailrace.ok("topics", "alter", "clicks", "--config", "retention.ms=5", "--unset", "segment.ms").out
+    assert altered.split()[-4:] == ["retention.ms", "5", "segment.ms", "604800000"]
+    assert tailrace.ok("topics", "alter", "clicks", "--partitions", "3", "--json").json[0]["partitions"] == 3
+    assert tailrace.ok("topics", "describe", "clicks", "--json").json[0]["config"]["retention.ms"] == "5"
+    for wrong in (["--partitions", "2"], [], ["--config", "retention.m=5"], ["--unset", "retention.m"]):
+        found = tailrace("topics", "alter", "clicks", *wrong)
+        assert (found.code, len(found.err.splitlines())) == (2, 1), wrong
+    assert tailrace("topics", "alter", "click", "--partitions", "4").code == 3
+
+
 def test_a_missing_topic_is_not_found_with_near_names(tailrace: Command) -> None:
     tailrace.ok("topics", "create", "clicks")
     for command in ("describe", "delete"):
