@@ -6,7 +6,9 @@ from tailrace.streams.app import App
 from tailrace.streams.codec import Codec, json, msgpack, windowed
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.operators.aggregate import Emit
+from tailrace.streams.processor import Context, Processor
 from tailrace.streams.reducers import Reducer
+from tailrace.streams.store import Store
 from tailrace.streams.stream import Stream
 from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
@@ -26,6 +28,7 @@ __all__ = [
     "At",
     "Codec",
     "Consumer",
+    "Context",
     "Delivery",
     "Emit",
     "GroupDescription",
@@ -34,10 +37,12 @@ __all__ = [
     "Instant",
     "Log",
     "Offsets",
+    "Processor",
     "Producer",
     "Record",
     "RecordMetadata",
     "Reducer",
+    "Store",
     "Stream",
     "Summary",
     "Table",

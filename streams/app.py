@@ -24,10 +24,11 @@ from tailrace.streams.codec import Codec
 from tailrace.streams.flow import Flow, checked_store, merged, source
 from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
-from tailrace.streams.place import user_place
+from tailrace.streams.place import check_function, user_place
 from tailrace.streams.runner import Runner
 from tailrace.streams.signals import stopping
 from tailrace.streams.start import started
+from tailrace.streams.store import DeclaredStore, Kind, Store
 from tailrace.streams.stream import Stream, table_of
 from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
@@ -198,6 +199,37 @@ class App:
         """
         name = checked_store(store, "app.table")
         return table_of(self._source(topic, "app.table"), name, user_place())
+
+    def store(
+        self,
+        name: str,
+        *,
+        key: type[K],
+        value: type[V],
+        kind: Kind = "rocksdb",
+        default: Callable[[], V] | None = None,
+    ) -> Store[K, V]:
+        """Declares a key-value store, for processors; kept for each task, and backed by `<app>-<name>-changelog`.
+
+        Args:
+            name: no other store of the app has it.
+            key: the type of keys.
+            value: the type of values; a mutable one is made into bytes at every commit after it was put.
+            kind: "rocksdb" keeps it on disk; "memory" in memory, restored from the changelog at every start.
+            default: makes what `get` gives for a key that is missing; it is not put by that.
+
+        Raises:
+            TypeError: a type has no codec, or `default` is no plain function.
+            ValueError: `kind` is neither.
+        """
+        checked_store(name, "app.store")
+        if kind not in {"rocksdb", "memory"}:
+            raise ValueError(f'app.store(kind={kind!r}) is neither "rocksdb" nor "memory"')
+        if default is not None:
+            check_function(default, f"app.store({name!r}, default=…)")
+        store = DeclaredStore[K, V](name, key=key, value=value, kind=kind, default=default, place=user_place())
+        self.graph.stores.append(store)
+        return store
 
     def run(self, *, until: Literal["end"] | None = None) -> Summary:
         """Runs the app in this thread, until it is stopped; returns when everything is committed.

@@ -6,6 +6,7 @@ A chain is put together once, when the app starts, from its ends to its sources.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tailrace.log.clock import Clock
 from tailrace.log.errors import TopologyError
 from tailrace.state.changelog import Layout
 from tailrace.state.keyvalue import KeyValueStore
@@ -20,10 +21,13 @@ from tailrace.streams.operators.fold import Emitter, Fold, aggregate_fold, count
 from tailrace.streams.operators.io import Late, Merge, Repartition, Sink, Source, Split
 from tailrace.streams.operators.kept import KeptTable, derived
 from tailrace.streams.operators.plain import PlainAggregate
+from tailrace.streams.operators.process import Process
+from tailrace.streams.operators.processor import OwnStore, RunningProcessor
 from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
 from tailrace.streams.operators.sliding import SlidingAggregate
 from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.outputs import Outputs
+from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
 from tailrace.windows.session import SessionWindow
@@ -35,7 +39,7 @@ class ChainBuilder:
     """Builds the chains of one task.
 
     hops has each repartition that the task writes, by node; output_partitions creates an output topic that is
-    missing, and gives its partition count.
+    missing, and gives its partition count; clock is the wall clock of what processors schedule.
     """
 
     def __init__(
@@ -45,14 +49,20 @@ class ChainBuilder:
         hops: Mapping[int, Hop],
         outputs: Outputs,
         output_partitions: Callable[[Topic[Any, Any]], int],
+        clock: Clock,
     ) -> None:
         self._children = children
         self._context = context
         self._hops = hops
         self._outputs = outputs
         self._output_partitions = output_partitions
+        self._clock = clock
         self._links: dict[int, Forward] = {}
         self.state_nodes: dict[int, StateNode] = {}
+        """By graph node."""
+        self.own_stores: dict[str, OwnStore] = {}
+        """By name."""
+        self.processors: dict[int, RunningProcessor] = {}
         """By graph node."""
 
     def output(self, node: int, output: Output = "main") -> Forward:
@@ -83,6 +93,11 @@ class ChainBuilder:
             return self._table(node, operator, forward)
         if isinstance(operator, Aggregate):
             return self._aggregate(node, operator, forward)
+        if isinstance(operator, Process):
+            stores = {declared.name: self._own_store(declared) for declared in operator.own_stores}
+            processor = RunningProcessor(self._context, operator, forward, stores, self._clock)
+            self.processors[node.id] = processor
+            return processor.link()
         if isinstance(operator, Late | Merge):
             return forward
         return operator.build(self._context, forward)
@@ -153,6 +168,17 @@ class ChainBuilder:
         emit = emitter(context, forward, value, old=old)
         kept = self.state_nodes[node.id] = KeptTable(context, store, rule, emit, value, sparse=sparse)
         return kept.process()
+
+    def _own_store(self, declared: DeclaredStore[Any, Any]) -> OwnStore:
+        own = self.own_stores.get(declared.name)
+        if own is None:
+            assert self._context.backend is not None
+            where = f"of store {declared.name!r}, declared at {declared.place},"
+            key = guarded(declared.key_codec, f"a key {where}")
+            value = guarded(declared.value_codec, f"a value {where}")
+            store = KeyValueStore[Any, Any](declared.name, self._context.backend.keyspace(declared.name), key, value)
+            own = self.own_stores[declared.name] = OwnStore(declared, store)
+        return own
 
     def _asked_for_old(self, node: Node) -> bool:
         """Whether some node behind a table's node wants to know what each change replaces."""
@@ -277,7 +303,7 @@ def children_of(topology: Topology) -> dict[Input, list[Node]]:
 
 def functions_of(operator: Operator) -> list[Callable[..., Any]]:
     """The functions of the user that an operator calls: to find the node when one raises."""
-    names = ("f", "add", "zero", "merge", "choose")
+    names = ("f", "add", "zero", "merge", "choose", "factory")
     found = [getattr(operator, name, None) for name in names]
     if isinstance(operator, Source):
         found.append(operator.topic.timestamp)

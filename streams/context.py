@@ -17,6 +17,7 @@ from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.store import Backend, ChangelogRow, WriteSet
 from tailrace.streams.clocks import NEVER
+from tailrace.streams.schedule import Schedules
 
 FAR = (1 << 63) - 1
 """Later than every window's closing time but that of an unlimited window."""
@@ -83,6 +84,7 @@ class TaskContext:
     __slots__ = (
         "backend",
         "caching",
+        "doing",
         "dropped",
         "next_close_ms",
         "old",
@@ -91,7 +93,9 @@ class TaskContext:
         "record",
         "source",
         "state_nodes",
+        "stream_calls",
         "stream_time_ms",
+        "wall_calls",
     )
 
     def __init__(self, partition: int, *, caching: bool) -> None:
@@ -112,6 +116,12 @@ class TaskContext:
         self.state_nodes: list[tuple[StateNode, int]] = []
         """Those that close windows as stream time goes on, in the order in which records reach them; and how far what
         comes to each may lag behind stream time, in ms."""
+        self.stream_calls = Schedules()
+        """What processors have called as stream time goes on, each time after the record that moved it."""
+        self.wall_calls = Schedules()
+        """What they have called by the wall clock."""
+        self.doing = "a result of a window or a cache"
+        """What is at work while there is no record, for messages."""
 
     def drop(self, reason: str) -> None:
         """Counts a record that goes no further, by reason: "late", "null_key", "null_value", "bad_record"."""
@@ -130,7 +140,7 @@ class TaskContext:
 
     def where(self) -> str:
         """Where the record at hand stands, for messages: topic-partition@offset."""
-        if self.record is None:
-            return "a result of a window or a cache"
+        if self.record is None or self.record.offset < 0:
+            return self.doing
         source = self.source
         return f"{source.topic}-{source.partition}@{self.record.offset}" if source else f"offset {self.record.offset}"

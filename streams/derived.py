@@ -39,13 +39,24 @@ class Slot:
     """The codec of one key or value on its way, settled when bytes are first needed."""
 
     def __init__(
-        self, part: Part, maker: str, *, place: Place | None = None, of: Any = UNKNOWN, codec: TypeCodec | None = None
+        self,
+        part: Part,
+        maker: str,
+        *,
+        place: Place | None = None,
+        of: Any = UNKNOWN,
+        codec: TypeCodec | None = None,
+        named_by: str | None = None,
     ) -> None:
-        """`maker` is what made it ("topic 'clicks'", "map-3"), `of` its type where known, `codec` where it is given."""
+        """`maker` is what made it ("topic 'clicks'", "map-3"), `of` its type where known, `codec` where it is given.
+
+        `named_by` is where the user can say the type, for errors: the argument `key=` or `value=` unless given.
+        """
         self.part: Part = part
         self.maker = maker
         self.place = place
         self.of = of
+        self.named_by = named_by or f"{part}="
         self._codec = codec
         self._followed: TypeCodec | None = None
         self.needed = False
@@ -87,12 +98,12 @@ class Slot:
                 return msgpack(self.of) if self.of in (tuple, set, frozenset) else codec_of(self.of)
             except TypeError as error:
                 raise TopologyError(
-                    f"the {self.part} that {where} makes has no codec: {error}; name another type with {self.part}="
+                    f"the {self.part} that {where} makes has no codec: {error}; name another type with {self.named_by}"
                 ) from error
         if self._followed is not None:
             return self._followed
         natural = NATURAL_KEY if self.part == "key" else NATURAL_VALUE
-        return guarded(natural, f"the {self.part} that {where} makes", f"; name its type with {self.part}= there")
+        return guarded(natural, f"the {self.part} that {where} makes", f"; name its type with {self.named_by} there")
 
 
 class WindowedSlot(Slot):
@@ -157,7 +168,7 @@ def merged_slot(slots: Sequence[Slot]) -> Slot:
     return MergedSlot(slots)
 
 
-_EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
+EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
 """What makes an instance of a subclass one of the class itself."""
 
 
@@ -170,18 +181,18 @@ def key_check(slot: Slot, place: Place) -> tuple[type | None, Callable[[Any], An
     codec = slot.codec if slot.needed else None
     plain = codec.plain if codec is not None else None
     natural = codec is not None and codec.natural is not None
-    allowed = [each for each in _EXACT if natural or each is plain]
+    allowed = [each for each in EXACT if natural or each is plain]
 
     def check(key: Any) -> Any:
         if key is None or key.__class__ in allowed:
             return key
         for base in allowed:
             if isinstance(key, base) and key.__class__ is not bool:
-                return _EXACT[base](key)
+                return EXACT[base](key)
         wanted = " or ".join(each.__name__ for each in allowed)
         raise EncodeError(
             f"{slot.maker} at {place} made the key {key!r} of type {type(key).__name__}, and keys there are {wanted}: "
-            "name their type with key="
+            f"name their type with {slot.named_by}"
         )
 
     return plain, check

@@ -13,7 +13,8 @@ from tailrace.streams.context import TaskContext
 from tailrace.streams.place import Place, is_ours
 
 # What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
-_LOCALS = ("f", "add", "zero", "merge", "choose", "extract")
+# A processor has no such function: the object that runs it is known by itself.
+_LOCALS = ("f", "add", "zero", "merge", "choose", "extract", "factory", "self")
 
 
 def identity(function: object) -> int:
@@ -35,14 +36,16 @@ def task_error(error: Exception, nodes: Mapping[int, tuple[str, Place]], context
     node: tuple[str, Place] | None = None
     line: str | None = None
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if not is_ours(frame.f_globals.get("__name__", "")):
-            line = f"{frame.f_code.co_filename}:{number}"
-            if id(frame.f_code) in nodes:
-                node = nodes[id(frame.f_code)]
-                break
-        else:
+        here = f"{frame.f_code.co_filename}:{number}"
+        if is_ours(frame.f_globals.get("__name__", "")):
             called = (frame.f_locals.get(name) for name in _LOCALS)
-            node = next((nodes[identity(f)] for f in called if f is not None and identity(f) in nodes), node)
+            found = next((nodes[identity(f)] for f in called if f is not None and identity(f) in nodes), node)
+            # A processor calls what stands behind it: the last node is the one that failed.
+            node, line = found, line if found == node else None
+        elif id(frame.f_code) in nodes:
+            node, line = nodes[id(frame.f_code)], here
+        else:
+            line = line or here
     name, place = node or ("an operator", None)
     line = line or str(place)
     declared = f", of the node made at {place}" if place and str(place) != line else ""

@@ -5,7 +5,8 @@
    partition count they were made with.
 2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
    of its topics have the same count.
-3. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
+3. No cache merges updates ahead of a node that is to see every one: tasks with state ahead of one do without.
+4. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
    exactly what is in their changelogs. The first positions are committed before the first record runs, so a store
    without committed offsets means that somebody deleted them: refused.
 
@@ -14,13 +15,19 @@ Not here: running (runner).
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log, Producer
+from tailrace.log.clock import Clock
 from tailrace.log.errors import TailraceError, TopicNotFoundError, TopologyError
 from tailrace.log.record import TopicPartition
+from tailrace.state.changelog import Layout
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.memory import MemoryBackend
+from tailrace.state.mixed import MixedBackend
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
 from tailrace.streams import bad_records
@@ -35,6 +42,7 @@ from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.place import Place
 from tailrace.streams.source import BadRecord, Decoding, SourceInput
+from tailrace.streams.store import DeclaredStore
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import (
@@ -79,22 +87,75 @@ class Plan:
         except Exception as error:
             raise task_error(error, self.nodes, task.context) from error
 
+    def start(self) -> None:
+        """Makes the processors, and has them initialised; where one cannot be, those before it are closed.
+
+        Raises:
+            TopologyError: a factory made no processor, or one that it had made before.
+            TaskError: the user's code raised.
+        """
+        made: dict[int, str] = {}
+        with ExitStack() as stack:
+            stack.push(self.stop)
+            for task in self.tasks:
+                doing, task.context.doing = task.context.doing, f"the start of task {task.id}"
+                for processor in task.processors:
+                    with self.failing(task):
+                        processor.start(str(task.id), made)
+                task.context.doing = doing
+            stack.pop_all()
+
+    def stop(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Closes the processors, every one of them: what a `with` around the run calls, with the error that ended it.
+
+        Raises:
+            TaskError: one of them raised, and nothing had before; the others are logged.
+        """
+        first: Exception | None = None
+        for task in self.tasks:
+            task.context.record, task.context.doing = None, f"the end of task {task.id}"
+            for processor in task.processors:
+                try:
+                    with self.failing(task):
+                        processor.stop()
+                except Exception as raised:
+                    if error is not None or first is not None:
+                        _logger.exception("closing a processor, the app having failed before")
+                    first = first or raised
+        if first is not None and error is None:
+            raise first
+
+
+class _Kept(NamedTuple):
+    """A store of a sub-topology, and what it belongs to: a node, or the program."""
+
+    name: str
+    of: Node | DeclaredStore[Any, Any]
+    layout: Layout
+    retention_ms: int | None
+
 
 class _Restored(NamedTuple):
-    node: Node
+    store: _Kept
     changelog: "ChangelogReader"
 
 
 class Planner:
     """Makes a plan. Everything that can be refused is refused before the first record runs."""
 
-    def __init__(self, topology: Topology, log: Log, options: AppOptions, backend_for: BackendFor) -> None:
+    def __init__(
+        self, topology: Topology, log: Log, options: AppOptions, backend_for: BackendFor, clock: Clock
+    ) -> None:
         self._topology = topology
         self._log = log
         self._options = options
         self._app = options.name
         self._backend_for = backend_for
+        self._clock = clock
         self._children = children_of(topology)
+        self._watched = _watched(topology)
         self._partitions: dict[str, int] = {}
         """Of every topic of the program."""
         self._counts: dict[int, int] = {}
@@ -108,7 +169,9 @@ class Planner:
         """Creates what is missing in the log, and the tasks; progress makes a callback for each store's restoring.
 
         Raises:
-            TopologyError: a topic is missing, partition counts do not fit, offsets were deleted.
+            TopologyError: a topic is missing, partition counts do not fit, offsets were deleted, a processor cannot be
+                made.
+            TaskError: a processor's factory or `init` raised.
         """
         outputs = Outputs(producer)
         result = Plan(self._app, producer, outputs, self._topology.inner_topics)
@@ -123,13 +186,14 @@ class Planner:
         # Readers first: a writer needs them to hand over to.
         for sub in reversed(self._topology.subtopologies):
             by_subtopology[sub.id] = [
-                self._task(sub, partition, outputs, by_subtopology, committed, progress)
+                self._task(sub, partition, result, by_subtopology, committed, progress)
                 for partition in range(self._counts[sub.id])
             ]
         result.tasks = [task for sub in self._topology.subtopologies for task in by_subtopology[sub.id]]
         first = {tp: at for tp, at in offsets_of(result.tasks).items() if tp not in committed}
         if first:
             self._log.commit_offsets(self._app, first)
+        result.start()
         return result
 
     # ------------------------------------------------------------ partition counts and topics
@@ -180,11 +244,10 @@ class Planner:
             for node in sub.nodes:
                 if node.operator.writes is not None:
                     self._output_partitions(node.operator.writes, count)
-                store = node.operator.store
-                if store is not None:
-                    policy = "compact" if retention_of(node.operator) is None else "compact,delete"
-                    name = changelog_topic(self._app, store)
-                    self._internal_topic(name, count, node, {"cleanup.policy": policy})
+            for store in _kept(sub):
+                policy = "compact" if store.retention_ms is None else "compact,delete"
+                name = changelog_topic(self._app, store.name)
+                self._internal_topic(name, count, store.of, {"cleanup.policy": policy})
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
         if self._options.on_bad_record == "dead_letter":
@@ -199,7 +262,9 @@ class Planner:
             known = self._partitions[topic.name] = self._log.describe_topic(topic.name).partitions
         return known
 
-    def _internal_topic(self, name: str, partitions: int, node: Node, config: Mapping[str, str]) -> None:
+    def _internal_topic(
+        self, name: str, partitions: int, node: Node | DeclaredStore[Any, Any], config: Mapping[str, str]
+    ) -> None:
         self._log.create_topic(
             name,
             partitions=partitions,
@@ -218,16 +283,14 @@ class Planner:
     def _refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
         if committed:
             return
-        for node in self._topology.nodes:
-            store = node.operator.store
-            if store is not None:
-                name = changelog_topic(self._app, store)
-                if any(self._log.offsets(name).values()):
-                    raise TopologyError(
-                        f"store {store!r} (at {node.place}) has content in {name}, but the offsets "
-                        f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
-                        f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
-                    )
+        for store in (store for sub in self._topology.subtopologies for store in _kept(sub)):
+            name = changelog_topic(self._app, store.name)
+            if any(self._log.offsets(name).values()):
+                raise TopologyError(
+                    f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
+                    f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
+                    f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
+                )
 
     # ------------------------------------------------------------ tasks
 
@@ -235,17 +298,20 @@ class Planner:
         self,
         sub: SubTopology,
         partition: int,
-        outputs: Outputs,
+        plan: Plan,
         tasks: Mapping[int, Sequence[Task]],
         committed: Mapping[TopicPartition, CommittedOffset],
         progress: Callable[[str], Progress] | None,
     ) -> Task:
         task_id = TaskId(sub.id, partition)
-        context = TaskContext(partition, caching=self._options.cache_bytes > 0)
+        caching = self._options.cache_bytes > 0 and not any(
+            node.operator.store is not None and node.id in self._watched for node in sub.nodes
+        )
+        context = TaskContext(partition, caching=caching)
         task = Task(task_id, context)
         self._set_clocks(task, sub, committed)
         if sub.stores:
-            context.backend = self._backend_for(task_id)
+            context.backend = self._backend(task_id, sub)
         hops: dict[int, Hop] = {}
         for cut in sub.repartitions_written:
             readers = self._readers(cut, tasks)
@@ -255,22 +321,42 @@ class Planner:
         restored = self._restore(task, sub, progress)
         count = self._counts[sub.id]
         builder = ChainBuilder(
-            self._children, context, hops, outputs, lambda topic: self._output_partitions(topic, count)
+            self._children,
+            context,
+            hops,
+            plan.outputs,
+            lambda topic: self._output_partitions(topic, count),
+            self._clock,
         )
         for node in self._read_by(task, sub):
-            self._input(task, node, builder, outputs, committed)
+            self._input(task, node, builder, plan.outputs, committed)
         for cut in sub.repartitions_read:
             task.incoming[cut.id] = builder.output(cut.id)
-        for node, changelog in restored:
-            state_node = builder.state_nodes[node.id]
+        for kept, changelog in restored:
+            state_node = builder.state_nodes[kept.of.id] if isinstance(kept.of, Node) else builder.own_stores[kept.name]
             store = TaskStore(
                 state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
             )
-            store.lag_ms, store.after_cache = self._lag(sub, node, caching=context.caching)
+            if isinstance(kept.of, Node):
+                store.lag_ms, store.after_cache = self._lag(sub, kept.of, caching=context.caching)
             task.stores.append(store)
             state_node.resume(context.stream_time_ms - store.lag_ms)
         context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
+        for node in sub.nodes:
+            processor = builder.processors.get(node.id)
+            if processor is not None:
+                processor.lag_ms, _ = self._lag(sub, node, caching=False)
+                plan.nodes[identity(processor)] = (node.name, node.place)
+                task.processors.append(processor)
         return task
+
+    def _backend(self, task_id: TaskId, sub: SubTopology) -> Backend:
+        in_memory = {store.name for store in sub.shared_stores if store.kind == "memory"}
+        if not in_memory:
+            return self._backend_for(task_id)
+        if in_memory == set(sub.stores):
+            return MemoryBackend()
+        return MixedBackend(self._backend_for(task_id), in_memory)
 
     def _readers(self, cut: Node, tasks: Mapping[int, Sequence[Task]]) -> Sequence[Task]:
         return next(tasks[sub.id] for sub in self._topology.subtopologies if cut in sub.repartitions_read)
@@ -388,26 +474,44 @@ class Planner:
     def _restore(self, task: Task, sub: SubTopology, progress: Callable[[str], Progress] | None) -> list[_Restored]:
         """Brings the task's stores up to their changelogs; in the order in which records reach them."""
         restored: list[_Restored] = []
-        for node in sub.nodes:
-            store = node.operator.store
-            if store is None:
-                continue
+        for store in _kept(sub):
             backend = task.context.backend
             assert backend is not None
-            name = changelog_topic(self._app, store)
+            name = changelog_topic(self._app, store.name)
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition))
-            retention_ms = retention_of(node.operator)
-            now_ms = task.context.stream_time_ms - self._lag(sub, node, caching=False)[0]
+            expire_before_ms = 0
+            if store.retention_ms and isinstance(store.of, Node):
+                now_ms = task.context.stream_time_ms - self._lag(sub, store.of, caching=False)[0]
+                expire_before_ms = max(now_ms - store.retention_ms + 1, 0)
             restore(
                 backend,
-                store,
-                layout_of(node.operator),
+                store.name,
+                store.layout,
                 changelog,
-                expire_before_ms=max(now_ms - retention_ms + 1, 0) if retention_ms else 0,
-                progress=progress(f"{store}-{task.id.partition}") if progress else None,
+                expire_before_ms=expire_before_ms,
+                progress=progress(f"{store.name}-{task.id.partition}") if progress else None,
             )
-            restored.append(_Restored(node, changelog))
+            restored.append(_Restored(store, changelog))
         return restored
+
+
+def _kept(sub: SubTopology) -> list[_Kept]:
+    """The stores of a sub-topology in the order in which records reach them; those that processors write to last."""
+    own = [
+        _Kept(node.operator.store, node, layout_of(node.operator), retention_of(node.operator))
+        for node in sub.nodes
+        if node.operator.store is not None
+    ]
+    return own + [_Kept(store.name, store, KeyValueStore.layout, None) for store in sub.shared_stores]
+
+
+def _watched(topology: Topology) -> set[int]:
+    """The nodes ahead of those that are to see every update."""
+    found: set[int] = set()
+    for node in reversed(topology.nodes):
+        if node.operator.sees_every_update or node.id in found:
+            found.update(parent.node for parent in node.parents)
+    return found
 
 
 class ChangelogReader:

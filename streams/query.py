@@ -8,10 +8,9 @@
 Not here: writing to a store, which only the nodes of its app do.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import Instant, instant_ms
@@ -21,6 +20,7 @@ from tailrace.state.store import Codec
 from tailrace.state.window import WindowStore
 from tailrace.streams.context import FAR, Stored
 from tailrace.streams.operators.fold import shown
+from tailrace.streams.store import Store
 from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.window import AlignedWindow, Window
 from tailrace.windows.windowed import Windowed
@@ -28,42 +28,6 @@ from tailrace.windows.windowed import Windowed
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
-
-
-class Store(ABC, Generic[K, V]):
-    """A store of an app, to read. The keys of a windowed one are `Windowed`; only `fetch` takes the key inside.
-
-    Bounds are inclusive. What a kind of store has not is refused with `InvalidError`.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @abstractmethod
-    def get(self, key: K) -> V | None:
-        """The value of a key, or None."""
-
-    @abstractmethod
-    def all(self, *, reverse: bool = False) -> Iterator[tuple[K, V]]:
-        """Every key with its value."""
-
-    def range(self, low: K | None = None, high: K | None = None, *, reverse: bool = False) -> Iterator[tuple[K, V]]:
-        """Keys from low to high, both included, in the order of their bytes; None leaves that side open."""
-        del low, high, reverse
-        self._refuse("range", "use all(), or fetch(key, start, end)")
-
-    def prefix(self, prefix: Any) -> Iterator[tuple[K, V]]:
-        """Keys whose bytes begin with the prefix's: for text and bytes."""
-        del prefix
-        self._refuse("prefix", "use all(), or fetch(key, start, end)")
-
-    def fetch(self, key: Any, start: Instant, end: Instant) -> Iterator[tuple[Windowed[Any], V]]:
-        """The key's windows that begin from start to end, earliest first; of sessions those that overlap that time."""
-        del key, start, end
-        self._refuse("fetch", "it has no windows: use get(key), range or all()")
-
-    def _refuse(self, method: str, advice: str) -> NoReturn:
-        raise InvalidError(f"store {self.name!r} has no {method}: {advice}")
 
 
 class KeyValueView(Store[K, V]):
@@ -96,7 +60,7 @@ class KeyValueView(Store[K, V]):
             yield key, shown(value, self._values)
 
 
-class WindowView(Store[Windowed[K], V]):
+class WindowView(Store[Any, V], Generic[K, V]):
     """A store of tumbling, hopping or unlimited windows."""
 
     def __init__(self, name: str, parts: Sequence[WindowStore[K, V]], window: AlignedWindow) -> None:
@@ -127,7 +91,7 @@ class WindowView(Store[Windowed[K], V]):
                 yield Windowed(key, start_ms, self._end(start_ms)), shown(value, self._values)
 
 
-class SpanView(Store[Windowed[K], V]):
+class SpanView(Store[Any, V], Generic[K, V]):
     """A store of sessions or sliding windows."""
 
     def __init__(self, name: str, parts: Sequence[SessionStore[K, V]], *, by_start: bool) -> None:

@@ -21,6 +21,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
 from tailrace.streams.plan import Plan
+from tailrace.streams.schedule import NONE_DUE
 from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
 from tailrace.streams.task import Task
@@ -111,6 +112,7 @@ class Runner:
                 task = self._oldest()
                 if task is not None:
                     self._run_slice(task)
+                self._call_by_the_clock()
                 now = self._clock.monotonic()
                 if self._uncommitted and (now >= commit_due or self._dirty() >= _DIRTY_MAX):
                     self.commit()
@@ -123,7 +125,7 @@ class Runner:
                         elif not self._grown(ends):
                             break
                         continue
-                    self._wait(consumer, commit_due - now if self._uncommitted else None)
+                    self._wait(consumer, min(commit_due - now if self._uncommitted else _WAIT_MAX_S, self._next_call()))
                     if not self._uncommitted:
                         commit_due = self._clock.monotonic() + self._interval
             if self._uncommitted:
@@ -141,13 +143,14 @@ class Runner:
     # ------------------------------------------------------------ by hand
 
     def run_waiting(self, consumer: Consumer) -> None:
-        """Runs what the log has by now, and commits nothing. Raises as `run`."""
+        """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `run`."""
         while True:
             self._fetch(consumer, None)
             task = self._oldest()
             if task is None:
-                return
+                break
             self._run_slice(task)
+        self._call_by_the_clock()
 
     def commit(self) -> None:
         """Commits what was run. Raises as `run`."""
@@ -218,11 +221,11 @@ class Runner:
     def _expects(self, task: Task) -> bool:
         return bool(self._expected) and any(source.partition in self._expected for source in task.inputs)
 
-    def _wait(self, consumer: Consumer, timeout: float | None) -> None:
-        if timeout is None or timeout > 0:
+    def _wait(self, consumer: Consumer, timeout: float) -> None:
+        if timeout > 0:
             positions = {partition: consumer.position(partition) for partition in self._by_partition}
             # Never without end: a `stop` between the look at `_stopping` and the beginning of the wait wakes nobody.
-            self._log.wait_for_data(positions, _WAIT_MAX_S if timeout is None else min(timeout, _WAIT_MAX_S))
+            self._log.wait_for_data(positions, min(timeout, _WAIT_MAX_S))
 
     # ------------------------------------------------------------ running
 
@@ -246,6 +249,21 @@ class Runner:
             self._slice = max(self._slice // 2, 1)
         elif took < _SLICE_SECONDS / 4:
             self._slice = min(self._slice * 2, _SLICE)
+
+    def _call_by_the_clock(self) -> None:
+        """Calls what processors have scheduled on the wall clock and is due."""
+        calls = [task for task in self._tasks if task.context.wall_calls.next_ms < NONE_DUE]
+        now_ms = self._clock.now_ms() if calls else 0
+        for task in calls:
+            if task.context.wall_calls.next_ms <= now_ms:
+                self._uncommitted = True
+                with self._plan.failing(task):
+                    task.context.wall_calls.run(now_ms)
+
+    def _next_call(self) -> float:
+        """In how many seconds something is due by the wall clock."""
+        due_ms = min((task.context.wall_calls.next_ms for task in self._tasks), default=NONE_DUE)
+        return (due_ms - self._clock.now_ms()) / 1000
 
     def _dirty(self) -> int:
         return sum(task.dirty() for task in self._tasks)

@@ -133,7 +133,7 @@ class SourceInput:
         alone = self.writer is None
         if not alone:
             context.origin_ms = max(self.origin_ms, context.stream_time_ms)
-        origin_ms = context.origin_ms
+        origin_ms, calls = context.origin_ms, context.stream_calls
         rest = iter(records)
         in_chain = False
         record = records[0]
@@ -161,6 +161,10 @@ class SourceInput:
                             if timestamp_ms >= context.next_close_ms:
                                 context.close_windows()
                                 context.record = record
+                            if timestamp_ms >= calls.next_ms:
+                                forward(key, value, timestamp_ms)
+                                calls.run(timestamp_ms)
+                                continue
                     forward(key, value, timestamp_ms)
             except Exception as error:
                 if in_chain:

@@ -1,7 +1,7 @@
 """Starts an app in this process and ends it: opens the log and the stores, plans, and closes what it opened, in order.
 
 1. A log that was handed in stays open; one that the app named is closed with it.
-2. Stores are closed before the log, whatever ended the run.
+2. Processors are closed before the stores, and these before the log, whatever ended the run.
 3. One app of a name runs on a log at a time: two would read and commit the same offsets. A log belongs to one process,
    so it is enough that this one knows.
 """
@@ -55,7 +55,8 @@ def started(
             opened.append(backend)
             return backend
 
-        plan = Planner(topology, log, options, backend_for).plan(producer, progress)
+        plan = Planner(topology, log, options, backend_for, clock).plan(producer, progress)
+        stack.push(plan.stop)
         stores = sum(len(task.stores) for task in plan.tasks) or 1
         yield Runner(
             plan,

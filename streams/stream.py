@@ -3,7 +3,7 @@
 Not here: what the nodes do (operators/), which codecs they get (derived).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -13,6 +13,7 @@ from tailrace.streams.flow import Flow, checked_name, checked_store, merged, rep
 from tailrace.streams.grouped import Grouped
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
+from tailrace.streams.operators.process import Process, check_methods, forwarded_types
 from tailrace.streams.operators.stateless import (
     Filter,
     FilterKv,
@@ -26,6 +27,8 @@ from tailrace.streams.operators.stateless import (
 )
 from tailrace.streams.operators.table import TableSource
 from tailrace.streams.place import Place, check_function, user_place
+from tailrace.streams.processor import Processor
+from tailrace.streams.store import DeclaredStore, Store, is_declared
 from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Input
@@ -223,6 +226,64 @@ class Stream(Generic[K, V]):
         write(self._flow, topic)
         return Stream(source(self._flow.graph, topic))
 
+    def process(
+        self,
+        factory: Callable[[], Processor[K, V, K2, VR]],
+        *,
+        stores: Sequence[Store[Any, Any]] = (),
+        name: str | None = None,
+    ) -> "Stream[K2, VR]":
+        """Hands every record to a processor, and goes on with what that forwards.
+
+        Args:
+            factory: makes a processor; called once for every task, and must make a new one each time. A class will do.
+            stores: those that it may use, as `App.store` declared them. Processors that are given the same store run in
+                the same tasks, so their inputs must have the same number of partitions.
+            name: of the node, in `describe()` and in errors.
+
+        A task has the records of one partition, and its part of each store: where records were given new keys before,
+        go through a repartition first if the stores go by those keys. No cache merges updates ahead of a processor.
+
+        Raises:
+            TypeError: `factory` is no plain function, methods of its class are `async`, or `stores` has something else.
+            ValueError: a store of another app.
+        """
+        return self._process("process", factory, stores, name)
+
+    def process_values(
+        self,
+        factory: Callable[[], Processor[K, V, K, VR]],
+        *,
+        stores: Sequence[Store[Any, Any]] = (),
+        name: str | None = None,
+    ) -> "Stream[K, VR]":
+        """As `process`, with the key kept, so that nothing behind it needs a repartition: forwarding another raises."""
+        return self._process("process_values", factory, stores, name)
+
+    def _process(
+        self, where: str, factory: Callable[[], Any], stores: Sequence[object], name: str | None
+    ) -> "Stream[Any, Any]":
+        flow, place = self._flow, user_place()
+        check_function(factory, where)
+        if isinstance(factory, type):
+            check_methods(factory, f"{where}({factory.__name__})")
+        if name is not None and (not isinstance(name, str) or not name):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"{where}(name={name!r}) is no name: give a str")
+        own = tuple(dict.fromkeys(_declared(store, where) for store in stores))
+        for store in own:
+            if store not in flow.graph.stores:
+                raise ValueError(
+                    f"{where} was given {store!r}, a store of another app: declare it with this one's store()"
+                )
+        made_by = name or flow.graph.name_for(where.replace("_", "-"))
+        keeps_key = where == "process_values"
+        key_hint, value_hint = forwarded_types(factory)
+        named_by = "Processor[K, V, K2, VR] as the base of its class"
+        key = flow.key if keeps_key else Slot("key", made_by, place=place, of=key_hint, named_by=named_by)
+        value = Slot("value", made_by, place=place, of=value_hint, named_by=named_by)
+        operator = Process(name=made_by, place=place, factory=factory, own_stores=own, keeps_key=keeps_key, key=key)
+        return Stream(flow.then(operator, key=key, value=value, rekeyed=None if keeps_key else True))
+
     def to_table(self, *, store: str) -> Table[K, V]:
         """The latest value of each key, in the order of offsets; None deletes, and null keys are dropped.
 
@@ -326,6 +387,12 @@ def table_of(flow: Flow, store: str, place: Place) -> Table[Any, Any]:
     name = flow.graph.name_for("table")
     operator = TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value)
     return Table(flow.then(operator), Stream)
+
+
+def _declared(store: object, where: str) -> DeclaredStore[Any, Any]:
+    if not is_declared(store):
+        raise TypeError(f"{where}(stores=…) takes stores as app.store() returns them, not {store!r}")
+    return store
 
 
 def _check_branches(branches: object, default: object) -> None:

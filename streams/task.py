@@ -17,6 +17,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.streams.clocks import NEVER, WriterClocks
 from tailrace.streams.context import StateNode, TaskContext
+from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.source import SourceInput, WriterId
 from tailrace.streams.topology import Forward
 
@@ -79,7 +80,8 @@ class Task:
     repartitions: list[TopicPartition] = field(default_factory=list[TopicPartition])
     """The partitions it reads through repartitions."""
     stores: list[TaskStore] = field(default_factory=list[TaskStore])
-    """In the order in which records reach them."""
+    """In the order in which records reach them; those that processors write to last."""
+    processors: list[RunningProcessor] = field(default_factory=list[RunningProcessor])
     idle: bool = False
 
     def head_ms(self) -> int | None:
@@ -140,6 +142,8 @@ class Task:
             context.origin_ms = max(context.origin_ms, now_ms)
             if now_ms >= context.next_close_ms:
                 context.close_windows()
+            if now_ms >= context.stream_calls.next_ms:
+                context.stream_calls.run(now_ms)
 
     def flush(self) -> None:
         """Sends on what the caches of its stateful nodes hold back."""

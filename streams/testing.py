@@ -35,8 +35,9 @@ from tailrace.streams.keeping import KeepingProducer, Raw
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Sink
 from tailrace.streams.plan import Planner
-from tailrace.streams.query import Store, view_of
+from tailrace.streams.query import view_of
 from tailrace.streams.runner import Runner
+from tailrace.streams.store import Store
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.windows.duration import to_ms
 
@@ -82,7 +83,9 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             self._producer = stack.enter_context(log.producer(linger_ms=0))
             self._written = KeepingProducer(self._producer)
             options = replace(app.options, log=log, cache_bytes=_CACHE_BYTES if cache else 0)
-            self._plan = Planner(self._topology, log, options, lambda _task: MemoryBackend()).plan(self._written)
+            planner = Planner(self._topology, log, options, lambda _task: MemoryBackend(), self._clock)
+            self._plan = planner.plan(self._written)
+            stack.push(self._plan.stop)
             entries_max = _CACHE_ENTRIES if cache else 0
             self._runner = Runner(self._plan, log, self._clock, commit_interval_ms=1, entries_max=entries_max)
             self._consumer = stack.enter_context(self._runner.reading())
@@ -170,6 +173,8 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
     def advance_wall_clock(self, by: timedelta) -> None:
         """Lets time pass in which nothing comes in. Event time stands still; with several partitions, see the module.
 
+        What processors have scheduled on the wall clock is called when it has gone on, once for each that is due.
+
         Raises:
             ValueError: `by` is negative or no whole number of milliseconds.
         """
@@ -184,12 +189,13 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
         Raises:
             InvalidError: the app has no store of that name.
         """
+        stores = {store.node.name: store for task in self._plan.tasks for store in task.stores}
+        if name not in stores:
+            raise InvalidError(f"app {self._app!r} has no store {name!r}{near_names(name, stores)}")
         parts = [store.node.store for task in self._plan.tasks for store in task.stores if store.node.name == name]
-        nodes = {node.operator.store: node for node in self._topology.nodes if node.operator.store is not None}
-        if name not in nodes:
-            raise InvalidError(f"app {self._app!r} has no store {name!r}{near_names(name, nodes)}")
-        operator = nodes[name].operator
-        return view_of(name, parts, operator.window if isinstance(operator, Aggregate) else None)
+        operators = (node.operator for node in self._topology.nodes)
+        windows = {each.store: each.window for each in operators if isinstance(each, Aggregate)}
+        return view_of(name, parts, windows.get(name))
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -201,7 +207,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
     ) -> None:
         """Closes without a commit; what came out can still be read."""
         self._ended = self._ended or "this driver is closed"
-        self._open.close()
+        self._open.__exit__(kind, error, trace)
 
     # ------------------------------------------------------------ running
 

@@ -19,6 +19,7 @@ from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.topic import check_topic_name
 from tailrace.streams import describe
 from tailrace.streams.place import Place
+from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
 
 Forward = Callable[[Any, Any, int], None]
@@ -53,6 +54,8 @@ class Operator:
     """How `describe()` calls it: source, processor, sink or repartition."""
     effect: ClassVar[bool] = False
     """Whether it does something outside the program, so that a program may end with it."""
+    sees_every_update: ClassVar[bool] = False
+    """Whether no cache may merge updates ahead of it."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -63,6 +66,11 @@ class Operator:
     def store(self) -> str | None:
         """The name of the store that it keeps, where it keeps one."""
         return None
+
+    @property
+    def uses(self) -> tuple[DeclaredStore[Any, Any], ...]:
+        """The stores of the program that it reads and writes; others may use them too."""
+        return ()
 
     @property
     def repartition(self) -> str | None:
@@ -136,6 +144,8 @@ class Graph:
         self.nodes: dict[int, Node] = {}
         self.topics: list[Topic[Any, Any]] = []
         """Every declaration, in order."""
+        self.stores: list[DeclaredStore[Any, Any]] = []
+        """The same of stores for processors."""
 
     def name_for(self, prefix: str) -> str:
         """The name of the next node, to make its operator with: `map-3`."""
@@ -176,9 +186,24 @@ class Graph:
         _check_topics(self.topics)
         _check_nodes(self.nodes.values())
         _check_names(app, self.nodes.values())
+        self._check_shared_stores()
         order = _ordered(self.nodes)
         _check_cycles(order)
         return Topology(app=app, nodes=tuple(order), subtopologies=tuple(_in_order(_split(order))))
+
+    def _check_shared_stores(self) -> None:
+        """Refuses a store that is used on both sides of a repartition: that divides tasks, and the store joins them."""
+        users = [node for node in self.nodes.values() if node.operator.uses]
+        for node in users:
+            for cut in filter(_is_cut, self.upstream(Input(node.id))):
+                for other in self.upstream(Input(cut.id)):
+                    both = set(node.operator.uses).intersection(other.operator.uses)
+                    if both:
+                        raise TopologyError(
+                            f"store {both.pop().name!r} is used at {other.place} and, behind the repartition at "
+                            f"{cut.place}, at {node.place}: the two run in different tasks, and each has only its own "
+                            "part of a store; use two stores"
+                        )
 
 
 # ---------------------------------------------------------------- what only the whole shows
@@ -241,14 +266,23 @@ def _check_cycles(order: Collection[Node]) -> None:
 
 
 def _check_names(app: str, nodes: Collection[Node]) -> None:
-    stores: dict[str, Node] = {}
-    internal: dict[str, Node] = {}
+    names: dict[str, _Owner] = {}
+    stores: dict[str, _Owner] = {}
+    internal: dict[str, _Owner] = {}
+    for declared in dict.fromkeys(store for node in nodes for store in node.operator.uses):
+        _check_free(stores, declared.name, declared, f"the store name {declared.name!r}")
+        _check_free(internal, changelog_topic(app, declared.name), declared, f"the store name {declared.name!r}")
     for node in nodes:
+        if names.setdefault(node.name, node) is not node:
+            raise TopologyError(
+                f"name={node.name!r} is used twice, at {names[node.name].place} and at {node.place}: give one of them "
+                "another name"
+            )
         store = node.operator.store
         if store is not None:
             _check_free(stores, store, node, f"store={store!r}")
     for node in nodes:
-        for name in internal_topics(app, node.operator):
+        for name in _topics_of(app, node.operator):
             _check_free(internal, name, node, f"the internal topic {name!r}")
     for node in nodes:
         topic = node.operator.writes
@@ -259,7 +293,10 @@ def _check_names(app: str, nodes: Collection[Node]) -> None:
             )
 
 
-def _check_free(taken: dict[str, Node], name: str, node: Node, what: str) -> None:
+_Owner = Node | DeclaredStore[Any, Any]
+
+
+def _check_free(taken: dict[str, _Owner], name: str, node: _Owner, what: str) -> None:
     try:
         check_topic_name(name)
     except InvalidError as error:
@@ -271,8 +308,17 @@ def _check_free(taken: dict[str, Node], name: str, node: Node, what: str) -> Non
         )
 
 
-def internal_topics(app: str, operator: Operator) -> list[str]:
-    """The names of the topics that an operator keeps for itself."""
+def internal_topics(app: str, nodes: Iterable[Node]) -> list[str]:
+    """The names of the topics that an app keeps for itself."""
+    names: dict[str, None] = {}
+    for node in nodes:
+        names |= dict.fromkeys(_topics_of(app, node.operator))
+        names |= dict.fromkeys(changelog_topic(app, store.name) for store in node.operator.uses)
+    return list(names)
+
+
+def _topics_of(app: str, operator: Operator) -> list[str]:
+    """The internal topics that belong to an operator alone."""
     names: list[str] = []
     if operator.store is not None:
         names.append(changelog_topic(app, operator.store))
@@ -324,7 +370,13 @@ class SubTopology:
     @property
     def stores(self) -> tuple[str, ...]:
         """The names of the stores that its tasks keep."""
-        return tuple(node.operator.store for node in self.nodes if node.operator.store is not None)
+        own = tuple(node.operator.store for node in self.nodes if node.operator.store is not None)
+        return own + tuple(store.name for store in self.shared_stores)
+
+    @property
+    def shared_stores(self) -> tuple[DeclaredStore[Any, Any], ...]:
+        """Those of them that the program declared, for processors."""
+        return tuple(dict.fromkeys(store for node in self.nodes for store in node.operator.uses))
 
 
 def _is_cut(node: Node) -> bool:
@@ -348,7 +400,12 @@ def _split(order: list[Node]) -> list[SubTopology]:
             if parent.node in readers:
                 readers[parent.node].append(node.id)
     together = [[node.id, *(p.node for p in node.parents if p.node in group)] for node in order if not _is_cut(node)]
-    for first, *others in [*together, *(ids for ids in readers.values() if ids)]:
+    # What is kept together runs together.
+    users: dict[DeclaredStore[Any, Any], list[int]] = {}
+    for node in order:
+        for store in node.operator.uses:
+            users.setdefault(store, []).append(node.id)
+    for first, *others in [*together, *(ids for ids in readers.values() if ids), *users.values()]:
         for other in others:
             low, high = sorted((find(first), find(other)))
             group[high] = low
@@ -442,7 +499,7 @@ class Topology:
         return {
             "app": self.app,
             "sub_topologies": [self._part(part) for part in self.subtopologies],
-            "internal_topics": [name for node in self.nodes for name in internal_topics(self.app, node.operator)],
+            "internal_topics": internal_topics(self.app, self.nodes),
         }
 
     def _part(self, part: SubTopology) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 `make check` reads this file; running it only builds the graphs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
@@ -11,8 +11,12 @@ import msgspec
 
 from tailrace import (
     App,
+    Context,
     Grouped,
+    Processor,
+    Record,
     Reducer,
+    Store,
     Stream,
     Table,
     Topic,
@@ -120,6 +124,37 @@ def test_every_step_keeps_its_types() -> None:
     assert_type(grouped.reduce(lambda a, b: a if a.at > b.at else b, store="latest"), Table[str, Click])
     assert_type(grouped.aggregate(Total, add, store="totals"), Table[str, Total])
     assert_type(grouped.aggregate(lambda: 0, lambda n, c: n + len(c.user), store="lengths"), Table[str, int])
+
+
+class Lengths(Processor[str, Click, int, str]):
+    def init(self, ctx: Context[int, str]) -> None:
+        assert_type(ctx.schedule(minutes(1), lambda now: ctx.forward(now, "tick"), clock="wall"), Callable[[], None])
+        self.ctx = ctx
+
+    def process(self, record: Record[str, Click]) -> None:
+        self.ctx.forward(len(record.value.user), record.key)
+
+
+class Stepped(Lengths):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+
+class Users(Processor[str, Click, str, str]):
+    def process(self, record: Record[str, Click]) -> None:
+        del record
+
+
+def test_processors_and_their_stores() -> None:
+    app = App("shop", log="memory:")
+    stream = app.stream(app.topic("clicks", key=str, value=Click))
+    store = app.store("seen", key=str, value=Click, kind="memory")
+    assert_type(store, Store[str, Click])
+    assert_type(app.store("totals", key=int, value=Total, default=Total), Store[int, Total])
+    assert_type(stream.process(Lengths, stores=[store]), Stream[int, str])
+    assert_type(stream.process(lambda: Stepped(3), name="stepped"), Stream[int, str])
+    assert_type(stream.process_values(Users), Stream[str, str])
+    app.describe()
 
 
 def test_windows_and_tables() -> None:

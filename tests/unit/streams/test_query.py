@@ -7,7 +7,8 @@ import pytest
 
 from tailrace.log.errors import InvalidError
 from tailrace.streams.app import App
-from tailrace.streams.query import Store, view_of
+from tailrace.streams.query import view_of
+from tailrace.streams.store import Store
 from tailrace.testing import TopologyDriver
 from tailrace.windows.duration import milliseconds as ms
 from tailrace.windows.hopping import hopping

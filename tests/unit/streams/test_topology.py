@@ -192,7 +192,7 @@ def test_a_repartition_divides(app: App, clicks: Topic[str, Click]) -> None:
     assert second.stores == ("counts",)
     assert isinstance(cut.operator, Repartition)
     assert cut.operator.partitions == 3
-    assert [name for each in topology.nodes for name in internal_topics("shop", each.operator)] == [
+    assert internal_topics("shop", topology.nodes) == [
         "shop-counts-repartition",
         "shop-counts-changelog",
     ]

@@ -1,0 +1,325 @@
+"""A processor at work in one task: its records, its scheduled calls, its stores.
+
+1. A record's time, headers and origin go with whatever is forwarded for it, unless the processor says otherwise.
+2. A scheduled call has no record. Its output is late where the windows behind it have closed, and nowhere else: its
+   origin is the stream time that reaches the node.
+3. Every processor that shares a store sees what any of them put, at once. A store is flushed after everything else in
+   its task, because what others flush may reach a processor.
+4. What runs a processor has it as `self` in its frame: by that an error finds the node (failure).
+
+Not here: when scheduled functions are due (schedule), when wall clocks are looked at (runner).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from tailrace.log.clock import Clock
+from tailrace.log.errors import InvalidError, TopologyError
+from tailrace.log.record import Headers, RawRecord, Record
+from tailrace.log.topic import near_names
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.derived import EXACT, key_check
+from tailrace.streams.operators.process import Process, check_methods, is_processor
+from tailrace.streams.place import check_function
+from tailrace.streams.processor import Context, Processor
+from tailrace.streams.schedule import Schedule
+from tailrace.streams.store import DeclaredStore, Store
+from tailrace.streams.topology import Forward
+from tailrace.windows.duration import to_ms
+
+
+class OwnStore:
+    """A store of the program in one task, as the commit sees it: see `StateNode`."""
+
+    def __init__(self, declared: DeclaredStore[Any, Any], store: KeyValueStore[Any, Any]) -> None:
+        self.name = declared.name
+        self.declared = declared
+        self.store = store
+
+    @property
+    def dirty(self) -> int:
+        """How many keys wait for the next commit."""
+        return self.store.dirty
+
+    def resume(self, _stream_time_ms: int) -> None:
+        """Nothing depends on time."""
+
+    def close_windows(self, _stream_time_ms: int) -> int:
+        """There are none."""
+        return FAR
+
+    def flush(self, _stream_time_ms: int) -> None:
+        """Makes what was put into bytes; nothing is sent on."""
+        self.store.flush()
+
+    def open_windows(self, _stream_time_ms: int) -> int:
+        """There are none."""
+        return 0
+
+
+class RunningProcessor(Context[Any, Any]):
+    """One processor of one task: the link of the chain, and the context that the processor is given."""
+
+    def __init__(
+        self,
+        context: TaskContext,
+        operator: Process,
+        forward: Forward,
+        stores: Mapping[str, OwnStore],
+        clock: Clock,
+    ) -> None:
+        self.record: Record[Any, Any] | None = None
+        self.operator = operator
+        self.lag_ms = 0
+        """By how much what reaches the node may lag behind the task's stream time."""
+        self.time_ms: int | None = None
+        """The time of what is put and forwarded; None while nothing may be put."""
+        self._sending = False
+        self._made_in_process = False
+        self._context = context
+        self._forward = forward
+        self._clock = clock
+        self._plain_key, self._check_key = key_check(operator.key, operator.place)
+        self._stores = {name: ProcessorStore(store, self) for name, store in stores.items()}
+        self._processor: Processor[Any, Any, Any, Any] | None = None
+
+    @property
+    def _where(self) -> str:
+        return f"{self.operator.name} at {self.operator.place}"
+
+    # ------------------------------------------------------------ its life
+
+    def start(self, task: str, made: dict[int, str]) -> None:
+        """Makes the processor of a task, and has it initialised; `made` has the tasks of those made before, by id.
+
+        Raises:
+            TopologyError: the factory made no processor that can be run, or one that it had made before.
+        """
+        processor = self.operator.factory()
+        self._check(processor, task, made)
+        self.time_ms = max(self.stream_time_ms, 0)
+        processor.init(self)
+        self.time_ms = None
+        self._processor = processor
+
+    def _check(self, processor: object, task: str, made: dict[int, str]) -> None:
+        if not is_processor(processor):
+            raise TopologyError(f"the factory of {self._where} returned {processor!r}: subclass tailrace.Processor")
+        known = made.setdefault(id(processor), f"{self._where} in task {task}")
+        if known != f"{self._where} in task {task}":
+            raise TopologyError(
+                f"the factory of {self._where} returned the same object twice, {processor!r}, for task {task} and "
+                f"before for {known}: every task needs one of its own, so make a new one at every call"
+            )
+        try:
+            check_methods(processor, self._where)
+        except TypeError as error:
+            raise TopologyError(str(error)) from error
+
+    def stop(self) -> None:
+        """Ends the processor, where it was made."""
+        processor, self._processor = self._processor, None
+        if processor is not None:
+            processor.close()
+
+    def link(self) -> Forward:
+        """The function that takes the node's records."""
+        context = self._context
+
+        def process(key: Any, value: Any, timestamp_ms: int) -> None:
+            raw, source = context.record, context.source
+            if raw is None or raw.offset < 0 or source is None:
+                headers = () if raw is None else raw.headers
+                record = Record("", context.partition, -1, timestamp_ms, key, value, headers)
+            else:
+                topic, partition = source
+                record = Record(topic, partition, raw.offset, timestamp_ms, key, value, raw.headers)
+            self.record, self.time_ms, self._sending = record, timestamp_ms, True
+            assert self._processor is not None
+            self._processor.process(record)
+            self.record, self.time_ms, self._sending = None, None, False
+            if self._made_in_process:
+                self._made_in_process = False
+                if context.stream_calls.next_ms <= context.stream_time_ms:
+                    context.stream_calls.run(context.stream_time_ms)
+
+        return process
+
+    # ------------------------------------------------------------ what the processor is given
+
+    @property
+    def stream_time_ms(self) -> int:
+        """See `Context`."""
+        return self._context.stream_time_ms
+
+    def forward(self, key: Any, value: Any, *, timestamp_ms: int | None = None, headers: Headers | None = None) -> None:
+        """See `Context`."""
+        if not self._sending:
+            raise RuntimeError("forward is for process() and scheduled functions: nothing else can send")
+        if self.operator.keeps_key:
+            self._check_kept(key)
+        elif key.__class__ is not self._plain_key and self._plain_key is not None:
+            key = self._check_key(key)
+        if timestamp_ms is None:
+            timestamp_ms = self.time_ms
+            assert timestamp_ms is not None
+        else:
+            _check_time(timestamp_ms)
+        if headers is None:
+            self._forward(key, value, timestamp_ms)
+            return
+        context = self._context
+        record = context.record
+        context.record = _WithHeaders(record, headers)
+        self._forward(key, value, timestamp_ms)
+        context.record = record
+
+    def store(self, name: str) -> Any:
+        """See `Context`."""
+        store = self._stores.get(name)
+        if store is None:
+            raise InvalidError(
+                f"{self._where} was given no store {name!r}{near_names(name, self._stores)}: name it in stores=[…]"
+            )
+        return store
+
+    def schedule(
+        self, every: timedelta, f: Callable[[int], None], *, clock: Literal["stream", "wall"]
+    ) -> Callable[[], None]:
+        """See `Context`."""
+        every_ms = to_ms(every, "every")
+        if every_ms <= 0:
+            raise ValueError(f"schedule(every={every!r}) is not above 0")
+        if clock not in {"stream", "wall"}:
+            raise ValueError(f'schedule(clock={clock!r}) is neither "stream" nor "wall"')
+        check_function(f, "schedule")
+        context = self._context
+        if clock == "wall":
+            schedule = Schedule(self._scheduled(f, clock), every_ms, self._clock.now_ms() + every_ms)
+            context.wall_calls.add(schedule)
+            return schedule.cancel
+        now_ms = context.stream_time_ms
+        due_ms = (now_ms // every_ms + 1) * every_ms
+        if self.record is not None:
+            # Kafka's way: a schedule that a record brings about is called for the first time after that record.
+            due_ms, self._made_in_process = 0, True
+        schedule = Schedule(self._scheduled(f, clock), every_ms, due_ms)
+        context.stream_calls.add(schedule)
+        return schedule.cancel
+
+    def _scheduled(self, f: Callable[[int], None], clock: str) -> Callable[[int], None]:
+        context = self._context
+
+        def call(now_ms: int) -> None:
+            record, origin_ms, doing = context.record, context.origin_ms, context.doing
+            context.record, context.doing = None, f"a call scheduled on the {clock} clock, at {now_ms} ms"
+            context.origin_ms = context.stream_time_ms - self.lag_ms
+            self.time_ms, self._sending = max(now_ms, 0), True
+            f(now_ms)
+            self.time_ms, self._sending = None, False
+            context.record, context.origin_ms, context.doing = record, origin_ms, doing
+
+        return call
+
+    def _check_kept(self, key: object) -> None:
+        if self.record is None:
+            raise ValueError(
+                "process_values forwards nothing in a scheduled call, where there is no record whose key it could "
+                "keep: use process"
+            )
+        kept: object = self.record.key
+        if key is not kept and (key.__class__ is not kept.__class__ or key != kept):
+            raise ValueError(
+                f"process_values keeps the key {kept!r}, and forward was given {key!r}: use process to change it"
+            )
+
+
+class ProcessorStore(Store[Any, Any]):
+    """A store as one processor reads and writes it."""
+
+    def __init__(self, own: OwnStore, owner: RunningProcessor) -> None:
+        super().__init__(own.name)
+        self._store = own.store
+        self._owner = owner
+        self._default = own.declared.default
+        self._plain: type | None = own.declared.key_codec.plain
+
+    def get(self, key: Any) -> Any:
+        """The value of a key; where there is none, what `default=` makes, which is not put; else None."""
+        value = self._store.get(key if key.__class__ is self._plain else self._checked(key))
+        if value is None and self._default is not None:
+            return self._default()
+        return value
+
+    def put(self, key: Any, value: Any) -> bool:
+        """Sets the value of a key as of the record's time, in a scheduled call as of that time; None deletes."""
+        self._store.put(key if key.__class__ is self._plain else self._checked(key), value, self._time_ms("put"))
+        return True
+
+    def delete(self, key: Any) -> Any:
+        """See `Store.delete`."""
+        return self._store.delete(
+            key if key.__class__ is self._plain else self._checked(key), self._time_ms("deleted from")
+        )
+
+    def range(self, low: Any = None, high: Any = None, *, reverse: bool = False) -> Iterator[tuple[Any, Any]]:
+        """See `Store.range`."""
+        low, high = (None if bound is None else self._checked(bound) for bound in (low, high))
+        return self._store.range(low, high, reverse=reverse)
+
+    def prefix(self, prefix: Any) -> Iterator[tuple[Any, Any]]:
+        """See `Store.prefix`."""
+        return self._store.prefix(self._checked(prefix))
+
+    def all(self, *, reverse: bool = False) -> Iterator[tuple[Any, Any]]:
+        """See `Store.all`."""
+        return self._store.all(reverse=reverse)
+
+    def _time_ms(self, done: str) -> int:
+        time_ms = self._owner.time_ms
+        if time_ms is None:
+            raise RuntimeError(f"store {self.name!r} can be {done} in init, process and scheduled functions alone")
+        return time_ms
+
+    def _checked(self, key: Any) -> Any:
+        """The key as its codec takes it: a dict would take 1, True and 1.0 for one key."""
+        plain = self._plain
+        if key is None:
+            raise TypeError(f"store {self.name!r} has no key None")
+        if plain is None or key.__class__ is plain:
+            return key
+        if isinstance(key, plain) and key.__class__ is not bool:
+            return EXACT[plain](key)
+        raise TypeError(f"store {self.name!r} has keys of type {plain.__name__}, not {type(key).__name__}: {key!r}")
+
+
+class _WithHeaders:
+    """A record with other headers, in place of the one at hand while what was forwarded goes its way."""
+
+    __slots__ = ("headers", "key", "offset", "timestamp", "value")
+
+    def __init__(self, record: RawRecord | None, headers: Headers) -> None:
+        self.headers: Headers = _checked_headers(headers)
+        self.offset = -1 if record is None else record.offset
+        self.timestamp = -1 if record is None else record.timestamp
+        self.key = None if record is None else record.key
+        self.value = None if record is None else record.value
+
+
+def _checked_headers(headers: Sequence[Any]) -> Headers:
+    pairs: list[tuple[str, bytes | None]] = []
+    for pair in headers:
+        name, value = pair
+        if not isinstance(name, str) or not (value is None or isinstance(value, bytes)):
+            raise TypeError(f"forward was given the header {pair!r}: a pair of str and bytes is wanted")
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
+def _check_time(timestamp_ms: object) -> None:
+    if not isinstance(timestamp_ms, int) or isinstance(timestamp_ms, bool):
+        raise TypeError(f"forward(timestamp_ms={timestamp_ms!r}) is no int of milliseconds")
+    if timestamp_ms < 0:
+        raise ValueError(f"forward(timestamp_ms={timestamp_ms}) is before 1970")
