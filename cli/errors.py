@@ -76,7 +76,8 @@ def message_of(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        said = error.msg if isinstance(error, SyntaxError) else str(error)  # its text has the place once more
+        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
         place = user_place(error)
         text = f"{place}: {text}" if place else f"{text}; this is a fault of tailrace: --debug shows where"
     return " ".join(text.split())

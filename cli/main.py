@@ -5,6 +5,8 @@ Each command is in a file of its own; what they share is in session.py, what err
 
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -26,11 +28,27 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _options(ctx: typer.Context, log: LogOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
+def _options(
+    ctx: typer.Context,
+    log: LogOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     (ctx.find_object(Session) or Session()).take(log, json, debug)
+    if version:
+        typer.echo(f"tailrace {_version()}")
+        raise typer.Exit(0)
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit(2)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tailrace")
+    except metadata.PackageNotFoundError:
+        return "from a checkout that is not installed"
 
 
 for _command in (demo, run, describe, send, tail):

@@ -21,9 +21,6 @@ from tailrace.log.client import Log
 from tailrace.streams.app import App
 from tailrace.streams.summary import Summary
 
-# What an app has for its log where it names none.
-UNNAMED_LOG = "tailrace-data"
-
 Target = Annotated[
     str,
     typer.Argument(
@@ -64,7 +61,7 @@ def _log_of(app: App, session: Session) -> Generator[Log]:
     if isinstance(own, Log):
         yield own
         return
-    with Log.open(session.url if session.log or own == UNNAMED_LOG else own) as log:
+    with Log.open(session.url if session.log or not app.options.log_named else own) as log:
         yield log
 
 

@@ -11,15 +11,15 @@ from typing import Annotated
 
 import typer
 
-from tailrace.cli.errors import CommandError, NotFoundError, report
+from tailrace.cli.errors import CommandError, report
 from tailrace.cli.formats import Fields, Format, Rows, format_of, rows_of
 from tailrace.cli.interrupts import Interrupted, Interrupts, interrupts
 from tailrace.cli.lines import Lines
 from tailrace.cli.output import Bar, rate, size
-from tailrace.cli.session import Session, shared
+from tailrace.cli.session import InternalOption, Session, require_topic, shared
 from tailrace.log.client import Log, Producer
 from tailrace.log.clock import SystemClock
-from tailrace.log.errors import InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.errors import InvalidError, TailraceError
 
 # Larger than a producer's own default: nobody waits for a single line of a file.
 _BATCH_BYTES = 256 * 1024
@@ -38,20 +38,14 @@ def send(
     timestamp: Annotated[
         str | None, typer.Option(metavar="FIELD", help="The field that holds the time: ms or ISO 8601. Else: now.")
     ] = None,
+    internal: InternalOption = False,
 ) -> int:
     """Send the lines of a file to a topic: ndjson and raw lines as they are, csv rows as JSON objects."""
     lines = Lines.open(file)
     with closing(lines), session.open_log() as log:
-        _check_topic(log, topic)
+        require_topic(log, topic, internal=internal)
         rows = rows_of(lines, form or format_of(file), Fields(key, timestamp))
         return _Sending(session, topic, lines).run(log, rows)
-
-
-def _check_topic(log: Log, topic: str) -> None:
-    try:
-        log.describe_topic(topic)
-    except TopicNotFoundError as error:
-        raise NotFoundError(f"{error}; to create it: tailrace topics create {topic}") from error
 
 
 class _Sending:

@@ -16,10 +16,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tailrace.cli.errors import NotFoundError
+from tailrace.cli.errors import NotFoundError, UsageError
 from tailrace.cli.interrupts import Interrupted
 from tailrace.cli.output import Output
+from tailrace.log.checkpoint import META_PROPERTIES
 from tailrace.log.client import Log
+from tailrace.log.disk import RealDisk, join
+from tailrace.log.errors import TopicNotFoundError
+from tailrace.log.topic import near_names
 
 DEFAULT_LOG = "./tailrace-data"
 
@@ -28,6 +32,9 @@ LogOption = Annotated[
     typer.Option("--log", metavar="URL", help=f"The log: a directory; else $TAILRACE_LOG, else {DEFAULT_LOG}."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+InternalOption = Annotated[
+    bool, typer.Option("--internal", help="Also a topic that the log or an app keeps for itself.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
@@ -55,18 +62,48 @@ class Session:
         """Where results, progress and notes go."""
         return Output(json=self.json)
 
-    def open_log(self, *, read_only: bool = False) -> Log:
-        """Open the log; read-only, it takes no lock and stands beside a writer, and is never created.
+    def open_log(self, *, read_only: bool = False, create: bool = False) -> Log:
+        """Open the log; read-only, it takes no lock and stands beside a writer.
 
         Raises:
-            NotFoundError: read-only, and there is no such directory.
+            NotFoundError: there is none, and not `create`.
         """
-        if read_only and ":" not in self.url and not os.path.isdir(self.url):  # noqa: PTH112 - a question, no access
+        directory = directory_of(self.url)
+        if directory is not None and not create and not RealDisk().exists(join(directory, META_PROPERTIES)):
             raise NotFoundError(
                 f"there is no log at {self.url}; name one with --log or $TAILRACE_LOG, or begin one with "
                 "`tailrace topics create`"
             )
         return Log.open(self.url, read_only=read_only)
+
+
+def directory_of(url: str) -> str | None:
+    """Tell in which folder a log is, by the rules of `Log.open`; None for one that is not on this machine's disk."""
+    scheme, colon, address = url.partition(":")
+    if not colon or "/" in scheme or len(scheme) == 1:
+        return url
+    return address.removeprefix("//") if scheme == "file" else None
+
+
+def require_topic(log: Log, name: str, *, internal: bool) -> None:
+    """Say that a topic is there and may be written by hand.
+
+    Raises:
+        NotFoundError: there is none of this name.
+        UsageError: it is kept by the log or by an app, and not `internal`.
+    """
+    try:
+        description = log.describe_topic(name)
+    except TopicNotFoundError:
+        known = log.topics(internal=internal)
+        raise NotFoundError(
+            f"there is no topic {name!r}{near_names(name, known)}; to create it: tailrace topics create {name}"
+        ) from None
+    if description.internal and not internal:
+        raise UsageError(
+            f"the topic {name!r} is internal: what is changed in it by hand, an app or a group finds wrong; "
+            "--internal does it all the same"
+        )
 
 
 def shared(f: Callable[..., int | None]) -> Callable[..., int | None]:

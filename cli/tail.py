@@ -15,7 +15,7 @@ import typer
 
 from tailrace.cli.errors import UsageError
 from tailrace.cli.output import Output, instant
-from tailrace.cli.session import Session, shared
+from tailrace.cli.session import Session, require_topic, shared
 from tailrace.cli.typed import BytesType, shower
 from tailrace.log.client import Consumer, Log
 from tailrace.log.errors import DecodeError
@@ -47,6 +47,7 @@ def tail(
     """Print a topic's records: time, partition@offset, key and value."""
     show = _printer(session.output, key_type, value_type)
     with session.open_log(read_only=True) as log, log.consumer() as consumer:
+        require_topic(log, topic, internal=True)
         ends = log.offsets(topic)
         starts = log.offsets(topic, "earliest")
         consumer.assign(sorted(ends))

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tailrace.cli.errors import UsageError
-from tailrace.cli.session import Session, group, shared
+from tailrace.cli.errors import CommandError, UsageError
+from tailrace.cli.session import InternalOption, Session, group, require_topic, shared
 from tailrace.log.client import Log
 from tailrace.log.errors import InvalidError, TopicExistsError, TopicNotFoundError
 
@@ -53,11 +53,15 @@ def create_topic(
 ) -> None:
     """Create a topic; it is on disk when the command ends."""
     values = dict(_setting(text) for text in config or ())
-    with session.open_log() as log:
+    with session.open_log(create=True) as log:
         try:
             log.create_topic(name, partitions=partitions, config=values, exist_ok=exist_ok)
         except TopicExistsError:
-            raise
+            if name not in log.topics(internal=True):
+                raise  # it is only too like another's
+            raise CommandError(
+                f"the topic {name!r} exists already; see it with: tailrace topics describe {name}"
+            ) from None
         except (InvalidError, ValueError) as error:
             raise UsageError(str(error)) from error
         description = log.describe_topic(name)
@@ -79,6 +83,7 @@ def _setting(text: str) -> tuple[str, str]:
 def describe_topic(session: Session, name: Topic) -> None:
     """Describe a topic: its id, configuration, and the offsets of each partition."""
     with session.open_log(read_only=True) as log:
+        require_topic(log, name, internal=True)
         description = log.describe_topic(name)
         starts, ends = log.offsets(name, "earliest"), log.offsets(name)
     partitions = [
@@ -139,9 +144,10 @@ def alter_topic(
 
 @topics.command("delete")
 @shared
-def delete_topic(session: Session, name: Topic) -> None:
+def delete_topic(session: Session, name: Topic, internal: InternalOption = False) -> None:
     """Delete a topic, its data and the offsets committed for it."""
     with session.open_log() as log:
+        require_topic(log, name, internal=internal)
         log.delete_topic(name)
     if session.json:
         session.output.value({"deleted": name})

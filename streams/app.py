@@ -43,12 +43,22 @@ _COMMIT_INTERVAL = timedelta(milliseconds=200)
 _CACHE_BYTES = 64 << 20
 
 
+class _DefaultLog(str):
+    """Told by identity from the same text, named by a program."""
+
+    __slots__ = ()
+
+
+_DEFAULT_LOG: str = _DefaultLog("tailrace-data")
+
+
 class App:
     """A stream program: declare topics and streams, then `run()`.
 
     Args:
         name: the app's identity: its consumer group and the beginning of its internal topics' names.
-        log: a directory, "memory:" or another URL of `Log.open`, or an open `Log`, which stays open after the run.
+        log: a directory ("tailrace-data" unless given), "memory:" or another URL of `Log.open`, or an open `Log`, which
+            stays open after the run.
         guarantee: "at_least_once": after a crash records since the last commit are worked on again.
         commit_interval: how often state, results and offsets are made durable together; results are seen after it.
         state_dir: where stores are kept; beside the log unless given.
@@ -66,7 +76,7 @@ class App:
         self,
         name: str,
         *,
-        log: str | Log = "tailrace-data",
+        log: str | Log = _DEFAULT_LOG,
         guarantee: Literal["at_least_once"] = "at_least_once",
         commit_interval: timedelta = _COMMIT_INTERVAL,
         state_dir: str | None = None,
@@ -94,6 +104,7 @@ class App:
         self.options = AppOptions(
             name=name,
             log=log,
+            log_named=log is not _DEFAULT_LOG,
             guarantee=guarantee,
             commit_interval_ms=_positive_ms("commit_interval", commit_interval),
             state_dir=state_dir,

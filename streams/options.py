@@ -14,6 +14,8 @@ class AppOptions:
 
     name: str
     log: str | Log
+    log_named: bool
+    """Whether the program named its log, or left it to the default."""
     guarantee: Literal["at_least_once"]
     commit_interval_ms: int
     state_dir: str | None

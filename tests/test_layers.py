@@ -42,7 +42,6 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
     ("tailrace.cli.demo", "pathlib"): "the demo clears the directory that it made the last time",
     ("tailrace.cli.demo", "shutil"): "the same",
     ("tailrace.cli.clicks", "random"): "the demo's clicks are made by chance, seeded by its caller",
-    ("tailrace.cli.session", "os.path.isdir"): "is there a log at all? asked before it is opened read-only",
     ("tailrace.cli.session", "os.O_WRONLY"): "a closed stdout is replaced, as Python's documentation has it",
     ("tailrace.cli.session", "os.devnull"): "the same",
     ("tailrace.cli.session", "os.dup2"): "the same",
@@ -52,6 +51,7 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
 }
 IMPORTLIB: dict[str, str] = {
     "tailrace.log.client": "Log.open: the scheme of a URL chooses the engine",
+    "tailrace.cli.main": "--version is what the installer wrote down",
     "tailrace.cli.load": "MODULE:APP of the command line",
 }
 

@@ -57,6 +57,12 @@ def test_a_users_exception_names_file_and_line() -> None:
     assert message_of(error).startswith("/home/user/shop.py:3: JSONDecodeError: ")
 
 
+def test_a_syntax_error_names_its_place_once() -> None:
+    with pytest.raises(SyntaxError) as caught:
+        compile("x = 1\nif x\n", "/home/user/shop.py", "exec")
+    assert message_of(caught.value) == "/home/user/shop.py:2: SyntaxError: expected ':'"
+
+
 def test_a_module_in_a_folder_of_our_name_is_still_the_users() -> None:
     """Frames are judged by module, and a checkout may hold anything under its folder."""
     assert user_place(raised("def f():\n    1 / 0\n", "tailrace_shop")) == "/home/user/tailrace_shop.py:2"

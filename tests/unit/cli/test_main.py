@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,36 @@ def test_the_process_ends_with_the_code(tmp_path: Path) -> None:
     assert found.returncode == 3
     assert found.stderr.startswith("error: there is no log at ./tailrace-data")
     assert found.stdout == ""
+
+
+def test_a_folder_that_is_no_log_is_not_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "letters").mkdir()
+    for inside in (None, "a.txt"):
+        if inside:
+            (tmp_path / "letters" / inside).write_text("Dear", encoding="utf-8")
+        for command in (["topics", "list"], ["tail", "t"], ["send", "t", os.devnull], ["topics", "delete", "t"]):
+            assert main(["--log", f"{tmp_path}/letters", *command]) == 3
+            assert capsys.readouterr().err.startswith(f"error: there is no log at {tmp_path}/letters; ")
+
+
+def test_only_commands_that_begin_something_begin_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["send", "t", os.devnull], ["topics", "delete", "t"]):
+        assert main(["--log", f"file://{tmp_path}/none", *command]) == 3
+    assert list(tmp_path.iterdir()) == []
+    assert main(["--log", f"file://{tmp_path}/none", "topics", "create", "t"]) == 0
+    assert main(["--log", f"file://{tmp_path}/none", "topics", "list"]) == 0
+    assert "no log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("found", ["7.1", None])
+def test_it_says_its_version(
+    found: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installed(_: str) -> str:
+        if found is None:
+            raise metadata.PackageNotFoundError
+        return found
+
+    monkeypatch.setattr(metadata, "version", installed)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tailrace {found or 'from a checkout that is not installed'}\n"

@@ -11,7 +11,6 @@ import pytest
 
 from tailrace import App
 from tailrace.cli.main import main
-from tailrace.cli.run import UNNAMED_LOG
 from tailrace.log.client import Log
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.tests.support.command import Command
@@ -71,12 +70,21 @@ def test_the_apps_own_log_is_taken_unless_another_is_named(
 def test_an_app_that_names_no_log_takes_the_commands(
     shop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert App("unnamed").options.log == UNNAMED_LOG
+    assert App("unnamed").options.log == "tailrace-data"
     (tmp_path / "shop_env.py").write_text(SHOP.replace(', log="the-apps-own"', ""), encoding="utf-8")
     monkeypatch.setenv("TAILRACE_LOG", shop.log)
     send(shop.log, 1)
     assert main(["run", "shop_env", "--until", "end"]) == 0
     assert [row["value"] for row in shop.ok("tail", "out", "--json", "--value-type", "int").json] == [2]
+
+
+def test_an_app_that_names_the_default_log_keeps_it(
+    shop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop_named.py").write_text(SHOP.replace("the-apps-own", "tailrace-data"), encoding="utf-8")
+    monkeypatch.setenv("TAILRACE_LOG", shop.log)
+    assert main(["run", "shop_named", "--until", "end"]) == 1  # there is no topic `in`
+    assert (tmp_path / "tailrace-data").is_dir()
 
 
 def test_a_missing_input_names_the_users_line(shop: Command) -> None:

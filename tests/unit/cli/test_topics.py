@@ -29,7 +29,12 @@ def test_tables_show_what_json_says(tailrace: Command) -> None:
 
 def test_an_existing_topic_is_an_error_unless_said(tailrace: Command) -> None:
     tailrace.ok("topics", "create", "clicks", "--partitions", "4")
-    assert tailrace("topics", "create", "clicks").code == 1
+    found = tailrace("topics", "create", "clicks")
+    assert (found.code, found.err) == (
+        1,
+        "error: the topic 'clicks' exists already; see it with: tailrace topics describe clicks\n",
+    )
+    assert "too like 'a_b'" in (tailrace.ok("topics", "create", "a_b"), tailrace("topics", "create", "a.b"))[1].err
     assert tailrace.ok("topics", "create", "clicks", "--exist-ok", "--json").json[0]["partitions"] == 4
 
 
@@ -68,3 +73,26 @@ def test_a_log_in_use_is_locked_and_still_readable(tailrace: Command) -> None:
         assert found.code == 5
         assert found.err.startswith("error: ")
         assert tailrace.ok("topics", "list", "--json").json[0][0]["name"] == "clicks"
+
+
+def test_a_missing_topic_is_told_in_the_commands_words(tailrace: Command) -> None:
+    tailrace.ok("topics", "create", "clicks")
+    for command in (["topics", "describe"], ["topics", "delete"], ["tail"], ["send"]):
+        assert tailrace(*command, "nope", stdin=b"").err == (
+            "error: there is no topic 'nope'; to create it: tailrace topics create nope\n"
+        )
+
+
+def test_internal_topics_are_left_alone_unless_asked_for(tailrace: Command) -> None:
+    with Log.open(tailrace.log) as log:
+        log.create_topic("shop-counts-changelog", internal=True)
+    for command in (["send"], ["topics", "delete"]):
+        found = tailrace(*command, "shop-counts-changelog", stdin=b"{}\n")
+        assert found.code == 2
+        assert "'shop-counts-changelog' is internal" in found.err
+        assert "--internal" in found.err
+    assert tailrace.rows("shop-counts-changelog") == []
+    tailrace.ok("send", "shop-counts-changelog", "--internal", stdin=b"{}\n")
+    assert len(tailrace.rows("shop-counts-changelog")) == 1
+    tailrace.ok("topics", "delete", "shop-counts-changelog", "--internal")
+    assert tailrace.ok("topics", "list", "--internal", "--json").json == [[]]
