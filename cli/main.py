@@ -12,6 +12,7 @@ import typer
 
 from tailrace.cli.demo import demo
 from tailrace.cli.errors import report
+from tailrace.cli.groups import groups
 from tailrace.cli.logs import log as log_group
 from tailrace.cli.run import describe, run
 from tailrace.cli.send import send
@@ -54,6 +55,7 @@ def _version() -> str:
 for _command in (demo, run, describe, send, tail):
     app.command(_command.__name__)(_command)
 app.add_typer(topics, name="topics")
+app.add_typer(groups, name="groups")
 app.add_typer(log_group, name="log")
 
 

@@ -7,17 +7,16 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated
 
 import typer
 
-from tailrace.cli.errors import UsageError
 from tailrace.cli.output import Output, instant
+from tailrace.cli.positions import METAVAR, positions
 from tailrace.cli.session import Session, require_topic, shared
 from tailrace.cli.typed import BytesType, shower
-from tailrace.log.client import Consumer, Log
+from tailrace.log.client import Consumer
 from tailrace.log.errors import DecodeError
 from tailrace.log.record import Record, TopicPartition
 
@@ -35,7 +34,7 @@ def tail(
     topic: Annotated[str, typer.Argument(help="The topic.")],
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="earliest|latest|OFFSET|TIME", help="Where to begin; else the last ones."),
+        typer.Option("--from", metavar=METAVAR, help="Where to begin; else the last ones."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
     count: Annotated[
@@ -57,7 +56,7 @@ def tail(
                 show(record)
             _seek(consumer, ends)
         else:
-            _seek(consumer, _positions(log, topic, start, starts, ends))
+            _seek(consumer, positions(log, topic, start, "--from"))
         if follow or start is not None:
             _show(
                 session.output, _chunks(consumer, None if follow else ends), show, count if start is not None else None
@@ -111,25 +110,6 @@ def _printer(output: Output, key_type: BytesType, value_type: BytesType) -> Prin
             output.line(f"{instant(record.timestamp_ms)}  {record.partition}@{record.offset}  {key}  {value}{headers}")
 
     return show
-
-
-def _positions(
-    log: Log, topic: str, start: str, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> Mapping[TopicPartition, int]:
-    if start == "earliest":
-        return starts
-    if start == "latest":
-        return ends
-    if start.isdecimal():
-        offset = int(start)
-        return {partition: min(max(offset, starts[partition]), end) for partition, end in ends.items()}
-    try:
-        when = datetime.fromisoformat(start)
-    except ValueError:
-        raise UsageError(
-            f"--from wants earliest, latest, an offset or a time such as 2026-11-21T12:00:00Z, not {start!r}"
-        ) from None
-    return log.offsets(topic, when if when.tzinfo else when.replace(tzinfo=UTC))
 
 
 def _seek(consumer: Consumer, positions: Mapping[TopicPartition, int]) -> None:

@@ -21,7 +21,7 @@ from msgspec import structs
 from tailrace.log import checkpoint
 from tailrace.log.clock import Clock
 from tailrace.log.codec import batches, check_crc, decode, encode
-from tailrace.log.directory import LogDirectory
+from tailrace.log.directory import LOCK, LogDirectory
 from tailrace.log.disk import Disk, join
 from tailrace.log.errors import CorruptError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.metadata import (
@@ -270,6 +270,10 @@ class Catalog:
             self._metadata_read = self._metadata.log_end_offset
             if self.read_only and self._topics:
                 self._open_topics()
+
+    def beside_a_writer(self) -> bool:
+        """Whether this log was opened for reading alone and another writes it just now."""
+        return self.read_only and self.disk.lock_holder(join(self.path, LOCK)) is not None
 
     def check_writable(self) -> None:
         """Refuses to write where that is not possible.

@@ -81,7 +81,10 @@ class TopicDescription(msgspec.Struct, frozen=True):
 
 
 class GroupDescription(msgspec.Struct, frozen=True):
-    """A consumer group: `state` is Kafka's word (`Empty`, `Stable`); `lag` = end of the partition - committed."""
+    """A consumer group: `state` is Kafka's word (`Empty`, `Stable`); `lag` = end of the partition - committed.
+
+    Read beside a writer the state is `Unknown`, without members: they live in the writer's process.
+    """
 
     group: str
     state: str

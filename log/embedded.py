@@ -31,6 +31,7 @@ from tailrace.log.clock import Clock, SystemClock
 from tailrace.log.consumer import EmbeddedConsumer
 from tailrace.log.disk import Disk, MemoryDisk, RealDisk
 from tailrace.log.errors import InvalidError
+from tailrace.log.group import UNKNOWN
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
 from tailrace.log.topic import near_names
@@ -159,6 +160,8 @@ class EmbeddedLog(Log):
         """See `Log.describe_group`."""
         self._broker.look()
         state, members = self._broker.coordinator.describe(group)
+        if self._broker.catalog.beside_a_writer():
+            state = UNKNOWN
         offsets = self.committed(group)
         ends = {
             tp: self._broker.catalog.end_offset(tp) for tp in offsets if self._broker.catalog.find(tp.topic) is not None

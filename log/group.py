@@ -19,6 +19,7 @@ from tailrace.log.record import TopicPartition
 EMPTY: Final = "Empty"
 REBALANCING: Final = "PreparingRebalance"
 STABLE: Final = "Stable"
+UNKNOWN: Final = "Unknown"  # what a reader says of groups while another process writes: the members are there
 
 # (state, event) -> state, in Kafka's words. `changed`: members or partitions; `settled`: owners are as assigned.
 TRANSITIONS: Final = {
