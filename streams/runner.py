@@ -112,7 +112,8 @@ class Runner:
                 task = self._oldest()
                 if task is not None:
                     self._run_slice(task)
-                self._call_by_the_clock()
+                if task is not None or ends is None:  # else a schedule shorter than a commit would put off the end
+                    self._call_by_the_clock()
                 now = self._clock.monotonic()
                 if self._uncommitted and (now >= commit_due or self._dirty() >= _DIRTY_MAX):
                     self.commit()

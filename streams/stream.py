@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast, overload
 
+from tailrace.log.errors import InvalidError
+from tailrace.log.topic import check_topic_name
 from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
 from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned, source
@@ -246,7 +248,7 @@ class Stream(Generic[K, V]):
 
         Raises:
             TypeError: `factory` is no plain function, methods of its class are `async`, or `stores` has something else.
-            ValueError: a store of another app.
+            ValueError: a store of another app, or a name that no topic could have.
         """
         return self._process("process", factory, stores, name)
 
@@ -267,8 +269,8 @@ class Stream(Generic[K, V]):
         check_function(factory, where)
         if isinstance(factory, type):
             check_methods(factory, f"{where}({factory.__name__})")
-        if name is not None and (not isinstance(name, str) or not name):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
-            raise TypeError(f"{where}(name={name!r}) is no name: give a str")
+        if name is not None:
+            _check_node_name(name, where)
         own = tuple(dict.fromkeys(_declared(store, where) for store in stores))
         for store in own:
             if store not in flow.graph.stores:
@@ -387,6 +389,15 @@ def table_of(flow: Flow, store: str, place: Place) -> Table[Any, Any]:
     name = flow.graph.name_for("table")
     operator = TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value)
     return Table(flow.then(operator), Stream)
+
+
+def _check_node_name(name: object, where: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{where}(name={name!r}) is no name: give a str")
+    try:
+        check_topic_name(name)
+    except InvalidError as error:
+        raise ValueError(f"{where}(name={name!r}) is no name: {error}") from error
 
 
 def _declared(store: object, where: str) -> DeclaredStore[Any, Any]:

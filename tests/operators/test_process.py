@@ -203,7 +203,8 @@ async def make_later() -> Plain:
         ({"factory": make_later}, TypeError, "async"),
         ({"stores": ["seen"]}, TypeError, "app.store"),
         ({"stores": [App("other").store("s", key=str, value=str)]}, ValueError, "another app"),
-        ({"name": ""}, TypeError, "name"),
+        ({"name": 1}, TypeError, "name"),
+        ({"name": "a b"}, ValueError, "name='a b'"),
     ],
 )
 def test_what_process_refuses(options: dict[str, Any], error: type[Exception], told: str) -> None:

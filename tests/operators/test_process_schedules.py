@@ -1,6 +1,7 @@
 """What processors schedule on both clocks, case P01 of the contract first."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tailrace import App, Context, Log, Processor, Record, Stream, milliseconds, tumbling
 from tailrace.errors import TaskError
+from tailrace.log.clock import ManualClock
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.processors import Calls, Row, called, passed_on, pipe, rows, text_app, written
@@ -90,6 +92,51 @@ def test_a_scheduled_call_has_no_record_and_may_use_stores() -> None:
         assert [(r.key, r.timestamp_ms, list(r.headers)) for r in records] == [
             (key, 26, [("by", b"clock")]) for key in "abc"
         ]
+
+
+def test_results_that_lag_behind_are_held_back_and_still_not_late() -> None:
+    """Behind a window that is sent when it closes, time is that much earlier, in scheduled calls too."""
+
+    def make(app: App, stream: Stream[str, str]) -> Stream[str, int]:
+        first = stream.group_by_key().windowed_by(tumbling(ms(10))).count(store="first", emit="close")
+        held: Stream[str, str] = first.changes().process(
+            lambda: Calls(
+                lambda ctx, r: ctx.store("s").put(str(r.timestamp_ms), r.key.key),
+                lambda ctx: ctx.schedule(ms(1), lambda _now: send(ctx), clock="stream"),
+            ),
+            stores=[app.store("s", key=str, value=str)],
+        )
+        again = held.group_by_key(name="again").windowed_by(tumbling(ms(10))).count(store="second")
+        return again.changes().map_kv(lambda w, n: (f"{w.key}@{w.start_ms}", n))
+
+    def send(ctx: Context[Any, Any]) -> None:
+        for key, value in ctx.store("s").all():
+            ctx.forward(value, value, timestamp_ms=int(key))
+            ctx.store("s").delete(key)
+
+    with TopologyDriver(text_app(make, int)) as driver:
+        assert pipe(driver, ("a", "", 1), ("b", "", 12), ("b", "", 25)) == [("a@0", 1, 1), ("b@10", 1, 12)]
+        assert driver.dropped == {}
+
+
+class Racing(ManualClock):
+    """Goes on by 10 ms at every look."""
+
+    def now_ms(self) -> int:
+        self.advance(10)
+        return super().now_ms()
+
+
+def test_the_wall_clock_does_not_put_off_the_end() -> None:
+    """A schedule shorter than a commit is always due: with until="end" it is looked at while there is work."""
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        feed(log, "in", [("k", "v", 1)])
+        app = called(passed_on, lambda ctx: ctx.schedule(ms(1), lambda now: ctx.forward("tick", "x"), clock="wall"))
+        app.options = replace(app.options, log=log)
+        app.clock = Racing()
+        assert app.run(until="end").records_in == 1
+        assert [key for key, _, _ in written(log)] == ["k", "tick"]
 
 
 def test_a_cancelled_schedule_is_not_called() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tailrace import App, Context, Log, Processor, Record, Store, Stream
 from tailrace.errors import EncodeError, InvalidError, TaskError, TopologyError
@@ -71,6 +73,60 @@ def test_a_store_in_memory_beside_others_on_disk(tmp_path: Path) -> None:
             log.create_topic("in", exist_ok=True)
             feed(log, "in", [("k", value, 1)])
         app.run(until="end")
+
+
+STEPS = st.tuples(st.sampled_from("abc"), st.sampled_from(["add", "put", "delete", "none"]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(STEPS, max_size=8), max_size=5), st.booleans(), st.sampled_from(["rocksdb", "memory"]))
+def test_a_store_is_a_dict_that_survives(
+    runs: list[list[tuple[str, str]]], cache: bool, kind: Literal["rocksdb", "memory"]
+) -> None:
+    """Against a plain dict, over runs of one app; what is stored is changed in place, and then put."""
+
+    def process(ctx: Context[Any, Any], record: Record[Any, Any]) -> None:
+        store: Store[str, list[int]] = ctx.store("s")
+        act(store.get, store.put, store.delete, record.key, record.value, record.timestamp_ms)
+        assert list(store.all()) == sorted(model_at[record.timestamp_ms].items())
+
+    def act(get: Any, put: Any, delete: Any, key: str, what: str, now: int) -> None:
+        if what == "add":
+            values: list[int] = get(key) or []
+            values.append(now)
+            put(key, values)
+        elif what == "put":
+            put(key, [now])
+        elif what == "delete":
+            delete(key)
+        else:
+            put(key, None)
+
+    model: dict[str, list[int]] = {}
+    model_at: list[dict[str, list[int]]] = []
+
+    def put(key: str, value: list[int] | None) -> None:
+        model.pop(key, None)
+        if value is not None:
+            model[key] = value
+
+    def remove(key: str) -> None:
+        model.pop(key, None)
+
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        for run in runs:
+            for key, what in run:
+                now = len(model_at)
+                act(model.get, put, remove, key, what, now)
+                model_at.append({key: list(value) for key, value in model.items()})
+                feed(log, "in", [(key, what, now)])
+            app = App("app", log=log, cache_bytes=1 << 20 if cache else 0)
+            store = app.store("s", key=str, value=list[int], kind=kind)
+            app.stream(app.topic("in", key=str, value=str)).process(lambda: Calls(process), stores=[store])
+            app.run(until="end")
+        last = {record.key: record.value for record in contents(log, "app-s-changelog")} if runs else {}
+        assert {key for key, value in last.items() if value is not None} == {key.encode() for key in model}
 
 
 def test_a_write_is_no_change_before_the_commit(tmp_path: Path) -> None:
