@@ -13,7 +13,7 @@ from tailrace.log.clock import ManualClock
 from tailrace.log.codec import BatchHeader
 from tailrace.log.compaction import Cleaned, clean
 from tailrace.log.disk import Disk, MemoryDisk
-from tailrace.log.errors import CorruptError, DiskFullError, InvalidError
+from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError
 from tailrace.log.partition import Partition
 from tailrace.log.topic import TopicConfig
 from tailrace.log.verify import verify
@@ -279,6 +279,63 @@ def test_a_segment_that_retention_takes_meanwhile_ends_the_cleaning(breath: int)
     assert not [name for name in disk.list(FOLDER) if name.endswith((".cleaned", ".swap"))]
     clean(disk, ManualClock(NOW_MS), partition, 0)
     assert rows(partition) == model(before, partition.log_start_offset, partition.segment_offsets[-1])
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_a_reader_beside_the_writer_misses_no_last_value(seed: int) -> None:
+    chance = random.Random(seed)
+    disk = MemoryDisk()
+    partition = opened(disk, replace(COMPACT, file_delete_delay_ms=0, segment_bytes=chance.choice([300, 1500])))
+    written: list[Row] = []
+    reader = opened(disk, COMPACT, read_only=True)
+    offset, seen = 0, list[Row]()
+    for _ in range(40):
+        if chance.random() < 0.7:
+            pairs: list[Pair] = [(b"%d" % chance.randint(0, 9), chance.randbytes(20)) for _ in range(3)]
+            base = partition.append(keyed(*pairs)).base_offset
+            written += [(base + index, key, value) for index, (key, value) in enumerate(pairs)]
+        if chance.random() < 0.2:
+            cleaned(partition, disk)
+            partition.checkpoint()
+            partition.apply_retention(NOW_MS)
+        if chance.random() < 0.5:
+            for header, batch in codec.batches(reader.read(offset, chance.choice([1, 500]))):
+                codec.check_crc(batch, file="", position=0)
+                seen += [(each.offset, each.key, each.value) for each in codec.decode(batch) if each.offset >= offset]
+                offset = header.next_offset
+    while data := reader.read(offset, 10_000):
+        for header, batch in codec.batches(data):
+            seen += [(each.offset, each.key, each.value) for each in codec.decode(batch) if each.offset >= offset]
+            offset = header.next_offset
+    assert offset == partition.log_end_offset
+    assert {key: value for _, key, value in seen} == {key: value for _, key, value in written}
+    assert set(seen) <= set(written)
+    assert [row[0] for row in seen] == sorted({row[0] for row in seen})
+
+
+@pytest.mark.parametrize(
+    ("operation", "path"),
+    [("sync_dir", FOLDER), ("rename", ".log.cleaned"), ("rename", ".log.swap"), ("rename", ".timeindex.swap")],
+)
+def test_a_disk_that_refuses_in_the_middle(operation: str, path: str) -> None:
+    disk = FaultyDisk()
+    disk.mkdir("/log")
+    partition = opened(disk, COMPACT)
+    for number in range(60):
+        partition.append(keyed((b"k%d" % (number % 25), b"v%d" % number + b"x" * 100)))
+    partition.checkpoint()
+    last = {key: (offset, value) for offset, key, value in rows(partition)}
+    disk.fail(operation, OSError(5, "bad disk"), path=path)
+    with pytest.raises(OSError, match="bad disk"):
+        cleaned(partition, disk)
+    assert {key: (offset, value) for offset, key, value in rows(partition)} == last
+    if path in {".log.swap", ".timeindex.swap"}:  # decided, and what is on disk is not known
+        with pytest.raises(TailraceError, match="open it again"):
+            partition.append(keyed((b"k", b"v")))
+    again = opened(disk, COMPACT)
+    assert {key: (offset, value) for offset, key, value in rows(again)} == last
+    assert not [name for name in disk.list(FOLDER) if name.endswith((".cleaned", ".swap"))]
 
 
 def model(records: list[Row], start: int, end: int) -> list[Row]:
