@@ -64,6 +64,29 @@ def changelog_size(log: Log) -> int:
     return sum(log.offsets("counter-clicks-changelog").values())
 
 
+def test_a_compacted_changelog_gives_the_same_state(tmp_path: Path) -> None:
+    with open_with_clicks(tmp_path) as log:
+        read: dict[str, int] = {}
+        for number, part in enumerate(chunks(CLICKS, 12)):
+            send(log, part)
+            shutil.rmtree(tmp_path / "log" / "state", ignore_errors=True)
+            app = click_app(log)
+            read = read_back(app)
+            app.run(until="end")
+            if number == 0:
+                log.alter_topic("counter-clicks-changelog", {"segment.bytes": 1_000})
+            log.compact("counter-clicks-changelog")
+        assert last(log) == plain_count(CLICKS)
+        assert sum(read.values()) > 0
+        assert _records(log) < changelog_size(log)
+
+
+def _records(log: Log) -> int:
+    with log.consumer() as consumer:
+        consumer.assign(list(log.offsets("counter-clicks-changelog")))
+        return sum(len(each.records) for some in iter(consumer.poll_batches, []) for each in some)
+
+
 def test_a_state_directory_that_is_gone_is_read_back_from_the_changelog(tmp_path: Path) -> None:
     with open_with_clicks(tmp_path) as log:
         click_app(log, emit="close").run(until="end")
