@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.errors import NotFoundError, UsageError
+from tailrace.cli.names import GroupName, complete_topics
 from tailrace.cli.output import Output
 from tailrace.cli.positions import METAVAR, positions
 from tailrace.cli.session import Session, group, require_topic, shared
@@ -22,7 +23,6 @@ from tailrace.log.topic import near_names
 
 groups = group("List, describe, reset and delete consumer groups; an app's group has the app's name.")
 
-Group = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.")]
 Internal = Annotated[bool, typer.Option("--internal", help="Even the group of an app that keeps state in this log.")]
 
 
@@ -52,7 +52,7 @@ def _overview(log: Log, name: str) -> dict[str, Any]:
 
 @groups.command("describe")
 @shared
-def describe_group(session: Session, name: Group) -> None:
+def describe_group(session: Session, name: GroupName) -> None:
     """Describe a group: its state, and per partition its committed offset, the end, and the offsets between them.
 
     While another process writes the log the state is Unknown: the members live in that process.
@@ -84,13 +84,17 @@ def describe_group(session: Session, name: Group) -> None:
 @shared
 def reset_group(
     session: Session,
-    name: Group,
+    name: GroupName,
     to: Annotated[
         str, typer.Option("--to", metavar=METAVAR, help="Where the group shall go on: a time as 2026-11-21T12:00:00Z.")
     ],
     topic: Annotated[
         list[str] | None,
-        typer.Option(metavar="TOPIC[:P,…]", help="Only these; may be repeated. Else all that the group has committed."),
+        typer.Option(
+            metavar="TOPIC[:P,…]",
+            autocompletion=complete_topics,
+            help="Only these; may be repeated. Else all that it has committed.",
+        ),
     ] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Do it. Without, only show what would move.")] = False,
     internal: Internal = False,
@@ -167,7 +171,7 @@ def _show_moves(
 
 @groups.command("delete")
 @shared
-def delete_group(session: Session, name: Group, internal: Internal = False) -> None:
+def delete_group(session: Session, name: GroupName, internal: Internal = False) -> None:
     """Delete a group's committed offsets, at once."""
     with session.open_log() as log:
         _require(log, name)

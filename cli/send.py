@@ -15,6 +15,7 @@ from tailrace.cli.errors import CommandError, report
 from tailrace.cli.formats import Fields, Format, Rows, format_of, rows_of
 from tailrace.cli.interrupts import Interrupted, Interrupts, interrupts
 from tailrace.cli.lines import Lines
+from tailrace.cli.names import TopicName
 from tailrace.cli.output import Bar, rate, size
 from tailrace.cli.session import InternalOption, Session, require_topic, shared
 from tailrace.log.client import Log, Producer
@@ -28,7 +29,7 @@ _BATCH_BYTES = 256 * 1024
 @shared
 def send(
     session: Session,
-    topic: Annotated[str, typer.Argument(help="The topic; it must exist.")],
+    topic: TopicName,
     file: Annotated[str, typer.Argument(metavar="[FILE|-]", help="A file, gzip too, or - for stdin.")] = "-",
     key: Annotated[str | None, typer.Option(metavar="FIELD", help="The field that becomes the record's key.")] = None,
     form: Annotated[

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from tailrace.cli.names import TopicName
 from tailrace.cli.output import Output, instant
 from tailrace.cli.positions import METAVAR, positions
 from tailrace.cli.session import Session, require_topic, shared
@@ -31,7 +32,7 @@ Print = Callable[[BytesRecord], None]
 @shared
 def tail(
     session: Session,
-    topic: Annotated[str, typer.Argument(help="The topic.")],
+    topic: TopicName,
     start: Annotated[
         str | None,
         typer.Option("--from", metavar=METAVAR, help="Where to begin; else the last ones."),

@@ -56,6 +56,8 @@ def test_alter_settings_and_partitions(tailrace: Command) -> None:
         found = tailrace("topics", "alter", "clicks", *wrong)
         assert (found.code, len(found.err.splitlines())) == (2, 1), wrong
     assert tailrace("topics", "alter", "click", "--partitions", "4").code == 3
+    assert tailrace("topics", "alter", "clicks", "--config", "retention.ms=6", "--partitions", "2").code == 2
+    assert tailrace.ok("topics", "describe", "clicks", "--json").json[0]["config"]["retention.ms"] == "5"
 
 
 def test_a_missing_topic_is_not_found_with_near_names(tailrace: Command) -> None:
@@ -86,7 +88,7 @@ def test_a_missing_topic_is_told_in_the_commands_words(tailrace: Command) -> Non
 def test_internal_topics_are_left_alone_unless_asked_for(tailrace: Command) -> None:
     with Log.open(tailrace.log) as log:
         log.create_topic("shop-counts-changelog", internal=True)
-    for command in (["send"], ["topics", "delete"]):
+    for command in (["send"], ["topics", "delete"], ["topics", "alter", "--partitions", "4"]):
         found = tailrace(*command, "shop-counts-changelog", stdin=b"{}\n")
         assert found.code == 2
         assert "'shop-counts-changelog' is internal" in found.err
