@@ -9,7 +9,7 @@ null key. Timestamps are int milliseconds or ISO 8601; without a zone they count
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -29,9 +29,10 @@ class Format(StrEnum):
 
 
 class Rows(NamedTuple):
-    """Some records, column by column, as the producer takes them."""
+    """Some records, column by column, as the producer takes them; `lines` says on which line each one ends."""
 
     values: list[bytes]
+    lines: Sequence[int]
     keys: list[bytes | None] | None = None
     timestamps_ms: list[int] | None = None
 
@@ -73,8 +74,15 @@ def rows_of(lines: Lines, form: Format, fields: Fields) -> Iterator[Rows]:
     if form is Format.RAW:
         if fields != Fields():
             raise UsageError("raw lines have no fields: --key and --timestamp need --format ndjson or csv")
-        return (Rows(block) for block in lines.blocks())
+        return _raw(lines)
     return _ndjson(lines, fields) if form is Format.NDJSON else _csv(lines, fields)
+
+
+def _raw(lines: Lines) -> Iterator[Rows]:
+    before = 0
+    for block in lines.blocks():
+        yield Rows(block, range(before + 1, before + len(block) + 1))
+        before += len(block)
 
 
 # ---------------------------------------------------------------- ndjson
@@ -87,9 +95,9 @@ def _ndjson(lines: Lines, fields: Fields) -> Iterator[Rows]:
     before = 0
     for block in lines.blocks():
         try:
-            rows = read([line for line in block if line and not line.isspace()])
+            rows = _read_block(block, before, read)
         except (ValueError, msgspec.DecodeError):
-            good, line, why = _find_bad(block, read)
+            good, line, why = _find_bad(block, before, read)
             if good.values:
                 yield good
             raise BadLineError(lines.name, before + line, why) from None
@@ -98,36 +106,44 @@ def _ndjson(lines: Lines, fields: Fields) -> Iterator[Rows]:
             yield rows
 
 
-def _find_bad(block: list[bytes], read: Callable[[list[bytes]], Rows]) -> tuple[Rows, int, str]:
-    good: list[bytes] = []
+_Read = Callable[[list[bytes], Sequence[int]], Rows]
+
+
+def _read_block(block: list[bytes], before: int, read: _Read) -> Rows:
+    filled = [line for line in block if line and not line.isspace()]
+    if len(filled) == len(block):
+        return read(filled, range(before + 1, before + len(block) + 1))
+    return read(filled, [number for number, line in enumerate(block, before + 1) if line and not line.isspace()])
+
+
+def _find_bad(block: list[bytes], before: int, read: _Read) -> tuple[Rows, int, str]:
     for number, line in enumerate(block, 1):
         if not line or line.isspace():
             continue
         try:
-            read([line])
+            read([line], [number])
         except (ValueError, msgspec.DecodeError) as error:
             return (
-                read(good),
+                _read_block(block[: number - 1], before, read),
                 number,
                 f"{error} (ndjson: one JSON value per line; --format raw sends lines as they are)",
             )
-        good.append(line)
     raise AssertionError("the block was refused, its lines are not")
 
 
-def _row_reader(fields: Fields) -> Callable[[list[bytes]], Rows]:
+def _row_reader(fields: Fields) -> _Read:
     """Make the function that checks lines and takes their key and time; fields not asked for are skipped unread."""
     wanted = [(name, msgspec.Raw, msgspec.Raw(b"null")) for name, field in fields._asdict().items() if field]
     rename = {name: field for name, field in fields._asdict().items() if field}
     # Only the fields asked for are decoded: the check of all others is a skip over their bytes.
     decode = msgspec.json.Decoder(msgspec.defstruct("Row", wanted, rename=rename) if wanted else msgspec.Raw).decode
 
-    def read(block: list[bytes]) -> Rows:
+    def read(block: list[bytes], numbers: Sequence[int]) -> Rows:
         b"\n".join(block).decode()  # the decoder does not look inside strings that it skips
         rows: list[Any] = [decode(line) for line in block]
         keys = [_json_key(bytes(row.key)) for row in rows] if fields.key else None
         times = [_json_time(bytes(row.timestamp), fields.timestamp) for row in rows] if fields.timestamp else None
-        return Rows(block, keys, times)
+        return Rows(block, numbers, keys, times)
 
     return read
 
@@ -178,7 +194,7 @@ def _csv(lines: Lines, fields: Fields) -> Iterator[Rows]:
             if row and table is None:
                 table = _Table(row, fields, lines.name)
             elif row and table:
-                table.add(row)
+                table.add(row, reader.line_num)
         except (csv.Error, ValueError) as error:
             failure = BadLineError(lines.name, reader.line_num, f"{error} (csv: a header row, then one row per record)")
         if table and table.values and (text.drained or failure or not more):
@@ -224,8 +240,9 @@ class _Table:
         self._encode = msgspec.json.Encoder().encode
         self._keys: list[bytes | None] = []
         self._times: list[int] = []
+        self._lines: list[int] = []
 
-    def add(self, row: list[str]) -> None:
+    def add(self, row: list[str], line: int) -> None:
         if len(row) != len(self._header):
             raise ValueError(f"{len(row)} fields under a header of {len(self._header)}")
         cells = dict(zip(self._header, row, strict=True))
@@ -234,10 +251,10 @@ class _Table:
         if self._fields.key:
             self._keys.append(cells[self._fields.key].encode() or None)
         self.values.append(self._encode(cells))
+        self._lines.append(line)
 
     def take(self) -> Rows:
-        rows = Rows(
-            self.values, self._keys if self._fields.key else None, self._times if self._fields.timestamp else None
-        )
-        self.values, self._keys, self._times = [], [], []
+        keys, times = self._keys if self._fields.key else None, self._times if self._fields.timestamp else None
+        rows = Rows(self.values, self._lines, keys, times)
+        self.values, self._keys, self._times, self._lines = [], [], [], []
         return rows

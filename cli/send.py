@@ -1,11 +1,13 @@
 """`tailrace send`: a file, a `.gz` or stdin into a topic.
 
-1. What is reported as acknowledged is on disk: it is counted after the producer flushed with acks=all.
-2. Memory is bounded by a block of input and the producer's buffer, which holds the reader back.
-3. Ctrl-C, a bad line or a full disk: what was read before is flushed, then said; so a user can go on from there.
+1. What is reported as acknowledged is on disk, from the first line on without a gap: a user goes on at `next_line`.
+2. Nothing is sent after the first block that was not written whole; lines of it that got in all the same are told.
+3. Memory is bounded by a block of input and the producer's buffer, which holds the reader back.
+4. Ctrl-C or a bad line: what was read before is written and acknowledged, then said.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Annotated
 
@@ -18,12 +20,14 @@ from tailrace.cli.lines import Lines
 from tailrace.cli.names import TopicName
 from tailrace.cli.output import Bar, rate, size
 from tailrace.cli.session import InternalOption, Session, require_topic, shared
-from tailrace.log.client import Log, Producer
+from tailrace.log.client import Delivery, Log, Producer
 from tailrace.log.clock import SystemClock
 from tailrace.log.errors import InvalidError, TailraceError
 
-# Larger than a producer's own default: nobody waits for a single line of a file.
-_BATCH_BYTES = 256 * 1024
+# A block of input (lines.py), and what makes JSON of it, is one batch in each partition: where there is no room for one
+# of its batches, hardly any of its later lines gets in. The buffer holds such batches for many partitions.
+_BATCH_BYTES = 1024 * 1024
+_BUFFER_BYTES = 64 * 1024 * 1024
 
 
 @shared
@@ -59,30 +63,29 @@ class _Sending:
         self._clock = SystemClock()
         self._start = self._clock.monotonic()
         self._sent = 0
-        self._acknowledged = 0
+        # Acknowledged, from the first line on without a gap.
+        self._records = 0
         self._bytes = 0
+        self._next_line = 1
+        # Sent after that, oldest first; without a delivery where the sending itself was cut short.
+        self._waiting: deque[tuple[Rows, Delivery | None]] = deque()
 
     def run(self, log: Log, rows: Iterator[Rows]) -> int:
         """Send all rows; say the exit code."""
         before = _end(log, self._topic)
-        failure: TailraceError | Interrupted | None = None
+        # Nothing lingers: that a batch found no room is known before the next block is sent.
+        producer = log.producer(acks="all", linger_ms=0, batch_bytes=_BATCH_BYTES, buffer_bytes=_BUFFER_BYTES)
         bar = self._session.output.progress(f"sending {self._lines.name}", self._lines.total_bytes)
         with interrupts() as signals, bar:
-            try:
-                with log.producer(acks="all", batch_bytes=_BATCH_BYTES) as producer:
-                    self._send(rows, producer, signals, bar)
-            except (TailraceError, Interrupted) as error:
-                failure = error
-        if failure:
-            # A batch was cut short. We are the only writer, so what was added is what is in the topic; leaving the
-            # producer has flushed it.
-            self._acknowledged = _end(log, self._topic) - before
-        else:
-            self._acknowledged = self._sent
-        self._summary(complete=failure is None)
+            failure = _failure_of(lambda: self._send(rows, producer, signals, bar))
+            unwritten = _failure_of(producer.close)
+        added = _end(log, self._topic) - before  # we are the only writer
+        self._settle(None if unwritten else added)
+        failure = failure or unwritten
+        self._summary(complete=failure is None, later=added - self._records)
         if isinstance(failure, Interrupted):
             return 128 + failure.signal_number
-        return report(self._located(failure), debug=self._session.debug) if failure else 0
+        return report(self._located(failure, added), debug=self._session.debug) if failure else 0
 
     def _send(self, rows: Iterator[Rows], producer: Producer, signals: Interrupts, bar: Bar) -> None:
         while True:
@@ -90,19 +93,55 @@ class _Sending:
                 batch = next(rows, None)
             if batch is None:
                 return
-            producer.send_many(self._topic, batch.values, keys=batch.keys, timestamps_ms=batch.timestamps_ms)
+            self._waiting.append((batch, None))
+            sent = producer.send_many(self._topic, batch.values, keys=batch.keys, timestamps_ms=batch.timestamps_ms)
+            self._waiting[-1] = batch, sent
             self._sent += len(batch.values)
-            self._bytes += sum(map(len, batch.values))
+            if sent.done():
+                sent.result()  # raises what failed, and nothing is sent after it
+            while self._waiting and (oldest := self._waiting[0][1]) and oldest.done():
+                oldest.result()
+                whole, _ = self._waiting.popleft()
+                self._take(whole, len(whole.values))
             bar.update(self._lines.position, rate(self._sent, self._clock.monotonic() - self._start))
             signals.check()
 
-    def _located(self, failure: TailraceError) -> TailraceError:
-        """Say which record the log refused; a bad line has said so itself."""
-        if type(failure) is not InvalidError:
-            return failure
-        return CommandError(f"record {self._acknowledged + 1:,} of {self._lines.name}: {failure}")
+    def _take(self, rows: Rows, count: int) -> None:
+        if count:
+            self._records += count
+            self._bytes += sum(map(len, rows.values[:count]))
+            self._next_line = rows.lines[count - 1] + 1
 
-    def _summary(self, *, complete: bool) -> None:
+    def _settle(self, added: int | None) -> None:
+        """Count up to the first record that is not acknowledged.
+
+        Args:
+            added: by how much the topic grew; None where not all that was sent was written.
+        """
+        for rows, delivery in self._waiting:
+            if delivery:
+                count = delivery.acknowledged()
+            else:  # cut short at a record, before which all is written
+                count = 0 if added is None else min(added - self._records, len(rows.values))
+            self._take(rows, count)
+            if count < len(rows.values):
+                return
+
+    def _located(self, failure: TailraceError, added: int) -> TailraceError:
+        """Say up to where the file is in the topic, where the failure does not tell."""
+        name = self._lines.name
+        if isinstance(failure, CommandError) and added == self._records:
+            return failure  # a bad line, by its number
+        if type(failure) is InvalidError and added == self._records:
+            return CommandError(f"record {self._records + 1:,} of {name}: {failure}")
+        reached = f"lines 1 to {self._next_line - 1:,} of {name} are" if self._records else f"nothing of {name} is"
+        later = f", and {added - self._records:,} records of later lines are in {self._topic} too"
+        return CommandError(
+            f"{failure}; {reached} acknowledged{later if added > self._records else ''}: go on from line "
+            f"{self._next_line:,}"
+        )
+
+    def _summary(self, *, complete: bool, later: int) -> None:
         seconds = self._clock.monotonic() - self._start
         output = self._session.output
         if self._session.json:
@@ -110,19 +149,29 @@ class _Sending:
                 {
                     "topic": self._topic,
                     "file": self._lines.name,
-                    "records": self._acknowledged,
-                    "acknowledged": self._acknowledged,
+                    "records": self._records,
+                    "acknowledged": self._records,
                     "bytes": self._bytes,
                     "seconds": round(seconds, 3),
-                    "records_per_second": round(self._acknowledged / seconds) if seconds else None,
+                    "records_per_second": round(self._records / seconds) if seconds else None,
                     "complete": complete,
+                    "next_line": None if complete else self._next_line,
+                    "later_records": later,
                 }
             )
         else:
             output.line(
-                f"{self._acknowledged:,} records ({size(self._bytes)}) of {self._lines.name} are in {self._topic}, "
-                f"acknowledged, in {seconds:.1f} s: {rate(self._acknowledged, seconds)}"
+                f"{self._records:,} records ({size(self._bytes)}) of {self._lines.name} are in {self._topic}, "
+                f"acknowledged, in {seconds:.1f} s: {rate(self._records, seconds)}"
             )
+
+
+def _failure_of(step: Callable[[], None]) -> TailraceError | Interrupted | None:
+    try:
+        step()
+    except (TailraceError, Interrupted) as error:
+        return error
+    return None
 
 
 def _end(log: Log, topic: str) -> int:

@@ -109,6 +109,10 @@ class Delivery(Protocol):
         """Whether `result` would return or raise at once."""
         ...
 
+    def acknowledged(self) -> int:
+        """How many of its records, from the first on, are acknowledged by now: all of them, or where to go on."""
+        ...
+
 
 class Producer(AbstractContextManager["Producer"]):
     """Writes records, batched per partition. Made by `Log.producer`; leaving the `with` block flushes and closes."""

@@ -343,9 +343,7 @@ def _full_disk(path: str) -> Generator[None]:
 
 def disk_full(path: str) -> DiskFullError:
     """The error for a write to `path` that found no room."""
-    return DiskFullError(
-        f"no room on the disk for {path}: what was acknowledged stays; make room, and writing goes on by itself"
-    )
+    return DiskFullError(f"no room on the disk for {path}: what was acknowledged stays; make room, then go on")
 
 
 class MemoryDisk:

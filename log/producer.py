@@ -11,11 +11,10 @@ and the log's sync thread acknowledges for `acks="all"`. Not here: where bytes g
 (`waiting`).
 """
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from types import TracebackType
 from typing import Any, Final
 
@@ -48,6 +47,10 @@ class BatchDelivery:
         """Whether `result` would return or raise at once."""
         return self._batch.finished
 
+    def acknowledged(self) -> int:
+        """1 once it is."""
+        return int(self._batch.finished and self._batch.error is None)
+
     def result(self, timeout: float | None = None) -> RecordMetadata:
         """Waits for the acknowledgement; see `Delivery`."""
         batch = self._batch
@@ -58,22 +61,33 @@ class BatchDelivery:
 
 
 class ManyDelivery:
-    """The fate of a bulk: the last record's place, and the first error of any."""
+    """The fate of a bulk: the last record's place, and the first error of any.
 
-    __slots__ = ("_batches", "_last", "_producer")
+    `batches` are all that its records are in, each with the number, in the bulk, of the first record in it.
+    """
 
-    def __init__(self, producer: "EmbeddedProducer", batches: Sequence[Batch], last: BatchDelivery) -> None:
+    __slots__ = ("_batches", "_count", "_last", "_producer")
+
+    def __init__(
+        self, producer: "EmbeddedProducer", batches: dict[Batch, int], count: int, last: BatchDelivery
+    ) -> None:
         self._producer = producer
         self._batches = batches
+        self._count = count
         self._last = last
 
     def done(self) -> bool:
-        """Whether every record has its answer."""
-        return all(batch.finished for batch in self._batches)
+        """Whether every record has its answer, or one has failed."""
+        return all(batch.finished for batch in self._batches) or any(batch.error for batch in self._batches)
+
+    def acknowledged(self) -> int:
+        """See `Delivery`: what comes before the first record of a batch that failed or is on its way."""
+        without = [first for batch, first in self._batches.items() if not batch.finished or batch.error is not None]
+        return min(without, default=self._count)
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
-        """Waits for all of them; raises the first error of any."""
-        self._producer.wait_for(self._batches, timeout)
+        """Waits for all of them, or for an error of any, which it raises."""
+        self._producer.wait_for(list(self._batches), timeout)
         return self._last.result(timeout)
 
 
@@ -163,8 +177,9 @@ class EmbeddedProducer(Producer):
         partition: int | None = None,
     ) -> Delivery:
         """Sends many records; see `Producer.send_many`."""
-        touched: dict[Batch, None] = {}
+        touched: dict[Batch, int] = {}  # the batches of these values, each with the number of its first one here
         last: BatchDelivery | None = None
+        taken = 0
         plain = keys is None and timestamps_ms is None and headers is None
         others = [
             iterate(topic, name, each)
@@ -180,36 +195,45 @@ class EmbeddedProducer(Producer):
                 target = self._target(topic)
                 fixed = None if partition is None else self._partition(target, partition)
                 if plain:
-                    last = self._take_values(target, chunk, fixed, touched)
+                    last = self._take_values(target, chunk, fixed, touched, taken)
                 else:
-                    last = self._take_rows(target, chunk, columns, fixed, touched)
+                    last = self._take_rows(target, chunk, columns, fixed, touched, taken)
+            taken += len(chunk)
         if last is None:
             raise ValueError(f"send_many to topic {topic!r} got no values: there is no delivery to return")
         if not self._linger_s:
             with self._changed:
                 self._dispatch_all()
-        return ManyDelivery(self, list(touched), last)
+        return ManyDelivery(self, touched, taken, last)
 
     def _take_values(
-        self, target: Target, values: list[bytes | None], fixed: int | None, touched: dict[Batch, None]
+        self,
+        target: Target,
+        values: list[bytes | None],
+        fixed: int | None,
+        touched: dict[Batch, int],
+        first: int,
     ) -> BatchDelivery:
         # The hot loop of bulk sending: 0.14 µs a record in the compiled builder, so nothing else may happen in it.
         now_ms = self._now_ms()
         number = target.partitioner.sticky if fixed is None else fixed
         batch = target.open[number]
-        index = 0
+        index = begun = 0
         append: Callable[..., Any] = never
         if batch is not None:
-            touched[batch] = None
+            touched.setdefault(batch, first)
             append, index = batch.append, batch.count
+            begun = index
         try:
             for value in values:
                 if append(index, now_ms, None, value, _NO_HEADERS) is None:
                     if batch is not None:
                         batch.count = index
                     batch = self._begin(target, number, now_ms, None, value, _NO_HEADERS, fixed=fixed is not None)
-                    touched[batch] = None
+                    first += index - begun
                     append, index, number = batch.append, batch.count, batch.partition
+                    begun = index
+                    touched.setdefault(batch, first)
                 index += 1
         except (TypeError, OverflowError, AttributeError) as error:
             raise explained(target.name, error, values, (), (), (), None) from None
@@ -228,16 +252,24 @@ class EmbeddedProducer(Producer):
         values: list[bytes | None],
         columns: list[list[Any] | None],
         fixed: int | None,
-        touched: dict[Batch, None],
+        touched: dict[Batch, int],
+        first: int,
     ) -> BatchDelivery:
         keys, times, headers = columns
         now_ms = self._now_ms()
         known, partitioner, open_batches = target.partitioner.known, target.partitioner, target.open
         batch: Batch | None = None
         timestamp_ms = now_ms
-        rows = zip(values, keys or repeat(None), times or repeat(now_ms), headers or repeat(_NO_HEADERS), strict=False)
+        rows = zip(
+            count(first),
+            values,
+            keys or repeat(None),
+            times or repeat(now_ms),
+            headers or repeat(_NO_HEADERS),
+            strict=False,
+        )
         try:
-            for value, key, timestamp_ms, each in rows:
+            for place, value, key, timestamp_ms, each in rows:
                 if timestamp_ms.__class__ is not int or not target.earliest_ms <= timestamp_ms <= target.latest_ms:
                     target.check_time(timestamp_ms, now_ms)
                 kept = list(each) if each.__class__ is not list else each
@@ -252,7 +284,8 @@ class EmbeddedProducer(Producer):
                 if batch is None or batch.append(batch.count, timestamp_ms, key, value, kept) is None:
                     batch = self._begin(target, number, timestamp_ms, key, value, kept, fixed=fixed is not None)
                 batch.count += 1
-                touched[batch] = None
+                if batch not in touched:
+                    touched[batch] = place
         except (TypeError, OverflowError, AttributeError) as error:
             raise explained(target.name, error, values, keys or (), times or (), headers or (), None) from None
         except (TailraceError, ValueError):
@@ -373,12 +406,12 @@ class EmbeddedProducer(Producer):
                 error = RetriableError(
                     f"writing was interrupted by {type(error).__name__}: look what is there, then send again"
                 )
-            if error is not None:
+            if error is not None and self._acks == 0:  # nobody asks: the log is all there is to tell
                 where = TopicPartition(batch.target.name, batch.partition)
                 logger.error("%d records for %s were not written: %s", batch.count, where, error)
-                if self._acks != 0:
-                    batch.error = error
-                    self._unseen.append(batch)
+            elif error is not None:
+                batch.error = error
+                self._unseen.append(batch)
             batch.finished = True
             self._changed.notify_all()
 
@@ -406,11 +439,15 @@ class EmbeddedProducer(Producer):
         with self._changed:
             for batch in batches:
                 self._dispatch(batch)
+            self._raise_error_of(batches)
             self._wait(batches, timeout)
-            for batch in batches:
-                if batch.error is not None:
-                    batch.seen = True
-                    raise batch.error.with_traceback(None)
+            self._raise_error_of(batches)
+
+    def _raise_error_of(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            if batch.error is not None:
+                batch.seen = True
+                raise batch.error.with_traceback(None)
 
     def _wait(self, batches: Sequence[Batch], timeout: float | None) -> None:
         give_up_at = None if timeout is None else self._broker.clock.monotonic() + timeout
@@ -452,8 +489,10 @@ class EmbeddedProducer(Producer):
         if error is None:
             self.close()
         else:
-            with contextlib.suppress(TailraceError):
+            try:
                 self.close()
+            except TailraceError as hidden:
+                logger.error("not all that was sent was written: %s", hidden)  # noqa: TRY400 - its text says it all
 
     # -- topics --------------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tailrace.log.client import Delivery
+from tailrace.cli.session import Session
+from tailrace.log.client import Delivery, FetchedBatch, Log
+from tailrace.log.errors import DiskFullError
 from tailrace.log.producer import EmbeddedProducer
+from tailrace.log.record import RawRecord
 from tailrace.tests.support.command import Command
+from tailrace.tests.support.disk import FaultyDisk
 
 LINES = [f'{{"user":"u{number % 7}","n":{number},"at":{1000 + number}}}' for number in range(500)]
 
@@ -137,3 +142,62 @@ def test_a_live_pipe_is_acknowledged_before_it_ends(clicks: Command) -> None:
     assert process.returncode == 130, err
     assert b'"acknowledged":2' in out
     assert values(clicks.rows("clicks")) == ['{"n":1}', '{"n":2}']
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_on_a_full_disk_it_stops_and_tells_how_far_it_came(
+    tailrace: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """Going on from the line that it names, every line is in the topic; those told as later ones twice."""
+    disk = disk_of_the_command(monkeypatch)
+    with Log.open("memory:", disk=disk) as log:
+        log.create_topic("t", partitions=partitions)
+    lines = [b'{"n":%d,"k":"%d"}' % (number, number % 10) for number in range(60_000)]
+    path = write(tmp_path, "lines.ndjson", b"\n\n".join(lines))
+    disk.capacity = disk.used() + 1_000_000
+    found = tailrace("send", "t", path, "--key", "k", "--json")
+    assert found.code == 1
+    assert found.err.count("\n") == 1
+    (told,) = found.json
+    known, later = told["acknowledged"], told["later_records"]
+    assert 0 < known < len(lines)
+    assert told["next_line"] == 2 * known  # a blank line stands after each
+    assert told["bytes"] == sum(map(len, lines[:known]))
+    assert f"lines 1 to {2 * known - 1:,} of {path} are acknowledged" in found.err
+    assert (f"and {later:,} records of later lines are in t too" in found.err) == (later > 0)
+    assert later == 0 if partitions == 1 else later < 20_000
+    disk.capacity = None
+    rest = b"\n\n".join(lines).split(b"\n")[told["next_line"] - 1 :]
+    assert tailrace("send", "t", "--key", "k", stdin=b"\n".join(rest)).code == 0
+    with Log.open("memory:", disk=disk) as log, log.consumer() as consumer:
+        consumer.assign(sorted(log.offsets("t")))
+        stored = Counter(record.value for batch in iter(consumer.poll_batches, []) for record in batch_records(batch))
+    assert set(stored) == set(lines)
+    assert stored.total() == len(lines) + later
+
+
+def disk_of_the_command(monkeypatch: pytest.MonkeyPatch) -> FaultyDisk:
+    disk = FaultyDisk()
+
+    def open_log(*_: object, **__: object) -> Log:
+        return Log.open("memory:", disk=disk)
+
+    monkeypatch.setattr(Session, "open_log", open_log)
+    return disk
+
+
+def batch_records(batches: list[FetchedBatch]) -> list[RawRecord]:
+    return [record for batch in batches for record in batch.records]
+
+
+def test_a_bad_line_on_a_full_disk_does_not_hide_how_far_it_came(
+    tailrace: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = disk_of_the_command(monkeypatch)
+    with Log.open("memory:", disk=disk) as log:
+        log.create_topic("t")
+    disk.fail("append", DiskFullError("no room"), path="/t-0/00000000000000000000.log")
+    found = tailrace("send", "t", "--json", stdin=b"{}\n{}\noops")
+    assert found.code == 1
+    assert (found.json[0]["acknowledged"], found.json[0]["next_line"]) == (0, 1)
+    assert "nothing of stdin is acknowledged: go on from line 1" in found.err

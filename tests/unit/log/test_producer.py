@@ -210,6 +210,27 @@ def test_an_error_that_nobody_saw_is_raised_by_flush(log: Log, disk: FaultyDisk)
     assert values(log) == []
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_bulk_tells_up_to_where_it_is_acknowledged(log: Log, disk: FaultyDisk, *, keyed: bool) -> None:
+    """What comes before the first record of any batch that failed, though later batches may be in the log."""
+    with log.producer(batch_bytes=2_000, linger_ms=0) as producer:
+        rows = [b"%05d" % number for number in range(5_000)]
+        keys = [b"%d" % (number % 7) for number in range(5_000)] if keyed else None
+        whole = producer.send_many("wide", rows, keys=keys)
+        assert (whole.done(), whole.acknowledged()) == (True, 5_000)
+        disk.fail("append", DiskFullError("full"), path="wide-1/")
+        broken = producer.send_many("wide", rows, keys=keys)
+        assert broken.done()
+        with pytest.raises(DiskFullError):
+            broken.result()
+        known = broken.acknowledged()
+        assert 0 <= known < 5_000
+    found = values(log, *[TopicPartition("wide", number) for number in range(3)])
+    assert all(found.count(row) == 2 for row in rows[:known])
+    assert found.count(rows[known]) == 1
+    assert len(found) < 10_000 - 100
+
+
 def test_after_a_failed_sync_nothing_is_acknowledged(log: Log, disk: FaultyDisk) -> None:
     with log.producer() as producer:
         producer.send("t", b"1").result()
