@@ -1,63 +1,52 @@
-"""From a topology and a log to the tasks of one process: topics, partition counts, state, positions, clocks.
+"""From a topology and a log to the tasks of one process: chains, state, positions, clocks.
 
-1. Input topics are never created; a missing one is a TopologyError with near names and the user's line. Output topics,
-   those that the app reads again included, changelogs and repartition topics are created when missing, and keep the
-   partition count they were made with.
-2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
-   of its topics have the same count.
-3. No cache merges updates ahead of a node that is to see every one: tasks with state ahead of one do without.
-4. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
+1. No cache merges updates ahead of a node that is to see every one: tasks with state ahead of one do without.
+2. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
    exactly what is in their changelogs. The first positions are committed before the first record runs, so a store
    without committed offsets means that somebody deleted them: refused.
 
-Not here: running (runner).
+Not here: topics and partition counts (topics), running (runner).
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tailrace.log.client import CommittedOffset, FetchedBatch, Log, Producer
+from tailrace.log.client import CommittedOffset, Log, Producer
 from tailrace.log.clock import Clock
-from tailrace.log.errors import TailraceError, TopicNotFoundError, TopologyError
+from tailrace.log.errors import TailraceError
 from tailrace.log.record import TopicPartition
-from tailrace.state.changelog import Layout
-from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.mixed import MixedBackend
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
 from tailrace.streams import bad_records
-from tailrace.streams.build import ChainBuilder, children_of, functions_of, layout_of, retention_of
+from tailrace.streams.build import ChainBuilder, children_of, functions_of
 from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import identity, task_error
 from tailrace.streams.hop import Hop
-from tailrace.streams.operators.io import Repartition, Source
+from tailrace.streams.operators.io import Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.place import Place
+from tailrace.streams.positions import ChangelogReader, first_position
 from tailrace.streams.source import BadRecord, Decoding, SourceInput
-from tailrace.streams.store import DeclaredStore
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
-from tailrace.streams.topic import Topic
+from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
 from tailrace.streams.topology import (
     Input,
     Node,
     SubTopology,
     Topology,
     changelog_topic,
-    repartition_topic,
 )
 
 _logger = logging.getLogger(__name__)
-
-# Topics of the app's own take every time: the guard against times in the future is for what comes in, and has spoken.
-_ANY_TIME = {"message.timestamp.after.max.ms": (1 << 63) - 1}
 
 BackendFor = Callable[[TaskId], Backend]
 """Opens the place where a task keeps its stores."""
@@ -128,18 +117,9 @@ class Plan:
             raise first
 
 
-class _Kept(NamedTuple):
-    """A store of a sub-topology, and what it belongs to: a node, or the program."""
-
-    name: str
-    of: Node | DeclaredStore[Any, Any]
-    layout: Layout
-    retention_ms: int | None
-
-
 class _Restored(NamedTuple):
-    store: _Kept
-    changelog: "ChangelogReader"
+    store: StoreOf
+    changelog: ChangelogReader
 
 
 class Planner:
@@ -156,14 +136,7 @@ class Planner:
         self._clock = clock
         self._children = children_of(topology)
         self._watched = _watched(topology)
-        self._partitions: dict[str, int] = {}
-        """Of every topic of the program."""
-        self._counts: dict[int, int] = {}
-        """Tasks of each sub-topology."""
-        self._written: dict[str, int] = {}
-        """Of each topic that the app writes: the largest number of tasks that do."""
-        self._widths: dict[int, int] = {}
-        """Partitions of each repartition, by node."""
+        self._topics = AppTopics(topology, log, options.name, dead_letters=options.on_bad_record == "dead_letter")
 
     def plan(self, producer: Producer, progress: Callable[[str], Progress] | None = None) -> Plan:
         """Creates what is missing in the log, and the tasks; progress makes a callback for each store's restoring.
@@ -178,16 +151,15 @@ class Planner:
         for node in self._topology.nodes:
             for function in functions_of(node.operator):
                 result.nodes[identity(function)] = (node.name, node.place)
-        self._count_partitions()
+        self._topics.prepare()
         committed = self._log.committed_offsets(self._app)
-        self._create_topics()
-        self._refuse_lost_offsets(committed)
+        self._topics.refuse_lost_offsets(committed)
         by_subtopology: dict[int, list[Task]] = {}
         # Readers first: a writer needs them to hand over to.
         for sub in reversed(self._topology.subtopologies):
             by_subtopology[sub.id] = [
                 self._task(sub, partition, result, by_subtopology, committed, progress)
-                for partition in range(self._counts[sub.id])
+                for partition in range(self._topics.tasks[sub.id])
             ]
         result.tasks = [task for sub in self._topology.subtopologies for task in by_subtopology[sub.id]]
         first = {tp: at for tp, at in offsets_of(result.tasks).items() if tp not in committed}
@@ -195,102 +167,6 @@ class Planner:
             self._log.commit_offsets(self._app, first)
         result.start()
         return result
-
-    # ------------------------------------------------------------ partition counts and topics
-
-    def _count_partitions(self) -> None:
-        for sub in self._topology.subtopologies:
-            counts = {f"repartition {cut.name!r}": (self._widths[cut.id], cut) for cut in sub.repartitions_read}
-            # What the app writes itself comes last: it may be missing, and then has as many as the others.
-            for node in sorted(sub.sources, key=self._is_inner):
-                assert isinstance(node.operator, Source)
-                topic, others = node.operator.topic, [count for count, _ in counts.values()]
-                counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node, max(others, default=1)), node)
-            if sub.stores and len({count for count, _ in counts.values()}) > 1:
-                told = ", ".join(f"{what} at {node.place} has {count}" for what, (count, node) in counts.items())
-                raise TopologyError(
-                    f"the inputs of {', '.join(sub.stores)} are not co-partitioned: {told}; give them the same number "
-                    "of partitions, or group_by a key"
-                )
-            own = self._counts[sub.id] = max(count for count, _ in counts.values())
-            for cut in sub.repartitions_written:
-                assert isinstance(cut.operator, Repartition)
-                known = self._widths.get(cut.id, 0)
-                self._widths[cut.id] = cut.operator.partitions or max(known, own)
-            for output in (node.operator.writes for node in sub.nodes):
-                if output is not None:
-                    self._written[output.name] = max(self._written.get(output.name, 0), own)
-
-    def _is_inner(self, node: Node) -> bool:
-        return node.operator.reads is not None and node.operator.reads.name in self._topology.inner_topics
-
-    def _input_partitions(self, topic: Topic[Any, Any], node: Node, others: int) -> int:
-        """How many partitions an input has; `others` is for one that the app writes itself, and that is missing."""
-        if self._is_inner(node):
-            count = topic.partitions or self._written.get(topic.name, others)
-            self._log.create_topic(topic.name, partitions=count, config=topic.config, exist_ok=True)
-        try:
-            count = self._log.describe_topic(topic.name).partitions
-        except TopicNotFoundError as error:
-            raise TopologyError(
-                f"{error}; it is read at {node.place}, declared at {topic.place}; an input is never created by itself"
-            ) from error
-        self._partitions[topic.name] = count
-        return count
-
-    def _create_topics(self) -> None:
-        for sub in self._topology.subtopologies:
-            count = self._counts[sub.id]
-            for node in sub.nodes:
-                if node.operator.writes is not None:
-                    self._output_partitions(node.operator.writes, count)
-            for store in _kept(sub):
-                policy = "compact" if store.retention_ms is None else "compact,delete"
-                name = changelog_topic(self._app, store.name)
-                self._internal_topic(name, count, store.of, {"cleanup.policy": policy})
-            for cut in sub.repartitions_read:
-                self._internal_topic(repartition_of(self._app, cut), self._widths[cut.id], cut, {})
-        if self._options.on_bad_record == "dead_letter":
-            self._log.create_topic(bad_records.dead_letter_topic(self._app), config=_ANY_TIME, exist_ok=True)
-
-    def _output_partitions(self, topic: Topic[Any, Any], count: int) -> int:
-        """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
-        known = self._partitions.get(topic.name)
-        if known is None:
-            partitions = topic.partitions or count
-            self._log.create_topic(topic.name, partitions=partitions, config=topic.config, exist_ok=True)
-            known = self._partitions[topic.name] = self._log.describe_topic(topic.name).partitions
-        return known
-
-    def _internal_topic(
-        self, name: str, partitions: int, node: Node | DeclaredStore[Any, Any], config: Mapping[str, str]
-    ) -> None:
-        self._log.create_topic(
-            name,
-            partitions=partitions,
-            config={"segment.bytes": 64 << 20, "retention.ms": -1, **_ANY_TIME, **config},
-            exist_ok=True,
-            internal=True,
-        )
-        found = self._log.describe_topic(name).partitions
-        if found != partitions:
-            raise TopologyError(
-                f"the internal topic {name!r} has {found} partitions, and {node.name} at {node.place} needs "
-                f"{partitions}: keys would be looked for in other partitions than they were written to; delete the "
-                "topic and the app's state to begin anew, or give the app another name"
-            )
-
-    def _refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
-        if committed:
-            return
-        for store in (store for sub in self._topology.subtopologies for store in _kept(sub)):
-            name = changelog_topic(self._app, store.name)
-            if any(self._log.offsets(name).values()):
-                raise TopologyError(
-                    f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
-                    f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
-                    f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
-                )
 
     # ------------------------------------------------------------ tasks
 
@@ -319,13 +195,13 @@ class Planner:
             delay_ms, after_state = self._lag(sub, cut, caching=context.caching)
             task.outgoing.append(Outgoing((cut.id, partition), readers, delay_ms, after_state))
         restored = self._restore(task, sub, progress)
-        count = self._counts[sub.id]
+        count = self._topics.tasks[sub.id]
         builder = ChainBuilder(
             self._children,
             context,
             hops,
             plan.outputs,
-            lambda topic: self._output_partitions(topic, count),
+            lambda topic: self._topics.output(topic, count),
             self._clock,
         )
         for node in self._read_by(task, sub):
@@ -370,7 +246,7 @@ class Planner:
                 for cut in sub.repartitions_read
                 for other in self._topology.subtopologies
                 if cut in other.repartitions_written
-                for writer in range(self._counts[other.id])
+                for writer in range(self._topics.tasks[other.id])
             ]
             # Its own sources are writers among the others.
             task.clocks = WriterClocks([*writers, *((node.id, partition) for node in self._read_by(task, sub))])
@@ -389,7 +265,7 @@ class Planner:
         return [
             node
             for node in sub.sources
-            if node.operator.reads is not None and partition < self._partitions[node.operator.reads.name]
+            if node.operator.reads is not None and partition < self._topics.partitions[node.operator.reads.name]
         ]
 
     def _input(
@@ -405,41 +281,12 @@ class Planner:
         topic, partition = source.topic, _partition_of(node, task.id.partition)
         decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
         bad_record = self._bad_record(node, task.context, builder, outputs)
-        position = self._position(partition, committed.get(partition))
+        position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
         source_input = SourceInput(partition, decoding, builder.output(node.id), bad_record, position)
         if task.clocks is not None:
             source_input.writer = (node.id, task.id.partition)
             source_input.origin_ms = _origin_of(committed.get(partition))
         task.inputs.append(source_input)
-
-    def _position(self, partition: TopicPartition, found: CommittedOffset | None) -> int:
-        start = self._log.offsets(partition.topic, "earliest")[partition]
-        if found is None:
-            end = self._log.offsets(partition.topic, "latest")[partition]
-            return start if self._options.reset == "earliest" else end
-        end = self._log.offsets(partition.topic, "latest")[partition]
-        if found.leader_epoch >= 0:
-            end = min(end, self._log.end_of_epoch(partition, found.leader_epoch))
-        if found.offset < start:
-            _logger.warning(
-                "%s: records %d to %d were deleted before app %s had read them; it goes on at %d",
-                partition,
-                found.offset,
-                start - 1,
-                self._app,
-                start,
-            )
-        elif found.offset > end:
-            _logger.warning(
-                "%s: app %s had read up to %d, but a crash took the records from %d on, which were not on disk yet; it "
-                "goes on at %d with what was written instead",
-                partition,
-                self._app,
-                found.offset,
-                end,
-                end,
-            )
-        return min(max(found.offset, start), max(end, start))
 
     def _bad_record(self, node: Node, context: TaskContext, builder: ChainBuilder, outputs: Outputs) -> BadRecord:
         """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
@@ -474,7 +321,7 @@ class Planner:
     def _restore(self, task: Task, sub: SubTopology, progress: Callable[[str], Progress] | None) -> list[_Restored]:
         """Brings the task's stores up to their changelogs; in the order in which records reach them."""
         restored: list[_Restored] = []
-        for store in _kept(sub):
+        for store in stores_of(sub):
             backend = task.context.backend
             assert backend is not None
             name = changelog_topic(self._app, store.name)
@@ -495,16 +342,6 @@ class Planner:
         return restored
 
 
-def _kept(sub: SubTopology) -> list[_Kept]:
-    """The stores of a sub-topology in the order in which records reach them; those that processors write to last."""
-    own = [
-        _Kept(node.operator.store, node, layout_of(node.operator), retention_of(node.operator))
-        for node in sub.nodes
-        if node.operator.store is not None
-    ]
-    return own + [_Kept(store.name, store, KeyValueStore.layout, None) for store in sub.shared_stores]
-
-
 def _watched(topology: Topology) -> set[int]:
     """The nodes ahead of those that are to see every update."""
     found: set[int] = set()
@@ -512,39 +349,6 @@ def _watched(topology: Topology) -> set[int]:
         if node.operator.sees_every_update or node.id in found:
             found.update(parent.node for parent in node.parents)
     return found
-
-
-class ChangelogReader:
-    """One partition of a changelog, from the log; see `tailrace.state.restore.Changelog`."""
-
-    def __init__(self, log: Log, partition: TopicPartition) -> None:
-        self._log = log
-        self.partition = partition
-        self.leader_epoch = log.leader_epoch(partition)
-        self.topic_id = log.describe_topic(partition.topic).topic_id
-        self.start_offset = log.offsets(partition.topic, "earliest")[partition]
-        self.end_offset = log.offsets(partition.topic, "latest")[partition]
-
-    def __str__(self) -> str:
-        return str(self.partition)
-
-    def epoch_end(self, leader_epoch: int, /) -> int:
-        """The first offset written after an epoch."""
-        return self._log.end_of_epoch(self.partition, leader_epoch)
-
-    def batches(self, offset: int, /) -> Iterator[FetchedBatch]:
-        """Batches from offset to the end."""
-        with self._log.consumer(reset="earliest") as consumer:
-            consumer.assign([self.partition])
-            consumer.seek(self.partition, offset)
-            while consumer.position(self.partition) < self.end_offset:
-                yield from consumer.poll_batches(1.0)
-
-
-def repartition_of(app: str, cut: Node) -> str:
-    """The name of a repartition's topic."""
-    assert isinstance(cut.operator, Repartition)
-    return repartition_topic(app, cut.operator.repartition)
 
 
 def _origin_of(found: CommittedOffset | None) -> int:

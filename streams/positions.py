@@ -1,0 +1,78 @@
+"""Where reading begins: the first position of an input partition, and a changelog from an offset to its end.
+
+1. A position is between the partition's start and the end of the leader epoch that it was committed in.
+
+Not here: restoring (tailrace.state.restore).
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+from tailrace.log.client import CommittedOffset, FetchedBatch, Log
+from tailrace.log.record import TopicPartition
+
+_logger = logging.getLogger(__name__)
+
+
+def first_position(
+    log: Log, app: str, reset: Literal["earliest", "latest"], partition: TopicPartition, found: CommittedOffset | None
+) -> int:
+    """The offset at which an app begins to read a partition; `found` is what it had committed.
+
+    Records that are gone (deleted before they were read, or taken by a crash after they were) are told in a warning.
+    """
+    start = log.offsets(partition.topic, "earliest")[partition]
+    if found is None:
+        end = log.offsets(partition.topic, "latest")[partition]
+        return start if reset == "earliest" else end
+    end = log.offsets(partition.topic, "latest")[partition]
+    if found.leader_epoch >= 0:
+        end = min(end, log.end_of_epoch(partition, found.leader_epoch))
+    if found.offset < start:
+        _logger.warning(
+            "%s: records %d to %d were deleted before app %s had read them; it goes on at %d",
+            partition,
+            found.offset,
+            start - 1,
+            app,
+            start,
+        )
+    elif found.offset > end:
+        _logger.warning(
+            "%s: app %s had read up to %d, but a crash took the records from %d on, which were not on disk yet; it "
+            "goes on at %d with what was written instead",
+            partition,
+            app,
+            found.offset,
+            end,
+            end,
+        )
+    return min(max(found.offset, start), max(end, start))
+
+
+class ChangelogReader:
+    """One partition of a changelog, from the log; see `tailrace.state.restore.Changelog`."""
+
+    def __init__(self, log: Log, partition: TopicPartition) -> None:
+        self._log = log
+        self.partition = partition
+        self.leader_epoch = log.leader_epoch(partition)
+        self.topic_id = log.describe_topic(partition.topic).topic_id
+        self.start_offset = log.offsets(partition.topic, "earliest")[partition]
+        self.end_offset = log.offsets(partition.topic, "latest")[partition]
+
+    def __str__(self) -> str:
+        return str(self.partition)
+
+    def epoch_end(self, leader_epoch: int, /) -> int:
+        """The first offset written after an epoch."""
+        return self._log.end_of_epoch(self.partition, leader_epoch)
+
+    def batches(self, offset: int, /) -> Iterator[FetchedBatch]:
+        """Batches from offset to the end."""
+        with self._log.consumer(reset="earliest") as consumer:
+            consumer.assign([self.partition])
+            consumer.seek(self.partition, offset)
+            while consumer.position(self.partition) < self.end_offset:
+                yield from consumer.poll_batches(1.0)

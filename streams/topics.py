@@ -1,0 +1,175 @@
+"""The topics of an app in its log: how many partitions each has, how many tasks follow from that, and what is created.
+
+1. Input topics are never created; a missing one is a TopologyError with near names and the user's line. Output topics,
+   those that the app reads again included, changelogs and repartition topics are created when missing, and keep the
+   partition count they were made with.
+2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
+   of its topics have the same count.
+
+Not here: where reading begins (positions), the tasks (plan).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tailrace.log.client import CommittedOffset, Log
+from tailrace.log.errors import TopicNotFoundError, TopologyError
+from tailrace.log.record import TopicPartition
+from tailrace.state.changelog import Layout
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.streams.bad_records import dead_letter_topic
+from tailrace.streams.build import layout_of, retention_of
+from tailrace.streams.operators.io import Repartition, Source
+from tailrace.streams.store import DeclaredStore
+from tailrace.streams.topic import Topic
+from tailrace.streams.topology import Node, SubTopology, Topology, changelog_topic, repartition_topic
+
+# Topics of the app's own take every time: the guard against times in the future is for what comes in, and has spoken.
+_ANY_TIME = {"message.timestamp.after.max.ms": (1 << 63) - 1}
+
+
+class StoreOf(NamedTuple):
+    """A store of a sub-topology, and what it belongs to: a node, or the program."""
+
+    name: str
+    of: Node | DeclaredStore[Any, Any]
+    layout: Layout
+    retention_ms: int | None
+
+
+class AppTopics:
+    """The topics of one app; made complete in the log by `prepare`."""
+
+    def __init__(self, topology: Topology, log: Log, app: str, *, dead_letters: bool) -> None:
+        self._topology = topology
+        self._log = log
+        self._app = app
+        self._dead_letters = dead_letters
+        self.partitions: dict[str, int] = {}
+        """Of every topic of the program."""
+        self.tasks: dict[int, int] = {}
+        """Of each sub-topology."""
+        self.widths: dict[int, int] = {}
+        """Partitions of each repartition, by node."""
+        self._written: dict[str, int] = {}
+        """Of each topic that the app writes: the largest number of tasks that do."""
+
+    def prepare(self) -> None:
+        """Counts, and creates what is missing.
+
+        Raises:
+            TopologyError: an input is missing, partition counts do not fit.
+        """
+        self._count_partitions()
+        self._create_topics()
+
+    def _count_partitions(self) -> None:
+        for sub in self._topology.subtopologies:
+            counts = {f"repartition {cut.name!r}": (self.widths[cut.id], cut) for cut in sub.repartitions_read}
+            # What the app writes itself comes last: it may be missing, and then has as many as the others.
+            for node in sorted(sub.sources, key=self._is_inner):
+                assert isinstance(node.operator, Source)
+                topic, others = node.operator.topic, [count for count, _ in counts.values()]
+                counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node, max(others, default=1)), node)
+            if sub.stores and len({count for count, _ in counts.values()}) > 1:
+                told = ", ".join(f"{what} at {node.place} has {count}" for what, (count, node) in counts.items())
+                raise TopologyError(
+                    f"the inputs of {', '.join(sub.stores)} are not co-partitioned: {told}; give them the same number "
+                    "of partitions, or group_by a key"
+                )
+            own = self.tasks[sub.id] = max(count for count, _ in counts.values())
+            for cut in sub.repartitions_written:
+                assert isinstance(cut.operator, Repartition)
+                known = self.widths.get(cut.id, 0)
+                self.widths[cut.id] = cut.operator.partitions or max(known, own)
+            for output in (node.operator.writes for node in sub.nodes):
+                if output is not None:
+                    self._written[output.name] = max(self._written.get(output.name, 0), own)
+
+    def _is_inner(self, node: Node) -> bool:
+        return node.operator.reads is not None and node.operator.reads.name in self._topology.inner_topics
+
+    def _input_partitions(self, topic: Topic[Any, Any], node: Node, others: int) -> int:
+        """How many partitions an input has; `others` is for one that the app writes itself, and that is missing."""
+        if self._is_inner(node):
+            count = topic.partitions or self._written.get(topic.name, others)
+            self._log.create_topic(topic.name, partitions=count, config=topic.config, exist_ok=True)
+        try:
+            count = self._log.describe_topic(topic.name).partitions
+        except TopicNotFoundError as error:
+            raise TopologyError(
+                f"{error}; it is read at {node.place}, declared at {topic.place}; an input is never created by itself"
+            ) from error
+        self.partitions[topic.name] = count
+        return count
+
+    def _create_topics(self) -> None:
+        for sub in self._topology.subtopologies:
+            count = self.tasks[sub.id]
+            for node in sub.nodes:
+                if node.operator.writes is not None:
+                    self.output(node.operator.writes, count)
+            for store in stores_of(sub):
+                policy = "compact" if store.retention_ms is None else "compact,delete"
+                name = changelog_topic(self._app, store.name)
+                self._internal_topic(name, count, store.of, {"cleanup.policy": policy})
+            for cut in sub.repartitions_read:
+                self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {})
+        if self._dead_letters:
+            self._log.create_topic(dead_letter_topic(self._app), config=_ANY_TIME, exist_ok=True)
+
+    def output(self, topic: Topic[Any, Any], count: int) -> int:
+        """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
+        known = self.partitions.get(topic.name)
+        if known is None:
+            partitions = topic.partitions or count
+            self._log.create_topic(topic.name, partitions=partitions, config=topic.config, exist_ok=True)
+            known = self.partitions[topic.name] = self._log.describe_topic(topic.name).partitions
+        return known
+
+    def _internal_topic(
+        self, name: str, partitions: int, node: Node | DeclaredStore[Any, Any], config: Mapping[str, str]
+    ) -> None:
+        self._log.create_topic(
+            name,
+            partitions=partitions,
+            config={"segment.bytes": 64 << 20, "retention.ms": -1, **_ANY_TIME, **config},
+            exist_ok=True,
+            internal=True,
+        )
+        found = self._log.describe_topic(name).partitions
+        if found != partitions:
+            raise TopologyError(
+                f"the internal topic {name!r} has {found} partitions, and {node.name} at {node.place} needs "
+                f"{partitions}: keys would be looked for in other partitions than they were written to; delete the "
+                "topic and the app's state to begin anew, or give the app another name"
+            )
+
+    def refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """Raises TopologyError where stores have content and the app has no committed offsets."""
+        if committed:
+            return
+        for store in (store for sub in self._topology.subtopologies for store in stores_of(sub)):
+            name = changelog_topic(self._app, store.name)
+            if any(self._log.offsets(name).values()):
+                raise TopologyError(
+                    f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
+                    f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
+                    f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
+                )
+
+
+def stores_of(sub: SubTopology) -> list[StoreOf]:
+    """The stores of a sub-topology in the order in which records reach them; those that processors write to last."""
+    own = [
+        StoreOf(node.operator.store, node, layout_of(node.operator), retention_of(node.operator))
+        for node in sub.nodes
+        if node.operator.store is not None
+    ]
+    return own + [StoreOf(store.name, store, KeyValueStore.layout, None) for store in sub.shared_stores]
+
+
+def repartition_of(app: str, cut: Node) -> str:
+    """The name of a repartition's topic."""
+    assert isinstance(cut.operator, Repartition)
+    return repartition_topic(app, cut.operator.repartition)
