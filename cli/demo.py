@@ -5,7 +5,6 @@
 3. It only ever deletes a directory that an earlier demo made, known by the mark in it; run again, it begins anew.
 """
 
-import contextlib
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -22,11 +21,14 @@ from tailrace.cli.errors import CommandError
 from tailrace.cli.interrupts import interrupts
 from tailrace.cli.output import Output, make_table, rate
 from tailrace.cli.running import drawn, run_app
-from tailrace.cli.session import Session, shared
+from tailrace.cli.session import Session, directory_of, shared
 from tailrace.examples import click_counts
+from tailrace.log.checkpoint import META_PROPERTIES
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import SystemClock
-from tailrace.log.errors import CorruptError
+from tailrace.log.directory import LOCK
+from tailrace.log.disk import RealDisk
+from tailrace.log.errors import LogLockedError
 from tailrace.streams.summary import Summary
 
 DIRECTORY = "./tailrace-demo"
@@ -59,27 +61,37 @@ def demo(
 
 
 # ---------------------------------------------------------------- the directory
-def _directory(url: str) -> Path | None:
-    """Tell where the log's files are; None where it has none."""
-    return None if url.startswith("memory:") else Path(url.removeprefix("file:").removeprefix("//"))
-
-
 def _clear(url: str) -> None:
-    """Make room for a new log where an earlier demo left one."""
-    directory = _directory(url)
-    if directory is None or not directory.is_dir() or not any(directory.iterdir()):
+    """Make room for a new log where an earlier demo left one, which is not opened: it may be damaged, or the disk full.
+
+    Raises:
+        CommandError: there is a log, and no demo made it.
+        LogLockedError: a process works on it.
+    """
+    found = directory_of(url)
+    if found is None:
         return
-    if not (directory / _MARK).exists():
-        raise CommandError(f"{url} was not made by the demo, which would overwrite it: name another with --log")
-    with contextlib.suppress(CorruptError):
-        Log.open(url).close()  # refuses while another process works on it
-    shutil.rmtree(directory)
+    directory = Path(found)
+    mark = directory / _MARK
+    if not mark.exists():
+        if (directory / META_PROPERTIES).exists():
+            raise CommandError(f"{url} was not made by the demo, which would overwrite it: name another with --log")
+        return  # anything else is left to Log.open, which writes to no folder that holds other things
+    pid = RealDisk().lock_holder(str(directory / LOCK))
+    if pid is not None:
+        raise LogLockedError(f"process {pid} works on {url}: stop it, or name another with --log", pid=pid)
+    for each in directory.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each)
+        elif each != mark:
+            each.unlink()
+    mark.unlink()  # last: a clearing that was interrupted can be gone on with
 
 
 def _mark(url: str) -> None:
-    directory = _directory(url)
+    directory = directory_of(url)
     if directory is not None:
-        (directory / _MARK).write_text(
+        (Path(directory) / _MARK).write_text(
             "`tailrace demo` deletes this directory when it is run again.\n", encoding="utf-8"
         )
 
@@ -194,7 +206,7 @@ def _report(output: Output, url: str, made: _Made, board: _Board, summary: Summa
     if output.json:
         return
     output.line("checked     every count equals a plain count of the same clicks")
-    if _directory(url) is not None:
+    if directory_of(url) is not None:
         output.line(f"the log     {url}")
         output.line(f"look at it  tailrace --log {url} tail {click_counts.output.name}")
 

@@ -18,6 +18,7 @@ from tailrace.cli.run import describe, run
 from tailrace.cli.send import send
 from tailrace.cli.session import DebugOption, JsonOption, LogOption, Session
 from tailrace.cli.tail import tail
+from tailrace.cli.told import told
 from tailrace.cli.topics import topics
 
 app = typer.Typer(
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session()
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=arguments, prog_name="tailrace", standalone_mode=False, obj=session)
+        with told():
+            code = command.main(args=arguments, prog_name="tailrace", standalone_mode=False, obj=session)
     except SystemExit as request:
         return request.code if isinstance(request.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where every error becomes a line and a code

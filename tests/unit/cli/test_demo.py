@@ -1,5 +1,6 @@
 """`tailrace demo`."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,31 @@ def test_it_counts_and_checks_itself(tailrace: Command) -> None:
 def test_it_runs_in_memory(tailrace: Command) -> None:
     tailrace.log = "memory:"
     assert tailrace.ok("demo", "--events", "1000", "--json").json[0]["counted"] == 1000
+
+
+def test_it_clears_away_what_cannot_be_opened(tailrace: Command) -> None:
+    """As a disk leaves it that became full, or a demo that was killed while it cleared."""
+    tailrace.ok("demo", "--events", "10")
+    for file in Path(tailrace.log).glob("clicks-*/*.log"):
+        file.write_bytes(b"\xff" * 100)
+    (Path(tailrace.log) / "meta.properties").unlink()
+    assert tailrace.ok("demo", "--events", "20", "--json").json[0]["counted"] == 20
+
+
+def test_one_that_is_in_use_is_left_alone(tailrace: Command) -> None:
+    tailrace.ok("demo", "--events", "10")
+    with Log.open(tailrace.log):
+        found = tailrace("demo", "--events", "10")
+    assert found.code == 5
+    assert f"process {os.getpid()} works on {tailrace.log}" in found.err
+    assert len(tailrace.rows("clicks")) == 10
+
+
+def test_other_peoples_folders_are_left_alone(tailrace: Command) -> None:
+    Path(tailrace.log).mkdir()
+    (Path(tailrace.log) / "letter.txt").write_text("Dear", encoding="utf-8")
+    assert tailrace("demo", "--events", "10").code == 1
+    assert [each.name for each in Path(tailrace.log).iterdir()] == ["letter.txt"]
 
 
 def test_it_overwrites_nothing_but_its_own(tailrace: Command) -> None:
