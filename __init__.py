@@ -1,5 +1,6 @@
 """Stream processing for Python on a log of its own."""
 
+from tailrace import starting  # noqa: F401  # pyright: ignore[reportUnusedImport]  # first: Ctrl-C while the command starts
 from tailrace.log.client import Consumer, Delivery, GroupDescription, Log, Producer, TopicDescription
 from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
 from tailrace.streams.app import App

@@ -51,7 +51,7 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
 }
 IMPORTLIB: dict[str, str] = {
     "tailrace.log.client": "Log.open: the scheme of a URL chooses the engine",
-    "tailrace.cli.main": "--version is what the installer wrote down",
+    "tailrace.cli.commands": "--version is what the installer wrote down",
     "tailrace.cli.load": "MODULE:APP of the command line",
 }
 

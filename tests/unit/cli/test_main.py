@@ -1,6 +1,7 @@
 """The command as a whole: help, usage, exit codes, and the real process."""
 
 import os
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tailrace import starting
 from tailrace.cli.main import main
 
 
@@ -112,3 +114,41 @@ def test_it_says_its_version(
     monkeypatch.setattr(metadata, "version", installed)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tailrace {found or 'from a checkout that is not installed'}\n"
+
+
+SCRIPT = "import sys\nfrom tailrace.cli.main import main\nsys.exit(main())\n"  # as installers write it
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize("reached", ["tailrace.log.errors", "aiokafka.record", "tailrace.cli.errors", "typer"])
+def test_ctrl_c_while_it_starts_is_quiet(how: str, reached: str, tmp_path: Path) -> None:
+    """The signal comes when a certain module has been imported, which Python tells with -X importtime."""
+    (tmp_path / "tailrace").write_text(SCRIPT, encoding="utf-8")
+    start = ["-m", "tailrace"] if how == "module" else [str(tmp_path / "tailrace")]
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", *start, "topics", "list"],
+        cwd=tmp_path.parent,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith(f" {reached}"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=20) == 130
+    assert "Traceback" not in rest
+    assert "error" not in [line.split(":")[0] for line in rest.splitlines()]
+
+
+def test_only_the_command_takes_ctrl_c_while_it_starts() -> None:
+    assert starting.is_command("/usr/local/bin/tailrace", [])
+    assert starting.is_command("-m", ["python", "-X", "dev", "-m", "tailrace", "run"])
+    assert not starting.is_command("-m", ["python", "-m", "pytest", "tailrace"])
+    assert not starting.is_command("-m", ["python", "-mtimeit"])
+    assert not starting.is_command("shop.py", ["python", "shop.py", "-m", "tailrace"])
+    assert not starting.is_command("", [])
