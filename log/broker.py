@@ -13,7 +13,7 @@ Not here: batching (`producer`), positions (`consumer`), topics (`catalog`), the
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from tailrace.log.catalog import Catalog, Topic, records_of
 from tailrace.log.cleaner import Cleaner, StoppedError
@@ -22,13 +22,13 @@ from tailrace.log.clock import Clock
 from tailrace.log.codec import encode
 from tailrace.log.coordinator import Coordinator, Rows
 from tailrace.log.disk import Disk
-from tailrace.log.errors import InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.errors import DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.metadata import new_topic_id
 from tailrace.log.partition import Appended
 from tailrace.log.record import Offsets, TopicPartition
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
-from tailrace.log.topic import CONSUMER_OFFSETS
+from tailrace.log.topic import CONSUMER_OFFSETS, check_not_owned, check_topic_name
 from tailrace.log.waiting import Waiting
 
 logger = logging.getLogger(__name__)
@@ -108,12 +108,26 @@ class Broker:
         finally:
             self.wake()
 
+    def create_topic(
+        self, name: str, partitions: int, config: Mapping[str, Any] | None, *, exist_ok: bool, internal: bool
+    ) -> None:
+        """Creates a topic; see `Log.create_topic`."""
+        self.catalog.check_writable()
+        check_topic_name(name)
+        check_not_owned(name)
+        if self.catalog.find(name) is None and name in self.coordinator.topics():
+            self.coordinator.forget_topics({name})  # of an earlier topic: deleting it stopped half way
+        self.catalog.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
+
     def delete_topic(self, name: str) -> None:
         """Deletes a topic; see `Log.delete_topic`."""
-        tps = self.catalog.topic(name).tps
-        self.catalog.delete_topic(name)
-        self.coordinator.topic_gone(name)
+        self.catalog.check_writable()
+        tps = self.catalog.delete_topic(name).tps
         self._cleaner.forget(tps)
+        try:
+            self.coordinator.topic_gone(name)
+        except DiskFullError as error:
+            logger.warning("the offsets of the deleted topic %r are removed at the next opening: %s", name, error)
 
     def create_partitions(self, name: str, total: int) -> None:
         """Adds partitions to a topic; see `Log.create_partitions`."""

@@ -41,6 +41,7 @@ from tailrace.log.topic import (
     CONSUMER_OFFSETS,
     INT32_MAX,
     TopicConfig,
+    check_not_owned,
     check_topic_name,
     config_strings,
 )
@@ -353,6 +354,7 @@ class Catalog:
         given = config_strings(config)
         with self.lock:
             if exist_ok and name in self._topics:
+                _check_same(self._topics[name], partitions, given)
                 return self._topics[name]
             record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
             # Folders first: with no room for them there must be no topic either. What a crash leaves of them is
@@ -412,17 +414,17 @@ class Catalog:
                 raise
             self._serve_altered(wider, [*self._topics[name].logs, *added])
 
-    def delete_topic(self, name: str) -> None:
-        """Deletes a topic and its data; its offsets are the caller's to forget."""
+    def delete_topic(self, name: str) -> Topic:
+        """Deletes a topic and its data, and returns it; its offsets are the caller's to forget."""
         self.check_writable()
+        check_not_owned(name)
         with self.lock:
             record = self._table.require(name)
-            if name in {CLUSTER_METADATA, CONSUMER_OFFSETS}:
-                raise InvalidError(f"the topic {name!r} belongs to the log itself and cannot be deleted")
             self._record(DeletedRecord(name=name, topic_id=record.topic_id))
             topic = self._drop(name)
             for tp in topic.tps:
                 self._remove_folder(str(tp))
+            return topic
 
     # -- all partitions ------------------------------------------------------------------------------------------------
 
@@ -486,6 +488,19 @@ def _check_count(name: str, count: int) -> None:
         raise TypeError(f"{name} is an int, not {type(count).__name__}")
     if not 1 <= count <= INT32_MAX:
         raise InvalidError(f"a topic of {count} partitions cannot be made: give 1 or more")
+
+
+def _check_same(topic: Topic, partitions: int, config: Mapping[str, str]) -> None:
+    """Refuses to take an existing topic for one that was asked for with other numbers."""
+    have = topic.config.as_strings()
+    differ = [f"{name}={have[name]} and not {value}" for name, value in config.items() if have[name] != value]
+    if topic.partitions != partitions:
+        differ.insert(0, f"partitions={topic.partitions} and not {partitions}")
+    if differ:
+        raise InvalidError(
+            f"the topic {topic.name!r} exists with {', '.join(differ)}: ask for what it has, change it with "
+            "create_partitions or alter_topic, or delete it first"
+        )
 
 
 def records_of(log: Partition, offset: int) -> Iterator[tuple[bytes | None, bytes | None]]:

@@ -329,7 +329,8 @@ class Log(AbstractContextManager["Log"]):
 
         Raises:
             TopicExistsError: it exists, and not `exist_ok` (which leaves an existing one as it is).
-            InvalidError: name, partition count or configuration refused.
+            InvalidError: name, partition count or configuration refused; with `exist_ok`, the topic that exists has
+                another number of partitions, or another value for something in `config`.
         """
 
     @abstractmethod

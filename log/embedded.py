@@ -100,7 +100,7 @@ class EmbeddedLog(Log):
         internal: bool = False,
     ) -> None:
         """See `Log.create_topic`."""
-        self._broker.catalog.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
+        self._broker.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
 
     def delete_topic(self, name: str) -> None:
         """See `Log.delete_topic`."""

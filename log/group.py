@@ -24,6 +24,7 @@ UNKNOWN: Final = "Unknown"  # what a reader says of groups while another process
 # (state, event) -> state, in Kafka's words. `changed`: members or partitions; `settled`: owners are as assigned.
 TRANSITIONS: Final = {
     (EMPTY, "changed"): REBALANCING,
+    (EMPTY, "emptied"): EMPTY,  # a topic goes, or grows, when the members are gone already
     (REBALANCING, "changed"): REBALANCING,
     (REBALANCING, "settled"): STABLE,
     (REBALANCING, "emptied"): EMPTY,

@@ -24,6 +24,7 @@ from tailrace.log.codec import COMPRESSIONS
 from tailrace.log.errors import InvalidError, RetriableError, TailraceError
 from tailrace.log.outgoing import Batch, Target, explained, iterate, never
 from tailrace.log.record import Headers, RecordMetadata, TopicPartition
+from tailrace.log.topic import check_not_owned
 
 logger = logging.getLogger(__name__)
 
@@ -501,6 +502,8 @@ class EmbeddedProducer(Producer):
             self._refresh()
         target = self._targets.get(topic)
         if target is None:
+            if isinstance(topic, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # else the catalog says so
+                check_not_owned(topic)
             target = self._targets[topic] = Target(
                 self._broker.catalog.topic(topic), self._compression, self._batch_bytes
             )

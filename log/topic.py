@@ -18,6 +18,7 @@ from tailrace.log.errors import InvalidError
 
 CONSUMER_OFFSETS: Final = "__consumer_offsets"
 CLUSTER_METADATA: Final = "__cluster_metadata"
+OWNED: Final = {CONSUMER_OFFSETS: "the committed offsets", CLUSTER_METADATA: "what topics there are"}
 NAME_LENGTH_MAX: Final = 249  # Kafka's Topic.MAX_NAME_LENGTH: with "-<partition>" and a suffix it stays under 255
 INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1
@@ -45,6 +46,21 @@ def check_topic_name(name: str) -> None:
         raise InvalidError(
             f"the topic name {name!r} has a character that is not allowed: use ASCII letters, digits, '.', '_', '-'"
         )
+
+
+def check_not_owned(name: str) -> None:
+    """Refuses, for whatever a user wants to write, a topic that only the log itself may.
+
+    Raises:
+        InvalidError: the log keeps its own records under this name, or one that Kafka would take for it.
+    """
+    for owned, what in OWNED.items():
+        if name.replace(".", "_") == owned:
+            like = "" if name == owned else f", like {owned!r},"
+            raise InvalidError(
+                f"the topic name {name!r}{like} belongs to the log itself, which keeps {what} there: read it, "
+                "but use another name to create, write or delete one"
+            )
 
 
 def near_names(name: str, names: Iterable[str]) -> str:

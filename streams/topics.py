@@ -93,7 +93,7 @@ class AppTopics:
         """How many partitions an input has; `others` is for one that the app writes itself, and that is missing."""
         if self._is_inner(node):
             count = topic.partitions or self._written.get(topic.name, others)
-            self._log.create_topic(topic.name, partitions=count, config=topic.config, exist_ok=True)
+            self._create(topic.name, count, topic.config)
         try:
             count = self._log.describe_topic(topic.name).partitions
         except TopicNotFoundError as error:
@@ -116,27 +116,22 @@ class AppTopics:
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {})
         if self._dead_letters:
-            self._log.create_topic(dead_letter_topic(self._app), config=_ANY_TIME, exist_ok=True)
+            self._create(dead_letter_topic(self._app), 1, _ANY_TIME)
 
     def output(self, topic: Topic[Any, Any], count: int) -> int:
         """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
         known = self.partitions.get(topic.name)
         if known is None:
             partitions = topic.partitions or count
-            self._log.create_topic(topic.name, partitions=partitions, config=topic.config, exist_ok=True)
+            self._create(topic.name, partitions, topic.config)
             known = self.partitions[topic.name] = self._log.describe_topic(topic.name).partitions
         return known
 
     def _internal_topic(
         self, name: str, partitions: int, node: Node | DeclaredStore[Any, Any], config: Mapping[str, str]
     ) -> None:
-        self._log.create_topic(
-            name,
-            partitions=partitions,
-            config={"segment.bytes": 64 << 20, "retention.ms": -1, **_ANY_TIME, **config},
-            exist_ok=True,
-            internal=True,
-        )
+        wanted = {"segment.bytes": 64 << 20, "retention.ms": -1, **_ANY_TIME, **config}
+        self._create(name, partitions, wanted, internal=True)
         found = self._log.describe_topic(name).partitions
         if found != partitions:
             raise TopologyError(
@@ -144,6 +139,11 @@ class AppTopics:
                 f"{partitions}: keys would be looked for in other partitions than they were written to; delete the "
                 "topic and the app's state to begin anew, or give the app another name"
             )
+
+    def _create(self, name: str, partitions: int, config: Mapping[str, Any], *, internal: bool = False) -> None:
+        """Creates a topic that is missing; one that is there may have been altered since, and stays so."""
+        if name not in self._log.topics(internal=True):
+            self._log.create_topic(name, partitions=partitions, config=config, internal=internal)
 
     def refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Raises TopologyError where stores have content and the app has no committed offsets."""
