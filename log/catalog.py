@@ -332,6 +332,8 @@ class Catalog:
 
     def end_offset(self, tp: TopicPartition) -> int:
         """Where a partition ends now; beside a writer, after a look at the files."""
+        if self.read_only:
+            self.refresh()  # a topic that is deleted is not there any more
         log = self.partition(tp)
         if self.read_only:
             log.read(log.log_end_offset, 1)

@@ -322,6 +322,7 @@ class EmbeddedConsumer(Consumer):
         self._check_open()
         if max_records < 1:
             raise ValueError(f"max_records={max_records}: give 1 or more")
+        _check_timeout(timeout)
         with self._lock:
             give_up_at = self._broker.clock.monotonic() + timeout
             while True:
@@ -348,6 +349,7 @@ class EmbeddedConsumer(Consumer):
     def poll_batches(self, timeout: float = 0.0, max_bytes: int = 1 << 20) -> list[FetchedBatch]:
         """Whole batches; see `Consumer.poll_batches`."""
         self._check_open()
+        _check_timeout(timeout)
         with self._lock:
             self._wait_for_records(timeout, max_bytes)
             out: list[FetchedBatch] = []
@@ -539,6 +541,11 @@ class EmbeddedConsumer(Consumer):
 
 def _nothing() -> None:
     """What there is to do at the end of a consumer without group."""
+
+
+def _check_timeout(timeout: float) -> None:
+    if not timeout >= 0:  # nor is it not a number
+        raise ValueError(f"timeout={timeout}: give 0 or more seconds (0: what is here already)")
 
 
 def _partition(partition: tuple[str, int]) -> TopicPartition:

@@ -17,11 +17,40 @@ from tailrace.log.metadata import FORMAT_VERSION, new_topic_id, newer_format
 
 LOCK: Final = ".lock"
 FORMAT: Final = "tailrace.format"
+OURS: Final = "tailrace"
+KAFKA: Final = "kafka"
 KAFKA_META_VERSION: Final = 1  # of meta.properties itself: 1 since KRaft
 
 # What may lie in a folder that shall become a log: our own first file, left by a crash, and what file systems put
 # there.
 _NOTHING: Final = frozenset({LOCK, checkpoint.META_PROPERTIES + checkpoint.TEMPORARY, "lost+found", ".DS_Store"})
+
+
+def check_format(disk: Disk, path: str) -> str:
+    """Whose log the folder is, by its `meta.properties`: ours or Apache Kafka's.
+
+    Raises:
+        CorruptError: the file cannot be read.
+        InvalidError: of a newer format than this program knows.
+    """
+    file = join(path, checkpoint.META_PROPERTIES)
+    properties = checkpoint.read_properties(disk, file) or {}
+    if properties.get("version", "").isdigit() and FORMAT not in properties:
+        return KAFKA
+    for name, known in (("version", KAFKA_META_VERSION), (FORMAT, FORMAT_VERSION)):
+        text = properties.get(name, "")
+        if not text.isdigit():
+            found = f"{name}={text}" if name in properties else ", ".join(properties) or "nothing"
+            raise CorruptError(
+                f"{file} cannot be read: expected a line {name}={known}, found {found!r}; restore it from a copy",
+                file=file,
+                position=-1,
+                expected=f"a line {name}={known}",
+                found=found,
+            )
+        if int(text) > known:
+            raise InvalidError(newer_format(text, known, f"{file} ({name})"))
+    return OURS
 
 
 class LogDirectory:
@@ -82,25 +111,12 @@ class LogDirectory:
 
     def _check_format(self) -> None:
         file = join(self.path, checkpoint.META_PROPERTIES)
-        properties = checkpoint.read_properties(self.disk, file) or {}
-        if properties and FORMAT not in properties:
+        if check_format(self.disk, self.path) == KAFKA:
             # Its topics are recorded elsewhere: to us all its folders would be without a record, and those are removed.
             raise InvalidError(
                 f"{self.path} is a log directory of Apache Kafka, not of tailrace ({file} has no {FORMAT}): look into "
                 "its files with `tailrace log dump`, or connect to its broker"
             )
-        for name, known in (("version", KAFKA_META_VERSION), (FORMAT, FORMAT_VERSION)):
-            text = properties.get(name, "")
-            if not text.isdigit():
-                raise CorruptError(
-                    f"{file} says {name}={text}, which is no version: restore the file from a copy",
-                    file=file,
-                    position=-1,
-                    expected=f"{name}={known}",
-                    found=f"{name}={text}",
-                )
-            if int(text) > known:
-                raise InvalidError(newer_format(text, known, f"{file} ({name})"))
 
     def unlock(self) -> None:
         """Lets the next process in."""

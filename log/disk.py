@@ -324,6 +324,12 @@ def _read_pid(fd: int) -> int:
 
 
 def _locked(path: str, pid: int) -> LogLockedError:
+    if pid == os.getpid():
+        return LogLockedError(
+            f"{os.path.dirname(path)} is open for writing in this process ({pid}) already: use that Log object, or "
+            "close it first",
+            pid=pid,
+        )
     return LogLockedError(
         f"{os.path.dirname(path)} is being written by process {pid or 'unknown'}: stop it, or let it serve the log to "
         f"others with `tailrace serve`; reading beside it is possible with read_only=True",

@@ -7,7 +7,7 @@ Plain data with the rules for one record; order, locks and acknowledgements are 
 for a user's argument of a wrong type, which the compiled builder finds but cannot name.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from tailrace.log.catalog import Topic
@@ -119,6 +119,16 @@ def iterate(topic: str, name: str, values: Iterable[Any] | None) -> Iterator[Any
     if isinstance(values, (bytes, bytearray, str)):
         raise TypeError(f"{name} for topic {topic!r} is one {type(values).__name__}: send_many takes many, give a list")
     return iter(values)
+
+
+def check_lengths(topic: str, values: Iterable[Any], **columns: Iterable[Any] | None) -> None:
+    """Refuses columns of `send_many` that are not as long as the values, where both lengths are known beforehand."""
+    for name, column in columns.items():
+        if isinstance(values, Sized) and isinstance(column, Sized) and len(column) != len(values):
+            raise ValueError(
+                f"send_many to topic {topic!r} got {len(values)} values and {len(column)} {name}: give one for each; "
+                "nothing was sent"
+            )
 
 
 def explained(

@@ -28,7 +28,7 @@ from tailrace.log import checkpoint, codec
 from tailrace.log.clock import Clock
 from tailrace.log.codec import HEADER_BYTES, BatchHeader
 from tailrace.log.disk import Disk, join, parent
-from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError
+from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.index import INT32_MAX
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
@@ -115,7 +115,7 @@ class Partition:
 
         Raises:
             CorruptError: damage that no crash explains, or fewer records than the recovery point promises.
-            FileNotFoundError: read-only, and there is no such folder.
+            TopicNotFoundError: read-only, and there is no such folder.
         """
         made = cls(disk, clock, directory, tp, config)
         made.read_only = read_only
@@ -675,7 +675,13 @@ class Partition:
 
     def _list_anew(self) -> None:
         """The segments as they are now; what the writer deleted is gone, and the log start goes up with it."""
-        bases = _bases(self._disk.list(self.directory))
+        try:
+            names = self._disk.list(self.directory)
+        except FileNotFoundError:
+            raise TopicNotFoundError(
+                f"{self.tp} is gone, as its topic was deleted by the process that writes the log: read another topic"
+            ) from None
+        bases = _bases(names)
         known = {each.base_offset: each for each in self._segments}
         if any(base not in bases and base > bases[0] for base in known if bases):
             # A cleaning has put one segment in the place of several: what we hold of the first ends too early.

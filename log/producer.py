@@ -22,7 +22,7 @@ from tailrace.log.broker import Broker
 from tailrace.log.client import Acks, Compression, Delivery, Producer
 from tailrace.log.codec import COMPRESSIONS
 from tailrace.log.errors import InvalidError, RetriableError, TailraceError
-from tailrace.log.outgoing import Batch, Target, explained, iterate, never
+from tailrace.log.outgoing import Batch, Target, check_lengths, explained, iterate, never
 from tailrace.log.record import Headers, RecordMetadata, TopicPartition
 from tailrace.log.topic import check_not_owned
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BLOCK_S: Final = 60.0  # Kafka's max.block.ms
 CHUNK: Final = 2048  # records of a bulk send taken under the lock at once: about a millisecond
+_END: Final = object()
 _NO_HEADERS: Final[list[tuple[str, bytes | None]]] = []
 
 
@@ -127,6 +128,7 @@ class EmbeddedProducer(Producer):
         self._unseen: list[Batch] = []  # failed, and nobody was told
         self._armed = False
         self._closed = False
+        self._lost: dict[tuple[TopicPartition, type[Exception]], int] = {}  # with acks=0
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -178,6 +180,7 @@ class EmbeddedProducer(Producer):
         partition: int | None = None,
     ) -> Delivery:
         """Sends many records; see `Producer.send_many`."""
+        check_lengths(topic, values, keys=keys, timestamps_ms=timestamps_ms, headers=headers)
         touched: dict[Batch, int] = {}  # the batches of these values, each with the number of its first one here
         last: BatchDelivery | None = None
         taken = 0
@@ -191,7 +194,10 @@ class EmbeddedProducer(Producer):
             columns = [None if each is None else list(islice(each, len(chunk))) for each in others]
             for name, column in zip(("keys", "timestamps_ms", "headers"), columns, strict=True):
                 if column is not None and len(column) != len(chunk):
-                    raise ValueError(f"send_many to topic {topic!r} got fewer {name} than values: give one for each")
+                    raise ValueError(
+                        f"send_many to topic {topic!r} got {taken + len(column)} {name} and more values: give one for "
+                        f"each; the first {taken} were sent"
+                    )
             with self._changed:
                 target = self._target(topic)
                 fixed = None if partition is None else self._partition(target, partition)
@@ -200,6 +206,12 @@ class EmbeddedProducer(Producer):
                 else:
                     last = self._take_rows(target, chunk, columns, fixed, touched, taken)
             taken += len(chunk)
+        for name, each in zip(("keys", "timestamps_ms", "headers"), others, strict=True):
+            if each is not None and next(each, _END) is not _END:
+                raise ValueError(
+                    f"send_many to topic {topic!r} got {taken} values and more {name}: give one for each; the {taken} "
+                    "were sent"
+                )
         if last is None:
             raise ValueError(f"send_many to topic {topic!r} got no values: there is no delivery to return")
         if not self._linger_s:
@@ -408,13 +420,25 @@ class EmbeddedProducer(Producer):
                     f"writing was interrupted by {type(error).__name__}: look what is there, then send again"
                 )
             if error is not None and self._acks == 0:  # nobody asks: the log is all there is to tell
-                where = TopicPartition(batch.target.name, batch.partition)
-                logger.error("%d records for %s were not written: %s", batch.count, where, error)
+                self._tell_lost(TopicPartition(batch.target.name, batch.partition), batch.count, error)
             elif error is not None:
                 batch.error = error
                 self._unseen.append(batch)
             batch.finished = True
             self._changed.notify_all()
+
+    def _tell_lost(self, where: TopicPartition, count: int, error: Exception) -> None:
+        """Once per partition and kind of error: a full disk would be told thousands of times in a second."""
+        told = self._lost.setdefault((where, type(error)), 0)
+        self._lost[where, type(error)] = told + count
+        if not told:
+            logger.error(
+                "%d records for %s were not written, and with acks=0 nobody is told of each; how many more is said at "
+                "the close: %s",
+                count,
+                where,
+                error,
+            )
 
     def _interrupted(self, batch: Batch | None) -> None:
         # Whether the last record is in the batch is not known; what the builder holds is whole, so it goes as it is
@@ -481,7 +505,11 @@ class EmbeddedProducer(Producer):
                 return
             self._closed = True
             self._version = -1  # sends look at one number: see _target
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            for (where, kind), count in self._lost.items():
+                logger.error("in all, %d records for %s were not written (%s)", count, where, kind.__name__)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

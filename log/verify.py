@@ -15,10 +15,12 @@ from typing import Any, Final, TypeVar
 
 from tailrace.log import checkpoint, codec
 from tailrace.log.codec import BatchHeader
+from tailrace.log.directory import check_format
 from tailrace.log.disk import Disk, File, join
 from tailrace.log.errors import CorruptError, InvalidError
 from tailrace.log.index import NO_TIMESTAMP, OFFSET_ENTRY, TIME_ENTRY
-from tailrace.log.layout import PartitionFiles, Place, look
+from tailrace.log.layout import PartitionFiles, look
+from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import describe, is_torn
 from tailrace.log.segment import INDEX, TIME_INDEX, TXN_INDEX, path_of, scan
 
@@ -85,7 +87,7 @@ def verify(disk: Disk, path: str, *, progress: Callable[[int], None] | None = No
     """Checks a segment, a partition's folder or a log's; `progress` is told how many bytes were read, now and then.
 
     Raises:
-        InvalidError: nothing of a log is there.
+        InvalidError: nothing of a log is there, or it is of a newer format.
     """
     place = look(disk, path)
     report = Report(path, place.lock_holder(disk))
@@ -93,12 +95,11 @@ def verify(disk: Disk, path: str, *, progress: Callable[[int], None] | None = No
         report.notes.append(
             f"in use by process {report.in_use or 'unknown'}: what it is writing at the ends of the logs is not judged"
         )
-    ends: dict[str, int] = {}
+    points = {} if place.directory is None else _check_small_files(disk, place.directory, report)
     for partition in place.partitions:
         report.partitions += 1
-        ends[partition.directory] = _Partition(disk, partition, report, progress or _silent).check()
-    if place.directory == path:
-        _check_small_files(disk, place, ends, report)
+        promised = 0 if partition.tp is None or report.in_use is not None else points.get(partition.tp, 0)
+        _Partition(disk, partition, report, progress or _silent, promised).check()
     return report
 
 
@@ -109,22 +110,34 @@ def _silent(_: int) -> None:
 class _Partition:
     """The check of one partition's folder."""
 
-    def __init__(self, disk: Disk, files: PartitionFiles, report: Report, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, disk: Disk, files: PartitionFiles, report: Report, progress: Callable[[int], None], promised: int
+    ) -> None:
         self.disk = disk
         self.files = files
         self.report = report
         self.progress = progress
+        self.promised = promised  # the recovery point: what lies below was on disk, and no crash takes it
         self.last_epoch = -1
 
-    def check(self) -> int:
-        """Returns the log end offset that was found."""
+    def check(self) -> None:
+        """Adds what is found to the report."""
         end = 0
         for base in self.files.chosen:
             later = [each for each in self.files.every if each > base]
             end = _Segment(self, base, later[0] if later else None).check(end)
+        if end < self.promised and self.files.chosen[-1:] == self.files.every[-1:]:
+            base = self.files.every[-1] if self.files.every else 0
+            self.report.damage.append(
+                Damage(
+                    path_of(self.files.directory, base),
+                    -1,
+                    f"records up to offset {self.promised - 1}, which were on disk at the last checkpoint",
+                    f"an end at offset {end}",
+                )
+            )
         _readable(self.report, lambda: checkpoint.read_epochs(self.disk, self.files.directory))
         _readable(self.report, lambda: checkpoint.read_topic_id(self.disk, self.files.directory))
-        return end
 
 
 class _Segment:
@@ -227,7 +240,7 @@ class _Segment:
         if active and self.report.in_use is not None:
             return
         damage = describe(file, position, size, next_offset)
-        if active and is_torn(file, position, size, self.base, next_offset):
+        if active and next_offset >= self.partition.promised and is_torn(file, position, size, self.base, next_offset):
             self.report.notes.append(
                 f"{self.path} has a torn tail of {size - position} bytes at byte {position}, after offset "
                 f"{next_offset - 1}: the next opening cuts it"
@@ -288,16 +301,16 @@ def _whole(entry: struct.Struct, data: bytes) -> list[tuple[Any, ...]]:
     return list(entry.iter_unpack(data[: len(data) // entry.size * entry.size]))
 
 
-def _check_small_files(disk: Disk, place: Place, ends: dict[str, int], report: Report) -> None:
-    """The log's own files; a recovery point past the end means that records are missing."""
-    path = join(place.path, checkpoint.RECOVERY_POINTS)
-    directories = {str(each.tp): each.directory for each in place.partitions}
-    points = _readable(report, lambda: checkpoint.read_offsets(disk, path)) or {}
-    for tp, point in points.items():
-        directory = directories.get(str(tp))
-        if directory is not None and ends[directory] < point and report.in_use is None:
-            report.damage.append(Damage(path, -1, f"{tp} to end at {point} or above", f"end {ends[directory]}"))
-    _readable(report, lambda: checkpoint.read_offsets(disk, join(place.path, checkpoint.LOG_STARTS)))
+def _check_small_files(disk: Disk, directory: str, report: Report) -> dict[TopicPartition, int]:
+    """The log's own files; returns the recovery points."""
+    if disk.exists(join(directory, checkpoint.META_PROPERTIES)):
+        try:
+            check_format(disk, directory)
+        except CorruptError as error:
+            report.damage.append(Damage(error.file, error.position, str(error.expected), str(error.found)))
+    points = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.RECOVERY_POINTS)))
+    _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.LOG_STARTS)))
+    return points or {}
 
 
 def _readable(report: Report, read: Callable[[], Value]) -> Value | None:

@@ -116,8 +116,19 @@ def test_a_newer_format_is_refused_by_its_number(name: str) -> None:
         opened(disk)
     assert disk.list("/log") == before
     write(disk, "/log/meta.properties", properties(disk).replace(f"{name}=2", f"{name}=").encode())
-    with pytest.raises(CorruptError, match="no version"):
+    with pytest.raises(CorruptError, match=f"cannot be read: expected a line {name}=1, found '{name}='"):
         opened(disk)
+
+
+@pytest.mark.parametrize(("text", "found"), [("hello", "hello"), ("", "nothing"), ("tailrace.format=1", "tailrace.")])
+def test_properties_that_cannot_be_read_are_no_log_of_kafka(text: str, found: str) -> None:
+    disk = MemoryDisk()
+    opened(disk).close()
+    write(disk, "/log/meta.properties", text.encode())
+    with pytest.raises(CorruptError, match=f"expected a line version=1, found '{found}") as caught:
+        opened(disk)
+    assert (caught.value.file, caught.value.expected) == ("/log/meta.properties", "a line version=1")
+    assert str(caught.value.found).startswith(found)
 
 
 def test_lost_metadata_does_not_take_the_topics_with_it() -> None:
@@ -148,7 +159,7 @@ def test_damaged_metadata_is_refused_even_at_its_end() -> None:
 def test_one_process_writes() -> None:
     disk = MemoryDisk()
     with opened(disk):
-        with pytest.raises(LogLockedError, match="read_only=True"):
+        with pytest.raises(LogLockedError, match="in this process"):
             opened(disk)
         assert opened(disk, read_only=True).topics() == []
     opened(disk).close()
@@ -272,3 +283,7 @@ def test_a_reader_beside_the_writer_sees_what_comes(tmp_path: Path) -> None:
             assert beside.topics() == ["t"]
             with pytest.raises(TopicNotFoundError):
                 beside.describe_topic("later")
+            log.delete_topic("t")
+            for call in (consumer.poll, lambda: consumer.poll(timeout=30), consumer.seek_to_end):
+                with pytest.raises(TopicNotFoundError, match="there is no topic 't'"):
+                    call()

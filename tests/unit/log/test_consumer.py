@@ -381,3 +381,12 @@ def test_a_member_that_waits_with_nothing_is_woken_by_its_share() -> None:
         first.close()
         thread.join(timeout=30)
         assert [record.value for record in got] == [b"x"]
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("nan")])
+def test_a_negative_time_to_wait_is_refused(log: Log, timeout: float) -> None:
+    with log.consumer() as consumer:
+        consumer.assign([T0])
+        for call in (consumer.poll, consumer.poll_batches):
+            with pytest.raises(ValueError, match=r"timeout=.*: give 0 or more seconds"):
+                call(timeout)

@@ -90,7 +90,7 @@ def test_one_holds_a_lock_and_others_learn_who(place: tuple[Disk, str]) -> None:
     assert disk.lock_holder(path) is None
     lock = disk.lock(path)
     assert disk.lock_holder(path) == os.getpid()
-    with pytest.raises(LogLockedError, match=f"is being written by process {os.getpid()}") as caught:
+    with pytest.raises(LogLockedError, match=f"in this process .{os.getpid()}. already: use that Log") as caught:
         disk.lock(path)
     assert caught.value.pid == os.getpid()
     lock.release()

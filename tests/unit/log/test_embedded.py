@@ -1,5 +1,6 @@
 """A log from outside: open, create, send, read, commit, close, open again."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,9 +77,15 @@ def test_a_missing_topic_is_an_error_with_near_names(reopen: Callable[[], Log]) 
 
 
 def test_a_second_writer_is_told_who_holds_the_log(tmp_path: Path) -> None:
-    with Log.open(str(tmp_path / "log")), pytest.raises(LogLockedError, match="tailrace serve") as caught:
-        Log.open(str(tmp_path / "log"))
-    assert caught.value.pid > 0
+    with Log.open(str(tmp_path / "log")):
+        with pytest.raises(
+            LogLockedError, match=r"is open for writing in this process .* use that Log object"
+        ) as caught:
+            Log.open(str(tmp_path / "log"))
+        assert caught.value.pid == os.getpid()
+        (tmp_path / "log" / ".lock").write_text("1\n")  # as if another held it
+        with pytest.raises(LogLockedError, match=r"written by process 1: stop it, .*tailrace serve"):
+            Log.open(str(tmp_path / "log"))
 
 
 def test_a_folder_of_something_else_is_refused_untouched(tmp_path: Path) -> None:

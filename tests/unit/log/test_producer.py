@@ -143,7 +143,7 @@ def test_a_wrong_type_in_a_bulk_is_named_and_what_came_before_was_sent(log: Log)
             producer.send_many("t", [b"2", b"3"], keys=wrong[1:])
         with pytest.raises(TypeError, match="send_many takes many"):
             producer.send_many("t", wrong[0])
-        with pytest.raises(ValueError, match="fewer keys"):
+        with pytest.raises(ValueError, match="got 2 values and 1 keys"):
             producer.send_many("t", [b"4", b"5"], keys=[b"k"])
         with pytest.raises(ValueError, match="no values"):
             producer.send_many("t", [])
@@ -346,3 +346,37 @@ def test_what_lingers_is_written_by_itself() -> None:
         producer.send("t", b"1")
         assert log.wait_for_data({T: 0}, timeout=10)
         producer.close()
+
+
+@pytest.mark.parametrize("name", ["keys", "timestamps_ms", "headers"])
+@pytest.mark.parametrize("given", [1, 3])
+def test_as_many_keys_times_and_headers_as_values(log: Log, name: str, given: int) -> None:
+    one: dict[str, Any] = {"keys": b"k", "timestamps_ms": NOW_MS, "headers": ()}
+    known: dict[str, Any] = {name: [one[name]] * given}
+    unknown: dict[str, Any] = {name: iter([one[name]] * given)}
+    with log.producer() as producer:
+        with pytest.raises(ValueError, match=f"2 values and {given} {name}: .* nothing was sent"):
+            producer.send_many("t", [b"1", b"2"], **known)
+        assert values(log) == []
+        wrong = "1 keys and more values: .* the first 0 were" if given == 1 else "2 values and more keys: .* the 2 were"
+        with pytest.raises(ValueError, match=f"{wrong.replace('keys', name)} sent"):
+            producer.send_many("t", iter([b"1", b"2"]), **unknown)
+
+
+def test_what_nobody_asks_for_is_told_once_per_partition_and_cause(
+    log: Log, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = log.producer(acks=0, linger_ms=0)
+    disk.capacity = disk.used()
+    for _ in range(100):
+        producer.send("t", b"lost")
+        producer.send("wide", b"lost", partition=1)
+    disk.capacity = None
+    producer.send("t", b"written")
+    assert len(caplog.records) == 2
+    producer.close()
+    assert [each.getMessage() for each in caplog.records[2:]] == [
+        "in all, 100 records for t-0 were not written (DiskFullError)",
+        "in all, 100 records for wide-1 were not written (DiskFullError)",
+    ]
+    assert values(log) == [b"written"]

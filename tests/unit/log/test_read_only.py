@@ -1,6 +1,9 @@
 """Reading beside a writer: nothing is locked or written, the tail moves, files go away."""
 
+import pytest
+
 from tailrace.log.dump import dump
+from tailrace.log.errors import TopicNotFoundError
 from tailrace.log.topic import TopicConfig
 from tailrace.log.verify import verify
 from tailrace.tests.support.disk import FaultyDisk
@@ -78,3 +81,17 @@ def test_beside_a_writer_the_tail_is_not_judged() -> None:
     assert alone.ok
     assert alone.in_use is None
     assert "has a torn tail of 14 bytes" in alone.notes[0]
+
+
+def test_a_partition_that_the_writer_has_deleted_is_said_to_be_gone() -> None:
+    disk = FaultyDisk()
+    opened(disk, CONFIG).append(a_batch(b"0"))
+    reader = opened(disk, CONFIG, read_only=True)
+    disk.remove_tree(FOLDER)
+    for call in (
+        lambda: reader.read(1, 1000),
+        lambda: reader.offset_for_time(0),
+        lambda: opened(disk, CONFIG, read_only=True),
+    ):
+        with pytest.raises(TopicNotFoundError, match="its topic was deleted by the process that writes"):
+            call()

@@ -91,7 +91,35 @@ def test_a_torn_tail_is_a_note() -> None:
 def test_records_missing_at_the_end() -> None:
     disk = a_log()
     disk.open(SECOND, write=True).truncate(9 * BATCH)
-    assert (f"/log/{checkpoint.RECOVERY_POINTS}", -1) in found(disk)
+    for path in ("/log", FOLDER, SECOND):
+        report = verify(disk, path)
+        assert (SECOND, -1) in [(each.file, each.position) for each in report.damage]
+    assert all((each.file, each.position) != (SECOND, -1) for each in verify(disk, LOG).damage)
+
+
+@pytest.mark.parametrize("path", ["/log", FOLDER, SECOND])
+def test_a_tail_that_was_cut_below_the_recovery_point_is_damage(path: str) -> None:
+    """Opening refuses it: what a checkpoint promised cannot have been torn by a crash."""
+    disk = a_log()
+    disk.open(SECOND, write=True).truncate(9 * BATCH + 20)
+    report = verify(disk, path)
+    assert not report.ok
+    assert report.notes == []
+    assert SECOND in {each.file for each in report.damage}
+
+
+def test_a_log_of_a_newer_format_is_not_judged() -> None:
+    disk = a_log()
+    disk.open("/log/meta.properties", write=True).append(b"version=1\ntailrace.format=2\n")
+    for path in ("/log", FOLDER, SECOND):
+        with pytest.raises(InvalidError, match="format version 2, and this tailrace reads up to 1"):
+            verify(disk, path)
+
+
+def test_properties_that_cannot_be_read_are_damage() -> None:
+    disk = a_log()
+    disk.open("/log/meta.properties", write=True).append(b"hello")
+    assert found(disk) == [("/log/meta.properties", -1)]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +145,9 @@ def test_small_files_that_cannot_be_read() -> None:
     disk.open(f"{FOLDER}/partition.metadata", write=True).append(b"version: 0\ntopic_id: no")
     disk.open(f"/log/{checkpoint.LOG_STARTS}", write=True).append(b"0\n5\n")
     assert found(disk) == [
+        (f"/log/{checkpoint.LOG_STARTS}", -1),
         (f"{FOLDER}/leader-epoch-checkpoint", -1),
         (f"{FOLDER}/partition.metadata", -1),
-        (f"/log/{checkpoint.LOG_STARTS}", -1),
     ]
 
 
