@@ -44,7 +44,7 @@ def _overview(log: Log, name: str) -> dict[str, Any]:
 def create_topic(
     session: Session,
     name: NewTopic,
-    partitions: Annotated[int, typer.Option(min=1, help="How many partitions.")] = 1,
+    partitions: Annotated[int | None, typer.Option(min=1, help="How many partitions.  [default: 1]")] = None,
     config: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kafka's topic configuration; may be repeated.")
     ] = None,
@@ -56,7 +56,9 @@ def create_topic(
     values = dict(_setting(text) for text in config or ())
     with session.open_log(create=True) as log:
         try:
-            log.create_topic(name, partitions=partitions, config=values, exist_ok=exist_ok)
+            exists = exist_ok and name in log.topics(internal=True)
+            count = partitions or (log.describe_topic(name).partitions if exists else 1)
+            log.create_topic(name, partitions=count, config=values, exist_ok=exist_ok)
         except TopicExistsError:
             if name not in log.topics(internal=True):
                 raise  # it is only too like another's
