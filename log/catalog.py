@@ -1,7 +1,8 @@
 """The topics of an embedded log: which there are, where their partitions lie, how one comes and goes.
 
 1. A topic exists exactly when its record in `__cluster_metadata-0` is on disk and no deletion follows it. Opening
-   removes folders without a record, and makes those that a record has and the disk has not.
+   removes folders without a record, and makes those that a record has and the disk has not. A file that no log has
+   made is never removed, nor is its folder.
 2. A partition's folder is on disk before a record in it is acknowledged, as the topic is created before it is written
    to.
 3. `version` changes with the topics, so that whoever remembers a `Topic` knows when to look again.
@@ -24,6 +25,7 @@ from tailrace.log.codec import batches, check_crc, decode, encode
 from tailrace.log.directory import LOCK, LogDirectory
 from tailrace.log.disk import Disk, join
 from tailrace.log.errors import CorruptError, InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.layout import is_known
 from tailrace.log.metadata import (
     FORMAT_VERSION,
     DeletedRecord,
@@ -171,7 +173,14 @@ class Catalog:
             if folder == str(METADATA):
                 continue
             found = self._directory.topic_id(folder)
-            if folder not in wanted or found not in {None, wanted[folder]}:
+            foreign = self._foreign(folder)
+            if folder not in wanted and foreign:
+                logger.warning(
+                    "%s: left as it is: no record of a topic speaks of it, but %s in it is none of the log's files",
+                    join(self.path, folder),
+                    foreign[0],
+                )
+            elif folder not in wanted or found not in {None, wanted[folder]}:
                 logger.warning("%s: removed, as no record of a topic speaks of it", join(self.path, folder))
                 self._remove_folder(folder)
 
@@ -182,7 +191,30 @@ class Catalog:
             doomed = f"{folder}.{self._new_id()}-delete"
             self.disk.rename(join(self.path, folder), join(self.path, doomed))
             self.disk.sync_dir(self.path)
-        self.disk.remove_tree(join(self.path, doomed))
+        foreign = self._foreign(doomed)
+        if not foreign:
+            self.disk.remove_tree(join(self.path, doomed))
+            return
+        logger.warning("%s: left, as %s in it is none of the log's files", join(self.path, doomed), foreign[0])
+        for name in self.disk.list(join(self.path, doomed)):
+            if name not in foreign:
+                self.disk.remove(join(self.path, doomed, name))
+
+    def _foreign(self, folder: str) -> list[str]:
+        """What stands in a partition's folder and was never put there by a log: not ours to remove."""
+        path = join(self.path, folder)
+        return [name for name in self.disk.list(path) if not is_known(name) or self.disk.is_dir(join(path, name))]
+
+    def _check_no_strangers(self, record: TopicRecord, numbers: range) -> None:
+        """Refuses to make partitions in folders that somebody has put things into."""
+        for number in numbers:
+            folder = str(TopicPartition(record.name, number))
+            foreign = self._foreign(folder) if self.disk.is_dir(join(self.path, folder)) else []
+            if foreign:
+                raise InvalidError(
+                    f"{join(self.path, folder)} is there already with {foreign[0]} in it, which is none of the log's "
+                    "files: move that elsewhere, or choose another name for the topic"
+                )
 
     def _open_topics(self) -> None:
         """Makes the served topics equal to the table."""
@@ -359,6 +391,7 @@ class Catalog:
                 _check_same(self._topics[name], partitions, given)
                 return self._topics[name]
             record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
+            self._check_no_strangers(record, range(partitions))
             # Folders first: with no room for them there must be no topic either. What a crash leaves of them is
             # removed.
             try:
@@ -402,6 +435,7 @@ class Catalog:
                 )
             wider = structs.replace(record, partitions=total)
             numbers = range(record.partitions, total)
+            self._check_no_strangers(wider, numbers)
             added: list[Partition] = []
             try:
                 added = self._open_logs(wider, numbers) or []  # first, as in create_topic

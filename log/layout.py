@@ -7,14 +7,19 @@
 Not here: opening for writing (`partition`, `broker`).
 """
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
-from tailrace.log.checkpoint import META_PROPERTIES, RECOVERY_POINTS, TEMPORARY
+from tailrace.log.checkpoint import LEADER_EPOCHS, META_PROPERTIES, PARTITION_METADATA, RECOVERY_POINTS, TEMPORARY
 from tailrace.log.directory import LOCK
 from tailrace.log.disk import Disk, join, name_of, parent
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.log.segment import CLEANED, DELETED, INDEX, LOG, SWAP, TIME_INDEX, TXN_INDEX, base_offset_of
+from tailrace.log.segment import base_offset_of
+
+# A segment's files under any of their names: on their way out or in, or as Kafka has them besides.
+_SEGMENT_FILE: Final = re.compile(r"\d{20}\.(log|index|timeindex|txnindex|snapshot)(\.[\w-]+)*\Z")
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,7 @@ def partition_of(name: str) -> TopicPartition | None:
 
 def is_known(name: str) -> bool:
     """Whether a file in a partition's folder is one of the log's."""
-    known = (LOG, INDEX, TIME_INDEX, TXN_INDEX, ".snapshot", DELETED, TEMPORARY)
-    return name.removesuffix(CLEANED).removesuffix(SWAP).endswith(known) or name in {
-        "leader-epoch-checkpoint",
-        "partition.metadata",
-    }
+    return bool(_SEGMENT_FILE.match(name)) or name.removesuffix(TEMPORARY) in {LEADER_EPOCHS, PARTITION_METADATA}
 
 
 def _partition(disk: Disk, directory: str) -> PartitionFiles:

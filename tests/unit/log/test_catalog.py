@@ -287,3 +287,28 @@ def test_a_reader_beside_the_writer_sees_what_comes(tmp_path: Path) -> None:
             for call in (consumer.poll, lambda: consumer.poll(timeout=30), consumer.seek_to_end):
                 with pytest.raises(TopicNotFoundError, match="there is no topic 't'"):
                     call()
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "old.log"])
+def test_what_no_log_has_made_is_left_where_it_is(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    disk = MemoryDisk()
+    with opened(disk) as log:
+        log.create_topic("t")
+    for folder in ("/log/letters-0", "/log/to-delete", "/log/t-0"):
+        disk.mkdir(folder)
+        write(disk, join(folder, name), b"dear")
+    disk.mkdir("/log/more-0/00000000000000000000.log")
+    with caplog.at_level(logging.WARNING), opened(disk) as log:
+        assert log.topics() == ["t"]
+        with pytest.raises(InvalidError, match=f"/log/letters-0 is there already with {name} in it"):
+            log.create_topic("letters")
+        log.create_topic("letters-1")
+        log.delete_topic("t")
+    assert f"/log/letters-0: left as it is: no record of a topic speaks of it, but {name} in it" in caplog.text
+    left = [each for each in disk.list("/log") if each.startswith("t-0.")]
+    assert disk.list(f"/log/{left[0]}") == [name]
+    with opened(disk) as log:
+        log.create_topic("t")
+    for folder in ("/log/letters-0", "/log/to-delete"):
+        assert disk.exists(join(folder, name))
+    assert disk.exists("/log/more-0/00000000000000000000.log")
