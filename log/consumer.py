@@ -23,13 +23,14 @@ from typing import Final
 from tailrace.log.broker import Broker
 from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.codec import batches, check_crc, crc_ok
-from tailrace.log.errors import CorruptError, InvalidError
+from tailrace.log.errors import CorruptError, InvalidError, TailraceError
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, instant_ms
 from tailrace.log.records import BatchRecords
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
 ITERATION_WAIT_S: Final = 3600.0  # `for` waits without end; it looks around this often
+_RESETS_MAX: Final = 3
 
 Raw = Record[bytes | None, bytes | None]
 
@@ -236,12 +237,30 @@ class EmbeddedConsumer(Consumer):
         return source.fetch_offset != self._broker.catalog.end_offset(source.partition)
 
     def _fetch(self, source: _Source, max_bytes: int) -> int:
-        log = self._broker.catalog.partition(source.partition)
+        data = self._read(source, max_bytes)
+        begin = source.fetch_offset
         try:
-            data = log.read(source.fetch_offset, max_bytes)
-        except OffsetOutOfRangeError:
-            self._out_of_range(source)
-            data = log.read(source.fetch_offset, max_bytes)
+            for batch in self._batches(source, data):
+                source.queue.append(batch)
+                source.fetch_offset = batch.next_offset
+        except TailraceError:
+            # What is good before it is handed out first; the next fetch begins there, and raises.
+            if source.fetch_offset == begin:
+                raise
+        return len(data)
+
+    def _read(self, source: _Source, max_bytes: int) -> bytes:
+        log = self._broker.catalog.partition(source.partition)
+        # Once more for a start that moved, and beside a writer once for each time that retention was quicker.
+        for _ in range(_RESETS_MAX):
+            try:
+                return log.read(source.fetch_offset, max_bytes)
+            except OffsetOutOfRangeError:
+                self._out_of_range(source)
+        return log.read(source.fetch_offset, max_bytes)
+
+    def _batches(self, source: _Source, data: bytes) -> Iterator[FetchedBatch]:
+        log = self._broker.catalog.partition(source.partition)
         position = source.fetch_offset
         if not data and position < log.log_end_offset and not log.read_only:
             raise _unreadable(log, position, "no batch that can be read")
@@ -256,19 +275,15 @@ class EmbeddedConsumer(Consumer):
                     f"{source.partition}@{header.base_offset} belongs to a transaction, and this version cannot tell "
                     'whether it was committed: read with isolation="read_uncommitted" to see it all the same'
                 )
-            source.queue.append(
-                FetchedBatch(
-                    source.partition,
-                    max(header.base_offset, position),
-                    header.next_offset,
-                    header.leader_epoch,
-                    header.max_timestamp_ms,
-                    BatchRecords(header, view, position),
-                )
+            yield FetchedBatch(
+                source.partition,
+                max(header.base_offset, position),
+                header.next_offset,
+                header.leader_epoch,
+                header.max_timestamp_ms,
+                BatchRecords(header, view, position),
             )
             position = header.next_offset
-        source.fetch_offset = position
-        return len(data)
 
     def _out_of_range(self, source: _Source) -> None:
         log = self._broker.catalog.partition(source.partition)

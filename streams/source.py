@@ -23,6 +23,8 @@ from tailrace.streams.topology import Forward
 WriterId = tuple[int, int]
 """What a task behind repartitions hears time from: (repartition or source node, partition of the writing task)."""
 
+_TIME_MAX = 253_402_300_800_000  # the year 10000, in ms: what is beyond is no time but a mistake
+
 BadRecord = Callable[[RawRecord, TopicPartition, Exception], None]
 """Takes a record that cannot be read: raises, or returns when the record is dealt with (bad_records)."""
 
@@ -149,8 +151,8 @@ class SourceInput:
                     if extract is not None and value is not None:
                         when = extract(value)
                         timestamp_ms = when if when.__class__ is int else to_timestamp_ms(when)
-                    if timestamp_ms < 0:
-                        raise ValueError(f"its timestamp is {timestamp_ms} ms: before 1970")
+                    if not 0 <= timestamp_ms < _TIME_MAX:
+                        raise ValueError(f"its timestamp is {timestamp_ms} ms: before 1970, or past the year 9999")
                     # From here on an exception is the chain's, not the record's.
                     in_chain = True
                     context.record = record

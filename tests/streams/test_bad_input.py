@@ -513,10 +513,30 @@ def test_a_huge_jump_in_event_time_closes_windows_and_costs_nothing(emit: Any, c
     assert summary.open_windows == 1
 
 
-def test_a_timestamp_in_the_far_future_is_refused_where_it_is_sent(log: Log) -> None:
+@pytest.mark.parametrize("beyond", [1 << 52, 1 << 70])
+def test_a_time_past_the_year_9999_is_a_bad_record(log: Log, beyond: int) -> None:
+    feed(log, "in", [GOOD_A])
+    app = App("app", log=log, on_bad_record="skip")
+    topic = app.topic("in", key=str, value=Item, timestamp=lambda _: beyond)
+    app.stream(topic).to(app.topic("out", key=str, value=Item))
+    assert app.run(until="end").dropped == {"bad_record": 1}
+
+
+def test_an_event_time_ahead_of_now_does_not_end_the_app(log: Log) -> None:
     feed(log, "in", [GOOD_A])
     app = App("app", log=log)
-    topic = app.topic("in", key=str, value=Item, timestamp=lambda _: 1 << 52)
+    ahead_ms = 7_000_000_000_000
+    topic = app.topic("in", key=str, value=Item, timestamp=lambda _: ahead_ms)
+    app.stream(topic).to(app.topic("out", key=str, value=Item))
+    app.run(until="end")
+    assert [record.timestamp_ms for record in contents(log, "out")] == [ahead_ms]
+
+
+def test_an_output_topic_with_a_guard_of_its_own_refuses_times_in_the_future(log: Log) -> None:
+    log.create_topic("out")
+    feed(log, "in", [GOOD_A])
+    app = App("app", log=log)
+    topic = app.topic("in", key=str, value=Item, timestamp=lambda _: 7_000_000_000_000)
     app.stream(topic).to(app.topic("out", key=str, value=Item))
     with pytest.raises(InvalidError, match=r"'?out'?.*timestamp|timestamp.*out"):
         app.run(until="end")

@@ -186,6 +186,9 @@ def test_damage_is_refused_with_file_and_byte(log: Log, disk: MemoryDisk) -> Non
     data[sizes[0] + 100] ^= 1
     with log.consumer() as consumer:
         consumer.assign([T0])
+        before = consumer.poll()  # what is good is handed out
+        assert before
+        assert len(before) == consumer.position(T0)
         with pytest.raises(CorruptError) as caught:
             consumer.poll()
         assert (caught.value.file, caught.value.position) == (path, sizes[0])
@@ -209,6 +212,7 @@ def test_transactions_of_others_are_not_passed_off_as_committed(log: Log) -> Non
         assert len(consumer.poll()) == 2
     with log.consumer() as consumer:
         consumer.assign([T0])
+        assert len(consumer.poll()) == 1
         with pytest.raises(InvalidError, match="t-0@1 belongs to a transaction"):
             consumer.poll()
 
