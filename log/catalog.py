@@ -527,10 +527,13 @@ def _check_count(name: str, count: int) -> None:
 
 
 def _check_same(topic: Topic, partitions: int, config: Mapping[str, str]) -> None:
-    """Refuses to take an existing topic for one that was asked for with other numbers."""
+    """Refuses to take an existing topic for one that was asked for with other numbers.
+
+    One partition is what is asked for where nothing is said, so it fits any count.
+    """
     have = topic.config.as_strings()
     differ = [f"{name}={have[name]} and not {value}" for name, value in config.items() if have[name] != value]
-    if topic.partitions != partitions:
+    if partitions not in {1, topic.partitions}:
         differ.insert(0, f"partitions={topic.partitions} and not {partitions}")
     if differ:
         raise InvalidError(
