@@ -13,6 +13,7 @@ Not here: batching (`producer`), positions (`consumer`), topics (`catalog`), the
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from tailrace.log.catalog import Catalog, Topic, records_of
@@ -90,8 +91,10 @@ class Broker:
         self._read_offsets()
         if not self.catalog.read_only:
             gone = {topic for topic in self.coordinator.topics() if self.catalog.find(topic) is None}
-            if gone:  # a crash came between the deletion of a topic and that of its offsets
-                self.coordinator.forget_topics(gone)
+            try:
+                self.coordinator.forget_topics(gone)  # a crash came between the deletion of a topic and that of these
+            except DiskFullError as error:
+                logger.warning("offsets of deleted topics are removed at the next opening: %s", error)
 
     def close(self) -> None:
         """Serves who waits, syncs, checkpoints, and lets the next process in. Again does nothing."""
@@ -312,5 +315,6 @@ class Broker:
                 if names:
                     logger.info("%s: retention deleted %s", tp, ", ".join(names))
                     deleted[tp] = names
-        self.catalog.write_checkpoints()
+        with suppress(DiskFullError):  # where logs begin stands in the files' names too; the next pass writes it
+            self.catalog.write_checkpoints()
         return deleted

@@ -24,7 +24,7 @@ from tailrace.log.clock import Clock
 from tailrace.log.codec import batches, check_crc, decode, encode
 from tailrace.log.directory import LOCK, LogDirectory
 from tailrace.log.disk import Disk, join
-from tailrace.log.errors import CorruptError, InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.layout import is_known
 from tailrace.log.metadata import (
     FORMAT_VERSION,
@@ -392,6 +392,7 @@ class Catalog:
                 return self._topics[name]
             record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
             self._check_no_strangers(record, range(partitions))
+            self._forget_points(record, range(partitions))
             # Folders first: with no room for them there must be no topic either. What a crash leaves of them is
             # removed.
             try:
@@ -438,6 +439,7 @@ class Catalog:
             self._check_no_strangers(wider, numbers)
             added: list[Partition] = []
             try:
+                self._forget_points(wider, numbers)
                 added = self._open_logs(wider, numbers) or []  # first, as in create_topic
                 self._record(wider)
             except BaseException:
@@ -456,8 +458,18 @@ class Catalog:
         check_not_owned(name)
         with self.lock:
             record = self._table.require(name)
-            self._record(DeletedRecord(name=name, topic_id=record.topic_id))
+            deletion = DeletedRecord(name=name, topic_id=record.topic_id)
+            try:
+                self._record(deletion)
+            except DiskFullError:
+                # Its records go first, to make the room in which its deletion is written. A crash in between leaves
+                # an empty topic.
+                for log in self._topics[name].logs:
+                    log.empty()
+                self._record(deletion)
             topic = self._drop(name)
+            with suppress(OSError, TailraceError):
+                self.write_checkpoints()
             for tp in topic.tps:
                 self._remove_folder(str(tp))
             return topic
@@ -470,11 +482,22 @@ class Catalog:
             return list(self._topics.values())
 
     def checkpoint(self) -> None:
-        """Syncs every partition and writes down up to where: what a crash leaves to be read again at opening."""
+        """Syncs every partition and writes down up to where: what a crash leaves to be read again at opening.
+
+        Raises:
+            DiskFullError: no room for some of it: more is read again then.
+        """
+        full: DiskFullError | None = None
         for log in self._logs().values():
-            with suppress(InvalidError):  # deleted just now
+            try:
                 log.checkpoint()
+            except InvalidError:  # deleted just now
+                pass
+            except DiskFullError as error:
+                full = error
         self.write_checkpoints()
+        if full is not None:
+            raise full
 
     def _close_partitions(self) -> None:
         """Closes all, whatever happens to one; then raises the first error."""
@@ -495,12 +518,29 @@ class Catalog:
             return logs
 
     def write_checkpoints(self) -> None:
-        """Writes recovery points and log starts down, as the partitions know them."""
+        """Writes recovery points and log starts down, as the partitions know them.
+
+        `_recovery` and `_starts` are what the files have.
+        """
         logs = self._logs()
         points = {tp: log.recovery_point for tp, log in logs.items()}
         starts = {tp: log.log_start_offset for tp, log in logs.items() if log.log_start_offset}
         checkpoint.write_offsets(self.disk, join(self.path, checkpoint.RECOVERY_POINTS), points)
+        self._recovery = points
         checkpoint.write_offsets(self.disk, join(self.path, checkpoint.LOG_STARTS), starts)
+        self._starts = starts
+
+    def _forget_points(self, record: TopicRecord, numbers: range) -> None:
+        """Takes partitions of an earlier topic of the name out of the checkpoints.
+
+        The new ones have none of its records, and would seem to have lost them.
+
+        Raises:
+            DiskFullError: no room; nothing has changed.
+        """
+        tps = {TopicPartition(record.name, number) for number in numbers}
+        if tps & (self._recovery.keys() | self._starts.keys()):
+            self.write_checkpoints()
 
     def close(self) -> bool:
         """Closes all and lets the next process in; False where that was done already, or this is a fork's child."""
@@ -512,7 +552,12 @@ class Catalog:
         try:
             self._close_partitions()
             if not self.read_only:
-                self.write_checkpoints()
+                try:
+                    self.write_checkpoints()
+                except DiskFullError as error:
+                    logger.warning(
+                        "%s: closed with old recovery points, more is read at the next start: %s", self.path, error
+                    )
         finally:
             self._directory.unlock()
         return True

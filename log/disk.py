@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from tailrace.log.errors import DiskFullError, LogLockedError
@@ -214,8 +214,11 @@ class RealDisk:
                 pid = _read_pid(fd)
                 os.close(fd)
                 raise _locked(path, pid) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        # Written over what is there, as a full disk gives no new block; without room the lock holds all the same.
+        text = f"{os.getpid()}\n".encode()
+        with suppress(DiskFullError), _full_disk(path):
+            os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
         return _RealLock(fd)
 
     def lock_holder(self, path: str) -> int | None:

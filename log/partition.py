@@ -21,7 +21,7 @@ records a cleaning keeps (`compaction`).
 import logging
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from tailrace.log import checkpoint, codec
@@ -34,7 +34,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
 from tailrace.log.segment import DELETED, Segment, base_offset_of, path_of
 from tailrace.log.swap import CleanedSegment, settle
-from tailrace.log.topic import TopicConfig
+from tailrace.log.topic import INT64_MAX, TopicConfig
 
 OPEN_SEGMENTS_MAX: Final = 8  # closed segments whose file and indexes stay in memory; an index may have 10 MiB
 
@@ -87,6 +87,7 @@ class Partition:
         self._synced_offset = 0
         self._recovery_point = 0
         self._names_synced = True
+        self._epochs_written = False
         self._failed: Exception | None = None
         self._closed = False
         self._epochs: list[checkpoint.EpochEntry] = []
@@ -217,7 +218,16 @@ class Partition:
         end = self._log_end_offset
         entries = [each for each in entries if each.epoch < self.leader_epoch and each.start_offset < end]
         self._epochs = [*entries, checkpoint.EpochEntry(self.leader_epoch, end)]
-        checkpoint.write_epochs(self._disk, self.directory, self._epochs)
+        self._epochs_written = False
+        # A full disk must not keep the log from being opened: only that way can something be deleted from it.
+        with suppress(DiskFullError):
+            self._write_epochs()
+
+    def _write_epochs(self) -> None:
+        """Before the first record of the epoch: no other may then be taken for it."""
+        if not self._epochs_written:
+            checkpoint.write_epochs(self._disk, self.directory, self._epochs)
+            self._epochs_written = True
 
     def _segments_epoch(self) -> int:
         return max((each.last_leader_epoch for each in self._segments), default=-1)
@@ -303,6 +313,7 @@ class Partition:
             batch, header = self._as_stored(batch, header, now_ms)
             base_offset = self._settled_end()
             segment = self._segment_for(header, base_offset)
+            self._write_epochs()
             codec.set_base(batch, base_offset, self.leader_epoch)
             header = header._replace(base_offset=base_offset, leader_epoch=self.leader_epoch)
             segment.append(batch, header)
@@ -751,15 +762,30 @@ class Partition:
                 count = max(count, self._expired(now_ms), self._surplus())
             if count == 0:
                 return []
-            if count == len(self._segments):
-                self._roll()
-            going, self._segments = self._segments[:count], self._segments[count:]
-            self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
-            self._opened = [each for each in self._opened if each not in going]
-            with self._syncing():
-                self._rename_deleted(going, now_ms + self.config.file_delete_delay_ms)
-            self._remove_deleted(now_ms)
-            return [each.path for each in going]
+            return self._delete_head(count, now_ms, self.config.file_delete_delay_ms)
+
+    def empty(self) -> None:
+        """Deletes every record and all files but an empty one, at once: what makes room before the topic itself goes.
+
+        Raises:
+            DiskFullError: no room even for an empty file; nothing has changed.
+        """
+        with self._swap_lock, self._sync_lock, self._lock:
+            self._check_writable()
+            self._remove_deleted(INT64_MAX)
+            self._settled_end()
+            self._delete_head(len(self._segments) - (self._segments[-1].size == 0), INT64_MAX, 0)
+
+    def _delete_head(self, count: int, now_ms: int, delay_ms: int) -> list[str]:
+        if count == len(self._segments):
+            self._roll()
+        going, self._segments = self._segments[:count], self._segments[count:]
+        self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
+        self._opened = [each for each in self._opened if each not in going]
+        with self._syncing():
+            self._rename_deleted(going, now_ms + delay_ms)
+        self._remove_deleted(now_ms)
+        return [each.path for each in going]
 
     def _rename_deleted(self, going: list[Segment], due_ms: int) -> None:
         """Synced before the first (the next segment's name must be there) and after each: a crash leaves no gap."""
