@@ -152,7 +152,8 @@ class _Segment:
         self.next_base = next_base
         self.path = path_of(self.directory, base)
         self.starts: dict[int, BatchHeader] = {}  # batches by position, for the offset index
-        self.newest_at: dict[int, int] = {}  # largest timestamp up to an offset, where the time index names one
+        # Where the time index names an offset: the largest timestamp before the offset's batch, and with it.
+        self.newest_at: dict[int, tuple[int, int]] = {}
 
     def check(self, at_least: int) -> int:
         # The indexes first: they never run ahead of the data, and the data go on growing under a writer.
@@ -190,9 +191,9 @@ class _Segment:
             self._check_batch(at, header, batch)
             if at in positions:
                 self.starts[at] = header
-            newest = max(newest, header.max_timestamp_ms)
+            before, newest = newest, max(newest, header.max_timestamp_ms)
             while offsets and offsets[-1] <= header.last_offset:
-                self.newest_at[offsets.pop()] = newest
+                self.newest_at[offsets.pop()] = before, newest
             next_offset, position = header.next_offset, at + header.size
             if position - told >= 1 << 24:
                 self.partition.progress(position - told)
@@ -283,8 +284,10 @@ class _Segment:
             if newest is None:
                 if not self._moving():
                     self._found(at, "an offset in the segment", f"offset {offset}", TIME_INDEX)
-            elif newest != timestamp_ms:
-                self._found(at, f"timestamp {newest} at offset {offset}", f"{timestamp_ms}", TIME_INDEX)
+            # Kafka's cleaner may name a time within the batch. What a look-up needs is that nothing before is newer: it
+            # begins at this batch.
+            elif not newest[0] <= timestamp_ms <= newest[1]:
+                self._found(at, f"timestamp {newest[1]} at offset {offset}", f"{timestamp_ms}", TIME_INDEX)
             last = (timestamp_ms, relative)
 
     def _check_txn_index(self, data: bytes) -> None:
