@@ -14,29 +14,31 @@
 7. A read-only partition writes nothing; it ends quietly at an incomplete batch, and lists anew when a file is gone.
 
 Every method may be called from any thread; none waits for anything but the disk, and appends do not wait for a sync
-that runs. Not here: topics, who waits for what, when to sync (`broker`); what a bad batch means (`recovery`); which
-records a cleaning keeps (`compaction`).
+that runs. Not here: topics, who waits for what, when to sync (`broker`); what a batch must be (`admission`), what a bad
+one means (`recovery`); the list of segments (`segments`), how many go (`retention`), which records stay (`compaction`).
 """
 
 import logging
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from tailrace.log import checkpoint, codec
+from tailrace.log.admission import as_stored, check_batch, check_timestamps
 from tailrace.log.clock import Clock
-from tailrace.log.codec import HEADER_BYTES, BatchHeader
+from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import Disk, join, parent
+from tailrace.log.epochs import LeaderEpochs
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.index import INT32_MAX
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
-from tailrace.log.segment import DELETED, Segment, base_offset_of, path_of
+from tailrace.log.retention import surplus_segments
+from tailrace.log.segment import DELETED, Segment, path_of
+from tailrace.log.segments import Segments
 from tailrace.log.swap import CleanedSegment, settle
 from tailrace.log.topic import INT64_MAX, TopicConfig
-
-OPEN_SEGMENTS_MAX: Final = 8  # closed segments whose file and indexes stay in memory; an index may have 10 MiB
 
 logger = logging.getLogger(__name__)
 
@@ -68,30 +70,37 @@ class Appended(NamedTuple):
 class Partition:
     """The log of one partition. Make one with `Partition.open`."""
 
-    def __init__(self, disk: Disk, clock: Clock, directory: str, tp: TopicPartition, config: TopicConfig) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        clock: Clock,
+        directory: str,
+        tp: TopicPartition,
+        config: TopicConfig,
+        *,
+        read_only: bool,
+    ) -> None:
         """Use `open`; this only sets the fields."""
         self.tp = tp
         self.directory = directory
-        self.config = config
-        self.leader_epoch = -1
-        self.read_only = False
+        self._config = config
+        self.read_only = read_only
         self._disk = disk
         self._clock = clock
         self._lock = threading.RLock()  # offsets, segments, files
         self._sync_lock = threading.Lock()  # one sync at a time; taken before _lock
         self._swap_lock = threading.Lock()  # closed segments come and go; taken before _sync_lock
-        self._segments: list[Segment] = []
-        self._opened: list[Segment] = []  # closed segments with an open file, longest unused first
+        self._segments = Segments(
+            disk, directory, interval_bytes=config.index_interval_bytes, write=not read_only, syncing=self._sync_lock
+        )
         self._log_start_offset = 0
         self._log_end_offset = 0
         self._synced_offset = 0
         self._recovery_point = 0
         self._names_synced = True
-        self._epochs_written = False
         self._failed: Exception | None = None
         self._closed = False
-        self._epochs: list[checkpoint.EpochEntry] = []
-        self._deleted: list[tuple[int, str]] = []  # (when it may be removed, path)
+        self._epochs = LeaderEpochs(disk, directory)
 
     # ---- opening
 
@@ -118,16 +127,14 @@ class Partition:
             CorruptError: damage that no crash explains, or fewer records than the recovery point promises.
             TopicNotFoundError: read-only, and there is no such folder.
         """
-        made = cls(disk, clock, directory, tp, config)
-        made.read_only = read_only
+        made = cls(disk, clock, directory, tp, config, read_only=read_only)
         made._log_start_offset = log_start_offset
         if read_only:
             made._list_anew()
-            made._epochs = checkpoint.read_epochs(disk, directory)
-            made.leader_epoch = made._epochs[-1].epoch if made._epochs else made._segments_epoch()
+            made._epochs.load(made._segments.last_leader_epoch)
         else:
             made._recover(recovery_point)
-            made._begin_epoch(leader_epoch)
+            made._epochs.begin(leader_epoch, made._log_end_offset, made._segments.last_leader_epoch)
         return made
 
     def _recover(self, recovery_point: int) -> None:
@@ -141,8 +148,7 @@ class Partition:
         for name in names:
             if name.endswith((DELETED, checkpoint.TEMPORARY)):
                 disk.remove(join(self.directory, name))
-        bases = _bases(names)
-        self._segments = [self._segment(base) for base in bases]
+        self._segments.load_names(names)
         for index, segment in enumerate(self._segments):
             last = index + 1 == len(self._segments)
             if last or self._segments[index + 1].base_offset > recovery_point:
@@ -150,8 +156,8 @@ class Partition:
         if not self._segments:
             if recovery_point > 0:
                 raise self._records_missing(recovery_point, join(self.directory, "*.log"), 0)
-            self._segments = [self._create(self._log_start_offset)]
-        active = self._segments[-1]
+            self._segments.add_empty(self._log_start_offset)
+        active = self._segments.active
         self._log_end_offset = active.next_offset
         promised = max(recovery_point, self._log_start_offset)
         if self._log_end_offset < promised:
@@ -191,48 +197,27 @@ class Partition:
             f"{self.tp} ends at offset {found}, but everything below {promised} was on disk at the last checkpoint: "
             f"{path} was cut, or files are missing; restore them from a copy",
             file=path,
-            position=self._segments[-1].size if self._segments else 0,
+            position=self._segments.active.size if self._segments else 0,
             expected=f"log end offset {promised} or above",
             found=f"log end offset {found}",
         )
 
-    def _segment(self, base_offset: int) -> Segment:
-        return Segment(
-            self._disk,
-            self.directory,
-            base_offset,
-            interval_bytes=self.config.index_interval_bytes,
-            write=not self.read_only,
-        )
-
-    def _create(self, base_offset: int) -> Segment:
-        segment = self._segment(base_offset)
-        segment.create()
-        return segment
-
-    def _begin_epoch(self, leader_epoch: int | None) -> None:
-        """A new epoch from the log end on; epochs of what was cut, and those without a record, are forgotten."""
-        entries = checkpoint.read_epochs(self._disk, self.directory)
-        last = max([entry.epoch for entry in entries], default=self._segments_epoch())
-        self.leader_epoch = last + 1 if leader_epoch is None else leader_epoch
-        end = self._log_end_offset
-        entries = [each for each in entries if each.epoch < self.leader_epoch and each.start_offset < end]
-        self._epochs = [*entries, checkpoint.EpochEntry(self.leader_epoch, end)]
-        self._epochs_written = False
-        # A full disk must not keep the log from being opened: only that way can something be deleted from it.
-        with suppress(DiskFullError):
-            self._write_epochs()
-
-    def _write_epochs(self) -> None:
-        """Before the first record of the epoch: no other may then be taken for it."""
-        if not self._epochs_written:
-            checkpoint.write_epochs(self._disk, self.directory, self._epochs)
-            self._epochs_written = True
-
-    def _segments_epoch(self) -> int:
-        return max((each.last_leader_epoch for each in self._segments), default=-1)
-
     # ---- the limits
+
+    @property
+    def config(self) -> TopicConfig:
+        """The topic's; set when it is altered."""
+        return self._config
+
+    @config.setter
+    def config(self, config: TopicConfig) -> None:
+        self._config = config
+        self._segments.interval_bytes = config.index_interval_bytes
+
+    @property
+    def leader_epoch(self) -> int:
+        """Every batch that is appended gets it; a new one at each opening."""
+        return self._epochs.current
 
     @property
     def log_start_offset(self) -> int:
@@ -268,19 +253,19 @@ class Partition:
     def size_bytes(self) -> int:
         """Bytes of all data files."""
         with self._lock:
-            return sum(self._size_of(each) for each in self._segments)
+            return sum(self._segments.size_of(each) for each in self._segments)
 
     @property
     def segment_offsets(self) -> list[int]:
         """The base offsets of the segments, in order."""
         with self._lock:
-            return [each.base_offset for each in self._segments]
+            return self._segments.base_offsets
 
     @property
     def epochs(self) -> list[checkpoint.EpochEntry]:
         """Which leader epoch began at which offset, in order."""
         with self._lock:
-            return list(self._epochs)
+            return self._epochs.entries
 
     def end_of_epoch(self, leader_epoch: int) -> int:
         """The offset at which the records of an epoch, or of those before it, end; -1 for one that is still to come.
@@ -288,10 +273,7 @@ class Partition:
         Something that remembers (epoch, offset) with an offset above this remembers records that are not ours.
         """
         with self._lock:
-            if leader_epoch > self.leader_epoch:
-                return -1
-            later = [each.start_offset for each in self._epochs if each.epoch > leader_epoch]
-            return later[0] if later else self._log_end_offset
+            return self._epochs.end_of(leader_epoch, self._log_end_offset)
 
     # ---- writing
 
@@ -305,15 +287,15 @@ class Partition:
             DiskFullError: no room; nothing was appended, and the partition goes on.
             TailraceError: an earlier sync failed: open the log anew.
         """
-        header = self._check_batch(batch)
+        header = check_batch(self.tp, self.config, batch)
         with self._lock:
             self._check_writable()
             now_ms = self._clock.now_ms()
-            self._check_timestamps(batch, header, now_ms)
-            batch, header = self._as_stored(batch, header, now_ms)
+            check_timestamps(self.tp, self.config, batch, header, now_ms=now_ms)
+            batch, header = as_stored(self.config, batch, header, now_ms=now_ms)
             base_offset = self._settled_end()
             segment = self._segment_for(header, base_offset)
-            self._write_epochs()
+            self._epochs.write()
             codec.set_base(batch, base_offset, self.leader_epoch)
             header = header._replace(base_offset=base_offset, leader_epoch=self.leader_epoch)
             segment.append(batch, header)
@@ -322,45 +304,11 @@ class Partition:
 
     def _settled_end(self) -> int:
         """The log end offset, after an append was interrupted somewhere: what it left whole stays."""
-        active = self._segments[-1]
+        active = self._segments.active
         if not active.settled:
             active.settle()
         self._log_end_offset = active.next_offset
         return self._log_end_offset
-
-    def _check_batch(self, batch: bytearray) -> BatchHeader:
-        size = len(batch)
-        if size > self.config.max_message_bytes:
-            raise InvalidError(
-                f"a batch of {size} bytes is too large for {self.tp}, which takes {self.config.max_message_bytes} "
-                f"(max.message.bytes): send smaller values or batches, or raise it for the topic"
-            )
-        if size < HEADER_BYTES:
-            raise InvalidError(f"{size} bytes for {self.tp} are no record batch, which has {HEADER_BYTES} at least")
-        header = BatchHeader.parse(batch)
-        if header.magic != codec.MAGIC or header.size != size:
-            raise InvalidError(
-                f"the bytes for {self.tp} are not one record batch of version {codec.MAGIC}: they say version "
-                f"{header.magic} and {header.size} bytes, and are {size}"
-            )
-        if header.record_count < 1 or header.last_offset_delta != header.record_count - 1:
-            raise InvalidError(
-                f"the batch for {self.tp} says {header.record_count} records and a last offset delta of "
-                f"{header.last_offset_delta}: send it with offsets 0, 1, 2, …"
-            )
-        if not codec.crc_ok(batch):
-            raise InvalidError(f"the batch for {self.tp} was damaged on its way: its CRC is wrong; send it again")
-        if self.config.compacted and not header.control:
-            self._check_keys(batch)
-        return header
-
-    def _check_keys(self, batch: bytearray) -> None:
-        keys = [record.key for record in codec.decode(batch)]
-        if None in keys:
-            raise InvalidError(
-                f"record {keys.index(None) + 1} of {len(keys)} in a batch for {self.tp} has no key, which every record "
-                f"of a compacted topic needs: give it one; nothing of its batch was appended"
-            )
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -376,45 +324,9 @@ class Partition:
             f"{self._log_end_offset - 1} are there is not known; check the disk, then close the log and open it again"
         )
 
-    def _check_timestamps(self, batch: bytearray, header: BatchHeader, now_ms: int) -> None:
-        config = self.config
-        if config.log_append_time:
-            return
-        ahead = header.max_timestamp_ms - now_ms
-        if ahead > config.message_timestamp_after_max_ms:
-            raise InvalidError(
-                f"a record for {self.tp} has the time {header.max_timestamp_ms} ms, {ahead} ms ahead of the clock; "
-                f"message.timestamp.after.max.ms allows {config.message_timestamp_after_max_ms}: correct the time, or "
-                f"raise that for the topic; nothing of its batch was appended"
-            )
-        if now_ms > config.message_timestamp_before_max_ms:
-            oldest = min(record.timestamp for record in codec.decode(batch))
-            if now_ms - oldest > config.message_timestamp_before_max_ms:
-                raise InvalidError(
-                    f"a record for {self.tp} has the time {oldest} ms, {now_ms - oldest} ms behind the clock here; "
-                    f"message.timestamp.before.max.ms allows {config.message_timestamp_before_max_ms}: correct the "
-                    f"time, or raise that for the topic; nothing of its batch was appended"
-                )
-
-    def _as_stored(self, batch: bytearray, header: BatchHeader, now_ms: int) -> tuple[bytearray, BatchHeader]:
-        """The batch under the topic's compression and kind of timestamp."""
-        wanted = self.config.compression_type
-        changed = False
-        if wanted != "producer" and not header.control:
-            compression = codec.COMPRESSIONS["none" if wanted == "uncompressed" else wanted]
-            if compression != header.compression:
-                batch, changed = codec.recompress(batch, compression), True
-        if self.config.log_append_time:
-            codec.set_log_append_time(batch, now_ms)
-            changed = True
-        elif header.log_append_time:
-            codec.set_create_time(batch)
-            changed = True
-        return batch, BatchHeader.parse(batch) if changed else header
-
     def _segment_for(self, header: BatchHeader, base_offset: int) -> Segment:
         """The active segment, after a roll where the batch does not belong into it any more."""
-        active, config = self._segments[-1], self.config
+        active, config = self._segments.active, self.config
         if header.size > config.segment_bytes:
             raise InvalidError(
                 f"a batch of {header.size} bytes does not fit into a segment of {self.tp}, which has "
@@ -435,18 +347,17 @@ class Partition:
 
     def _roll(self) -> Segment:
         """Closes the active segment for writing and makes the next. Synced first: see invariant 2."""
-        old = self._segments[-1]
+        old = self._segments.active
         with self._syncing():
             old.file.sync()
             if not self._names_synced:
                 self._disk.sync_dir(self.directory)
                 self._names_synced = True
         self._synced_offset = self._log_end_offset
-        new = self._create(self._log_end_offset)
+        new = self._segments.add_empty(self._log_end_offset)
         old.seal()
         self._names_synced = False
-        self._segments.append(new)
-        self._touch(old)
+        self._segments.touch(old)
         return new
 
     @contextmanager
@@ -471,7 +382,7 @@ class Partition:
             with self._lock:
                 self._check_writable()
                 end = self._settled_end()
-                active, names_synced = self._segments[-1], self._names_synced
+                active, names_synced = self._segments.active, self._names_synced
                 if end == self._synced_offset and names_synced:
                     return end
                 file = active.file
@@ -480,7 +391,7 @@ class Partition:
                 if not names_synced:
                     self._disk.sync_dir(self.directory)
             with self._lock:
-                if not names_synced and self._segments[-1] is active:
+                if not names_synced and self._segments.active is active:
                     self._names_synced = True
                 self._synced_offset = max(self._synced_offset, end)
                 return self._synced_offset
@@ -508,15 +419,14 @@ class Partition:
             if not self.read_only and self._failed is None:
                 with self._lock:
                     self._settled_end()
-                    self._segments[-1].seal()
+                    self._segments.active.seal()
                 self.checkpoint()
         except DiskFullError as error:
             logger.warning("%s: closed without all index files, which the next start rebuilds: %s", self.tp, error)
         finally:
             with self._swap_lock, self._sync_lock, self._lock:
                 self._closed = True
-                for segment in self._segments:
-                    segment.close()
+                self._segments.close()
 
     # ---- reading
 
@@ -547,48 +457,13 @@ class Partition:
                     self._list_anew()  # the writer's retention has taken the file
 
     def _read(self, offset: int, max_bytes: int, limit: int | None) -> bytes:
-        for index in range(self._index_of(offset), len(self._segments)):
-            segment = self._loaded(self._segments[index])
+        for index in range(self._segments.index_of(offset), len(self._segments)):
+            segment = self._segments.loaded(index)
             if offset < segment.next_offset:
                 data = segment.read(offset, max_bytes, limit)
                 if data or offset >= segment.base_offset:
                     return data
         return b""
-
-    def _index_of(self, offset: int) -> int:
-        """The last segment that begins at or before `offset`; the first where there is none."""
-        low, high = 0, len(self._segments)
-        while low < high:
-            middle = (low + high) // 2
-            if self._segments[middle].base_offset <= offset:
-                low = middle + 1
-            else:
-                high = middle
-        return max(low - 1, 0)
-
-    def _loaded(self, segment: Segment) -> Segment:
-        if not segment.loaded:
-            segment.load()
-        if segment is not self._segments[-1]:
-            self._touch(segment)
-        return segment
-
-    def _touch(self, segment: Segment) -> None:
-        """Keeps few closed segments open."""
-        if self._opened and self._opened[-1] is segment:
-            return
-        if segment in self._opened:
-            self._opened.remove(segment)
-        self._opened.append(segment)
-        if len(self._opened) > OPEN_SEGMENTS_MAX and self._sync_lock.acquire(blocking=False):
-            try:  # never close a file under a sync that runs
-                unused = self._opened.pop(0)
-                if unused.indexes_written or self.read_only:
-                    unused.unload()
-                else:
-                    unused.close()
-            finally:
-                self._sync_lock.release()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -598,7 +473,7 @@ class Partition:
         """For messages: the file in which an offset is, and the byte at which its batch begins (-1: not found)."""
         with self._lock:
             self._check_open()
-            segment = self._loaded(self._segments[self._index_of(offset)])
+            segment = self._segments.loaded(self._segments.index_of(offset))
             position = segment.position_of(offset)
             return segment.path, -1 if position is None else position
 
@@ -608,8 +483,8 @@ class Partition:
             self._check_open()
             if self.read_only:
                 self._extend()
-            for index in range(self._index_of(self._log_start_offset), len(self._segments)):
-                segment = self._loaded(self._segments[index])
+            for index in range(self._segments.index_of(self._log_start_offset), len(self._segments)):
+                segment = self._segments.loaded(index)
                 if segment.max_timestamp_ms >= timestamp_ms:
                     found = segment.offset_for_time(timestamp_ms, self._log_start_offset)
                     if found is not None:
@@ -622,13 +497,13 @@ class Partition:
         """Base offset and bytes of each segment but the active one, in order."""
         with self._lock:
             self._check_writable()
-            return [(each.base_offset, self._size_of(each)) for each in self._segments[:-1]]
+            return [(each.base_offset, self._segments.size_of(each)) for each in self._segments.closed]
 
     def first_timestamp_ms(self, base_offset: int) -> int:
         """The largest timestamp in the first batch of a segment: how long its records have been waiting."""
         with self._lock:
             self._check_writable()
-            first = self._loaded(self._segments[self._index_of(base_offset)]).first_timestamp_ms
+            first = self._segments.loaded(self._segments.index_of(base_offset)).first_timestamp_ms
             return self._clock.now_ms() if first is None else first
 
     def replace(self, bases: Sequence[int], cleaned: CleanedSegment) -> bool:
@@ -644,7 +519,7 @@ class Partition:
         with self._swap_lock:
             with self._lock:
                 self._check_writable()
-                at = self._run_of(bases)
+                at = self._segments.run_of(bases)
             if at is None:
                 return False
             # The rename takes the old file's name; what has the file open pays for its removal, and not under the lock.
@@ -663,54 +538,26 @@ class Partition:
                 held.close()
             return True
 
-    def _run_of(self, bases: Sequence[int]) -> int | None:
-        """Where these segments stand, one behind the other."""
-        have = [each.base_offset for each in self._segments[:-1]]
-        at = have.index(bases[0]) if bases[0] in have else None
-        return at if at is not None and have[at : at + len(bases)] == list(bases) else None
-
     def _swap(self, at: int, count: int, cleaned: CleanedSegment) -> None:
-        going = self._segments[at : at + count]
-        for segment in going:
-            segment.close()
-        for segment in going[1:]:
-            self._deleted += [
-                (self._clock.now_ms() + self.config.file_delete_delay_ms, path) for path in segment.rename_deleted()
-            ]
-        new = self._segment(cleaned.base_offset)
+        first, *others = [self._segments[index] for index in range(at, at + count)]
+        first.close()
+        self._segments.rename_deleted(others, self._clock.now_ms() + self.config.file_delete_delay_ms)
+        new = self._segments.make(cleaned.base_offset)
         cleaned.put_in_place(new)
-        self._opened = [each for each in self._opened if each not in going]
-        self._segments[at : at + count] = [new]
+        self._segments.put(at, count, new)
 
     # ---- beside a writer
 
     def _list_anew(self) -> None:
         """The segments as they are now; what the writer deleted is gone, and the log start goes up with it."""
         try:
-            names = self._disk.list(self.directory)
+            self._segments.list_anew()
         except FileNotFoundError:
             raise TopicNotFoundError(
                 f"{self.tp} is gone, as its topic was deleted by the process that writes the log: read another topic"
             ) from None
-        bases = _bases(names)
-        known = {each.base_offset: each for each in self._segments}
-        if any(base not in bases and base > bases[0] for base in known if bases):
-            # A cleaning has put one segment in the place of several: what we hold of the first ends too early.
-            for base in bases[:-1]:
-                if base in known:
-                    known.pop(base).close()
-        for base, segment in known.items():
-            if base not in bases:
-                segment.close()
-        self._segments = [known.get(base) or self._segment(base) for base in bases]
-        self._opened = [each for each in self._opened if each in self._segments]
         if self._segments:
-            active = self._segments[-1]
-            if active.loaded:
-                active.extend()
-            else:
-                active.load()
-            self._log_end_offset = max(self._log_end_offset, active.next_offset)
+            self._log_end_offset = max(self._log_end_offset, self._segments.active.next_offset)
             self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
         else:
             self._log_end_offset = max(self._log_end_offset, self._log_start_offset)
@@ -718,7 +565,7 @@ class Partition:
 
     def _extend(self) -> None:
         if self._segments:
-            self._segments[-1].extend()
+            self._segments.active.extend()
         self._list_anew()
 
     # ---- deleting
@@ -756,10 +603,10 @@ class Partition:
         """
         with self._swap_lock, self._sync_lock, self._lock:
             self._check_writable()
-            self._remove_deleted(now_ms)
-            count = self._below_log_start()
-            if self.config.deleted:
-                count = max(count, self._expired(now_ms), self._surplus())
+            self._segments.remove_due(now_ms)
+            count = surplus_segments(
+                self._segments, self.config, log_start_offset=self._log_start_offset, now_ms=now_ms
+            )
             if count == 0:
                 return []
             return self._delete_head(count, now_ms, self.config.file_delete_delay_ms)
@@ -772,72 +619,17 @@ class Partition:
         """
         with self._swap_lock, self._sync_lock, self._lock:
             self._check_writable()
-            self._remove_deleted(INT64_MAX)
+            self._segments.remove_due(INT64_MAX)
             self._settled_end()
-            self._delete_head(len(self._segments) - (self._segments[-1].size == 0), INT64_MAX, 0)
+            self._delete_head(len(self._segments) - (self._segments.active.size == 0), INT64_MAX, 0)
 
     def _delete_head(self, count: int, now_ms: int, delay_ms: int) -> list[str]:
         if count == len(self._segments):
             self._roll()
-        going, self._segments = self._segments[:count], self._segments[count:]
+        going = self._segments.take_head(count)
         self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
-        self._opened = [each for each in self._opened if each not in going]
         with self._syncing():
-            self._rename_deleted(going, now_ms + delay_ms)
-        self._remove_deleted(now_ms)
+            self._segments.delete(going, now_ms + delay_ms)
+            self._names_synced = True
+        self._segments.remove_due(now_ms)
         return [each.path for each in going]
-
-    def _rename_deleted(self, going: list[Segment], due_ms: int) -> None:
-        """Synced before the first (the next segment's name must be there) and after each: a crash leaves no gap."""
-        self._disk.sync_dir(self.directory)
-        self._names_synced = True
-        for segment in going:
-            segment.close()
-            self._deleted += [(due_ms, path) for path in segment.rename_deleted()]
-            self._disk.sync_dir(self.directory)
-
-    def _below_log_start(self) -> int:
-        count = 0
-        while count + 1 < len(self._segments) and self._segments[count + 1].base_offset <= self._log_start_offset:
-            count += 1
-        return count
-
-    def _expired(self, now_ms: int) -> int:
-        retention_ms = self.config.retention_ms
-        count = 0
-        if retention_ms >= 0:
-            while count < len(self._segments):
-                segment = self._loaded(self._segments[count])
-                if segment.size == 0 or now_ms - segment.max_timestamp_ms <= retention_ms:
-                    break
-                count += 1
-        return count
-
-    def _surplus(self) -> int:
-        retention_bytes = self.config.retention_bytes
-        count = 0
-        if retention_bytes >= 0:
-            surplus = self.size_bytes - retention_bytes
-            while count < len(self._segments):
-                size = self._size_of(self._segments[count])
-                if size == 0 or surplus - size < 0:
-                    break
-                surplus -= size
-                count += 1
-        return count
-
-    def _size_of(self, segment: Segment) -> int:
-        return segment.size if segment.loaded else self._disk.size(segment.path)
-
-    def _remove_deleted(self, now_ms: int) -> None:
-        waiting: list[tuple[int, str]] = []
-        for due, path in self._deleted:
-            if due <= now_ms:
-                self._disk.remove(path)
-            else:
-                waiting.append((due, path))
-        self._deleted = waiting
-
-
-def _bases(names: list[str]) -> list[int]:
-    return sorted(base for name in names if (base := base_offset_of(name)) is not None)
