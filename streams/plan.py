@@ -24,7 +24,8 @@ from tailrace.state.mixed import MixedBackend
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
 from tailrace.streams import bad_records
-from tailrace.streams.build import ChainBuilder, children_of, functions_of
+from tailrace.streams.build import BUILDERS, functions_of
+from tailrace.streams.chain import Chain, children_of
 from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
@@ -181,7 +182,7 @@ class Planner:
     ) -> Task:
         task_id = TaskId(sub.id, partition)
         caching = self._options.cache_bytes > 0 and not any(
-            node.operator.store is not None and node.id in self._watched for node in sub.nodes
+            node.operator.stores and node.id in self._watched for node in sub.nodes
         )
         context = TaskContext(partition, caching=caching)
         task = Task(task_id, context)
@@ -196,7 +197,8 @@ class Planner:
             task.outgoing.append(Outgoing((cut.id, partition), readers, delay_ms, after_state))
         restored = self._restore(task, sub, progress)
         count = self._topics.tasks[sub.id]
-        builder = ChainBuilder(
+        chain = Chain(
+            BUILDERS,
             self._children,
             context,
             hops,
@@ -205,11 +207,11 @@ class Planner:
             self._clock,
         )
         for node in self._read_by(task, sub):
-            self._input(task, node, builder, plan.outputs, committed)
+            self._input(task, node, chain, plan.outputs, committed)
         for cut in sub.repartitions_read:
-            task.incoming[cut.id] = builder.output(cut.id)
+            task.incoming[cut.id] = chain.output(cut.id)
         for kept, changelog in restored:
-            state_node = builder.state_nodes[kept.of.id] if isinstance(kept.of, Node) else builder.own_stores[kept.name]
+            state_node = chain.state_nodes[kept.name]
             store = TaskStore(
                 state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
             )
@@ -219,7 +221,7 @@ class Planner:
             state_node.resume(context.stream_time_ms - store.lag_ms)
         context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
         for node in sub.nodes:
-            processor = builder.processors.get(node.id)
+            processor = chain.processors.get(node.id)
             if processor is not None:
                 processor.lag_ms, _ = self._lag(sub, node, caching=False)
                 plan.nodes[identity(processor)] = (node.name, node.place)
@@ -272,7 +274,7 @@ class Planner:
         self,
         task: Task,
         node: Node,
-        builder: ChainBuilder,
+        chain: Chain,
         outputs: Outputs,
         committed: Mapping[TopicPartition, CommittedOffset],
     ) -> None:
@@ -280,18 +282,18 @@ class Planner:
         assert isinstance(source, Source)
         topic, partition = source.topic, _partition_of(node, task.id.partition)
         decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
-        bad_record = self._bad_record(node, task.context, builder, outputs)
+        bad_record = self._bad_record(node, task.context, chain, outputs)
         position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
-        source_input = SourceInput(partition, decoding, builder.output(node.id), bad_record, position)
+        source_input = SourceInput(partition, decoding, chain.output(node.id), bad_record, position)
         if task.clocks is not None:
             source_input.writer = (node.id, task.id.partition)
             source_input.origin_ms = _origin_of(committed.get(partition))
         task.inputs.append(source_input)
 
-    def _bad_record(self, node: Node, context: TaskContext, builder: ChainBuilder, outputs: Outputs) -> BadRecord:
+    def _bad_record(self, node: Node, context: TaskContext, chain: Chain, outputs: Outputs) -> BadRecord:
         """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
         if self._children.get(Input(node.id, "errors")):
-            return bad_records.to_stream(context, node.name, builder.output(node.id, "errors"))
+            return bad_records.to_stream(context, node.name, chain.output(node.id, "errors"))
         if self._options.on_bad_record == "skip":
             return bad_records.skip
         if self._options.on_bad_record == "dead_letter":
@@ -309,7 +311,7 @@ class Planner:
             )
 
         def stateful(node: Node) -> bool:
-            return node.operator.store is not None or any(
+            return bool(node.operator.stores) or any(
                 stateful(nodes[parent.node]) for parent in node.parents if parent.node in nodes
             )
 

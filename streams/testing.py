@@ -194,7 +194,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             raise InvalidError(f"app {self._app!r} has no store {name!r}{near_names(name, stores)}")
         parts = [store.node.store for task in self._plan.tasks for store in task.stores if store.node.name == name]
         operators = (node.operator for node in self._topology.nodes)
-        windows = {each.store: each.window for each in operators if isinstance(each, Aggregate)}
+        windows = {each.store_name: each.window for each in operators if isinstance(each, Aggregate)}
         return view_of(name, parts, windows.get(name))
 
     @property

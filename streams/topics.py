@@ -18,7 +18,6 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.bad_records import dead_letter_topic
-from tailrace.streams.build import layout_of, retention_of
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
@@ -163,9 +162,9 @@ class AppTopics:
 def stores_of(sub: SubTopology) -> list[StoreOf]:
     """The stores of a sub-topology in the order in which records reach them; those that processors write to last."""
     own = [
-        StoreOf(node.operator.store, node, layout_of(node.operator), retention_of(node.operator))
+        StoreOf(store.name, node, store.layout, store.retention_ms)
         for node in sub.nodes
-        if node.operator.store is not None
+        for store in node.operator.stores
     ]
     return own + [StoreOf(store.name, store, KeyValueStore.layout, None) for store in sub.shared_stores]
 

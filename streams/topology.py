@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.topic import check_topic_name
+from tailrace.state.changelog import Layout
 from tailrace.streams import describe
 from tailrace.streams.place import Place
 from tailrace.streams.store import DeclaredStore
@@ -38,6 +39,16 @@ class Input(NamedTuple):
 
     node: int
     output: Output = "main"
+
+
+class KeptStore(NamedTuple):
+    """A store that a node keeps for itself, in every task one, backed by a changelog."""
+
+    name: str
+    layout: Layout
+    """How the changelog's records are laid out as rows."""
+    retention_ms: int | None = None
+    """How far behind stream time its windows may still be read; None: nothing in it expires by time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +74,9 @@ class Operator:
         return ("main",)
 
     @property
-    def store(self) -> str | None:
-        """The name of the store that it keeps, where it keeps one."""
-        return None
+    def stores(self) -> "tuple[KeptStore, ...]":
+        """The stores that it keeps for itself."""
+        return ()
 
     @property
     def uses(self) -> tuple[DeclaredStore[Any, Any], ...]:
@@ -232,7 +243,7 @@ def _check_nodes(nodes: Collection[Node]) -> None:
             )
     if not operators:
         raise TopologyError("the app reads no topic: begin with app.stream(topic)")
-    if not any(operator.effect or operator.store is not None for operator in operators):
+    if not any(operator.effect or operator.stores for operator in operators):
         places = ", ".join(str(operator.place) for operator in operators if operator.reads is not None)
         raise TopologyError(f"the app, which reads at {places}, writes nothing and keeps nothing: end with .to(topic)")
 
@@ -278,9 +289,8 @@ def _check_names(app: str, nodes: Collection[Node]) -> None:
                 f"name={node.name!r} is used twice, at {names[node.name].place} and at {node.place}: give one of them "
                 "another name"
             )
-        store = node.operator.store
-        if store is not None:
-            _check_free(stores, store, node, f"store={store!r}")
+        for store in node.operator.stores:
+            _check_free(stores, store.name, node, f"store={store.name!r}")
     for node in nodes:
         for name in _topics_of(app, node.operator):
             _check_free(internal, name, node, f"the internal topic {name!r}")
@@ -319,9 +329,7 @@ def internal_topics(app: str, nodes: Iterable[Node]) -> list[str]:
 
 def _topics_of(app: str, operator: Operator) -> list[str]:
     """The internal topics that belong to an operator alone."""
-    names: list[str] = []
-    if operator.store is not None:
-        names.append(changelog_topic(app, operator.store))
+    names = [changelog_topic(app, store.name) for store in operator.stores]
     if operator.repartition is not None:
         names.append(repartition_topic(app, operator.repartition))
     return names
@@ -370,7 +378,7 @@ class SubTopology:
     @property
     def stores(self) -> tuple[str, ...]:
         """The names of the stores that its tasks keep."""
-        own = tuple(node.operator.store for node in self.nodes if node.operator.store is not None)
+        own = tuple(store.name for node in self.nodes for store in node.operator.stores)
         return own + tuple(store.name for store in self.shared_stores)
 
     @property
@@ -521,8 +529,9 @@ class Topology:
             row["topic"] = topic.name
         if operator.repartition is not None:
             row["topic"] = repartition_topic(self.app, operator.repartition)
-        if operator.store is not None:
-            row |= {"store": operator.store, "changelog": changelog_topic(self.app, operator.store)}
+        if operator.stores:
+            row["store"] = ", ".join(store.name for store in operator.stores)
+            row["changelog"] = ", ".join(changelog_topic(self.app, store.name) for store in operator.stores)
         row |= operator.facts()
         if operator.repartition is not None and kind == "sink" and self.delay_ms(node):
             row["delay_ms"] = self.delay_ms(node)

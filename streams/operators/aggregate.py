@@ -4,12 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.session import SessionLayout
+from tailrace.state.window import WindowStore
 from tailrace.streams.codec import TypeCodec
 from tailrace.streams.derived import Slot
 from tailrace.streams.reduced import Reduced
-from tailrace.streams.topology import Operator, Output
+from tailrace.streams.topology import KeptStore, Operator, Output
+from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.unlimited import UnlimitedWindow
-from tailrace.windows.window import Window
+from tailrace.windows.window import AlignedWindow, Window
 
 Emit = Literal["update", "close"]
 """When a window's result is sent: at every change (the cache may merge changes), or once, when it is closed."""
@@ -49,9 +53,15 @@ class Aggregate(Operator):
         return ("main", "late")
 
     @property
-    def store(self) -> str:
-        """The store's name."""
-        return self.store_name
+    def stores(self) -> tuple[KeptStore, ...]:
+        """The results, laid out by the kind of window."""
+        window = self.window
+        if window is None:
+            return (KeptStore(self.store_name, KeyValueStore.layout),)
+        if isinstance(window, AlignedWindow):
+            return (KeptStore(self.store_name, WindowStore.layout, self.retention_ms),)
+        difference_ms = window.difference_ms if isinstance(window, SlidingWindow) else None
+        return (KeptStore(self.store_name, SessionLayout(difference_ms), self.retention_ms),)
 
     @property
     def stored(self) -> TypeCodec:

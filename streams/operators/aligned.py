@@ -18,7 +18,7 @@ from tailrace.state.store import Entry
 from tailrace.state.window import WindowStore
 from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import FAR, TaskContext
-from tailrace.streams.operators.fold import Emitter, Fold, count_fold
+from tailrace.streams.operators.fold import Ways, count_fold
 from tailrace.streams.topology import Forward
 from tailrace.windows.tumbling import TumblingWindow
 from tailrace.windows.window import AlignedWindow
@@ -33,22 +33,17 @@ class AlignedAggregate:
         context: TaskContext,
         store: WindowStore[Any, Any],
         window: AlignedWindow,
-        fold: Fold,
-        emit: Emitter,
-        late: Forward,
-        *,
-        on_close: bool,
-        retention_ms: int,
+        ways: Ways,
     ) -> None:
         self.name = store.name
         self.store = store
         self._context = context
         self._window = window
-        self._fold = fold
-        self._late = late
-        self._emit = emit
-        self._on_close = on_close
-        self._retention_ms = retention_ms
+        self._fold = ways.fold
+        self._late = ways.late
+        self._emit = ways.emit
+        self._on_close = ways.on_close
+        self._retention_ms = ways.retention_ms
         self._closed_ms = NEVER  # windows whose closing time is <= this were sent
 
     @property

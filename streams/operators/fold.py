@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tailrace.state.store import Codec
@@ -116,3 +117,17 @@ class ChangeEmitter(Emitter):
 def emitter(context: TaskContext, forward: Forward, codec: Codec[Any], *, old: bool) -> Emitter:
     """What sends results on; `old` says whether somebody downstream asks for old values."""
     return (ChangeEmitter if old else Emitter)(context, forward, codec)
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What a windowed aggregate does with values and results, whatever its windows are."""
+
+    fold: Fold
+    emit: Emitter
+    late: Forward
+    """Takes the records that came after all of their windows closed."""
+    on_close: bool
+    """Whether results are sent once, when their window closes."""
+    retention_ms: int
+    """How far behind stream time a window may still be read; at least the window's own."""

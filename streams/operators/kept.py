@@ -12,10 +12,13 @@ from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.store import Codec
+from tailrace.streams.chain import Chain
+from tailrace.streams.codec import guarded
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Emitter, snapshot
+from tailrace.streams.operators.fold import Emitter, emitter, snapshot
 from tailrace.streams.operators.plain import KeyValueNode
-from tailrace.streams.topology import Forward
+from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
+from tailrace.streams.topology import Forward, Node
 
 Rule = Callable[[Any, Any], Any]
 """(key, value) to the value in the derived table; None where there is none."""
@@ -44,6 +47,21 @@ def derived(context: TaskContext, rule: Rule, forward: Forward, *, sparse: bool,
         context.old = outer
 
     return change_link
+
+
+def build_table(chain: Chain, node: Node, operator: TableNode) -> Forward:
+    """The link of a table: kept where it has a store, else worked out change by change."""
+    context, forward, old = chain.context, chain.output(node.id), chain.asked_for_old(node)
+    sparse, name = isinstance(operator, TableFilter), operator.store_name
+    rule = operator.rule() if isinstance(operator, TableFilter | TableMap) else None
+    if name is None:
+        assert rule is not None
+        return derived(context, rule, forward, sparse=sparse, old=old)
+    value = guarded(operator.value.codec, f"a value of store {name!r}, made at {operator.place},")
+    store = KeyValueStore[Any, Any](name, chain.keyspace(name), operator.key.codec, value)
+    emit = emitter(context, forward, value, old=old)
+    kept = chain.state_nodes[name] = KeptTable(context, store, rule, emit, value, sparse=sparse)
+    return kept.process()
 
 
 class KeptTable(KeyValueNode):

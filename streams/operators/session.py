@@ -16,9 +16,8 @@ from typing import Any
 
 from tailrace.state.session import SessionStore, Span
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Emitter, Fold
+from tailrace.streams.operators.fold import Ways
 from tailrace.streams.operators.spans import SpanAggregate
-from tailrace.streams.topology import Forward
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.windowed import Windowed
 
@@ -49,16 +48,10 @@ class SessionAggregate(SpanAggregate):
         context: TaskContext,
         store: SessionStore[Any, Any],
         window: SessionWindow,
-        fold: Fold,
+        ways: Ways,
         join: Join,
-        emit: Emitter,
-        late: Forward,
-        *,
-        on_close: bool,
-        retention_ms: int,
     ) -> None:
-        expiry_ms = max(retention_ms, window.retention_ms)
-        super().__init__(context, store, window, fold, emit, late, on_close=on_close, expiry_ms=expiry_ms)
+        super().__init__(context, store, window, ways, expiry_ms=max(ways.retention_ms, window.retention_ms))
         self._join = join
         self._merge = window.merge
 

@@ -14,9 +14,8 @@ from typing import Any
 from tailrace.state.session import SessionStore, Span
 from tailrace.state.store import Codec
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Emitter, Fold, snapshot
+from tailrace.streams.operators.fold import Ways, snapshot
 from tailrace.streams.operators.spans import SpanAggregate
-from tailrace.streams.topology import Forward
 from tailrace.windows.sliding import Opened, SlidingWindow
 from tailrace.windows.windowed import Windowed
 
@@ -29,17 +28,12 @@ class SlidingAggregate(SpanAggregate):
         context: TaskContext,
         store: SessionStore[Any, Any],
         window: SlidingWindow,
-        fold: Fold,
-        emit: Emitter,
-        late: Forward,
+        ways: Ways,
         codec: Codec[Any],
-        *,
-        on_close: bool,
-        retention_ms: int,
     ) -> None:
         # Retention counts from a window's start, expiry from its end.
-        expiry_ms = max(retention_ms, window.retention_ms) - window.difference_ms
-        super().__init__(context, store, window, fold, emit, late, on_close=on_close, expiry_ms=expiry_ms)
+        expiry_ms = max(ways.retention_ms, window.retention_ms) - window.difference_ms
+        super().__init__(context, store, window, ways, expiry_ms=expiry_ms)
         self._sliding = window
         self._codec = codec
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from tailrace.state.session import SessionStore, Span
 from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import FAR, TaskContext
-from tailrace.streams.operators.fold import Emitter, Fold
+from tailrace.streams.operators.fold import Ways
 from tailrace.streams.topology import Forward
 from tailrace.windows.windowed import Windowed
 
@@ -44,22 +44,19 @@ class SpanAggregate(ABC):
         context: TaskContext,
         store: SessionStore[Any, Any],
         window: SpanWindow,
-        fold: Fold,
-        emit: Emitter,
-        late: Forward,
+        ways: Ways,
         *,
-        on_close: bool,
         expiry_ms: int,
     ) -> None:
         self.name = store.name
         self.store = store
         self._context = context
         self._window = window
-        self._fold = fold
-        self._late = late
-        self._emit = emit
-        self._on_close = on_close
-        self._eager = not context.caching and not on_close
+        self._fold = ways.fold
+        self._late = ways.late
+        self._emit = ways.emit
+        self._on_close = ways.on_close
+        self._eager = not context.caching and not ways.on_close
         self._expiry_ms = expiry_ms
         # A window is closed when its end + this < the clock.
         self._open_ms = window.closes_at(0) - 1

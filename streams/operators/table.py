@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.derived import Slot
 from tailrace.streams.place import function_name
-from tailrace.streams.topology import Forward, OldValues, Operator
+from tailrace.streams.topology import Forward, KeptStore, OldValues, Operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,9 @@ class TableNode(Operator):
     value: Slot
 
     @property
-    def store(self) -> str | None:
-        """The store's name, if it has one."""
-        return self.store_name
+    def stores(self) -> tuple[KeptStore, ...]:
+        """Its store, if it has one."""
+        return () if self.store_name is None else (KeptStore(self.store_name, KeyValueStore.layout),)
 
     def facts(self) -> dict[str, Any]:
         """The codecs of its store."""

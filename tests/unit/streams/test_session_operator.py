@@ -11,7 +11,7 @@ from tailrace.state.memory import MemoryBackend
 from tailrace.state.session import SessionStore
 from tailrace.state.store import Codec, Keyspace
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Emitter, aggregate_fold, count_fold, reduce_fold
+from tailrace.streams.operators.fold import Emitter, Ways, aggregate_fold, count_fold, reduce_fold
 from tailrace.streams.operators.session import SessionAggregate, aggregate_join, count_join, reduce_join
 from tailrace.streams.topology import Forward
 from tailrace.tests.support.operators import Build, OperatorDriver, final
@@ -39,17 +39,8 @@ def built(gap: int, grace: int = 0, functions: Functions = CONCAT, *, on_close: 
         fold, join, codec = functions
         window = SessionWindow(gap, grace)
         store = SessionStore[Any, Any]("s", keyspace, TextCodec(), codec)
-        return SessionAggregate(
-            context,
-            store,
-            window,
-            fold,
-            join,
-            Emitter(context, forward, codec),
-            late,
-            on_close=on_close,
-            retention_ms=window.retention_ms,
-        )
+        ways = Ways(fold, Emitter(context, forward, codec), late, on_close, window.retention_ms)
+        return SessionAggregate(context, store, window, ways, join)
 
     return build
 

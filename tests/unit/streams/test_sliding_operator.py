@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tailrace.state.session import SessionStore
 from tailrace.state.store import Codec, Keyspace
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Emitter, Fold, aggregate_fold, count_fold, reduce_fold
+from tailrace.streams.operators.fold import Emitter, Fold, Ways, aggregate_fold, count_fold, reduce_fold
 from tailrace.streams.operators.sliding import SlidingAggregate
 from tailrace.streams.topology import Forward
 from tailrace.tests.support.operators import Build, OperatorDriver, final
@@ -33,10 +33,8 @@ def built(difference: int, grace: int = 0, functions: Functions = CONCAT, *, on_
         fold, codec = functions
         window = SlidingWindow(difference, grace)
         store = SessionStore[Any, Any]("s", keyspace, TextCodec(), codec, difference_ms=difference)
-        emit = Emitter(context, forward, codec)
-        return SlidingAggregate(
-            context, store, window, fold, emit, late, codec, on_close=on_close, retention_ms=window.retention_ms
-        )
+        ways = Ways(fold, Emitter(context, forward, codec), late, on_close, window.retention_ms)
+        return SlidingAggregate(context, store, window, ways, codec)
 
     return build
 

@@ -1,0 +1,79 @@
+"""Builds aggregates: from what the program says of one to the store, the fold and the node that runs them."""
+
+from typing import Any
+
+from tailrace.log.errors import TopologyError
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.session import SessionStore
+from tailrace.state.window import WindowStore
+from tailrace.streams.chain import Chain
+from tailrace.streams.codec import TypeCodec, guarded
+from tailrace.streams.operators.aggregate import Aggregate
+from tailrace.streams.operators.aligned import AlignedAggregate
+from tailrace.streams.operators.fold import Fold, Ways, aggregate_fold, count_fold, emitter, reduce_fold
+from tailrace.streams.operators.plain import PlainAggregate
+from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
+from tailrace.streams.operators.sliding import SlidingAggregate
+from tailrace.streams.topology import Forward, Node
+from tailrace.windows.session import SessionWindow
+from tailrace.windows.sliding import SlidingWindow
+from tailrace.windows.window import AlignedWindow
+
+
+def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
+    """The link of an aggregate, windowed or not."""
+    context, key, value = chain.context, operator.key.codec, _guarded_value(operator)
+    name, keyspace, window = operator.store_name, chain.keyspace(operator.store_name), operator.window
+    late = chain.output(node.id, "late")
+    emit = emitter(context, chain.output(node.id), value, old=chain.asked_for_old(node))
+    running: PlainAggregate | AlignedAggregate | SessionAggregate | SlidingAggregate
+    if window is None:
+        running = PlainAggregate(context, KeyValueStore(name, keyspace, key, value), _fold(operator), emit)
+    else:
+        retention_ms = operator.retention_ms or window.retention_ms
+        ways = Ways(_fold(operator), emit, late, operator.emit == "close", retention_ms)
+        if isinstance(window, AlignedWindow):
+            running = AlignedAggregate(context, WindowStore(name, keyspace, key, value), window, ways)
+        elif isinstance(window, SessionWindow):
+            sessions = SessionStore[Any, Any](name, keyspace, key, value)
+            running = SessionAggregate(context, sessions, window, ways, _join(operator))
+        elif isinstance(window, SlidingWindow):
+            spans = SessionStore[Any, Any](name, keyspace, key, value, difference_ms=window.difference_ms)
+            running = SlidingAggregate(context, spans, window, ways, value)
+        else:
+            raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
+    chain.state_nodes[name] = running
+    return running.process()
+
+
+def _guarded_value(operator: Aggregate) -> TypeCodec:
+    """The codec of the results; one that the user's function got wrong is told with the store and the line."""
+    if operator.function == "count":
+        return operator.stored
+    what = f"what {operator.function}(store={operator.store_name!r}) at {operator.place} returned"
+    return guarded(operator.stored, what, "; mend the function, or say what it returns with value=")
+
+
+def _fold(operator: Aggregate) -> Fold:
+    if operator.function == "count":
+        return count_fold
+    if operator.reduced is not None:
+        return operator.reduced.fold
+    assert operator.add is not None
+    if operator.function == "reduce":
+        return reduce_fold(operator.add, operator.value.codec)
+    assert operator.zero is not None
+    return aggregate_fold(operator.zero, operator.add)
+
+
+def _join(operator: Aggregate) -> Join:
+    if operator.function == "count":
+        return count_join
+    if operator.reduced is not None:
+        return reduce_join(operator.reduced.merge)
+    if operator.function == "reduce":
+        assert operator.add is not None
+        return reduce_join(operator.add)
+    assert operator.zero is not None
+    assert operator.merge is not None
+    return aggregate_join(operator.zero, operator.merge)
