@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(root, ignore_errors=True)
     show(measured, before, console)
     if options.save:
-        settings = {"records": options.records, "small": options.small, "waits": options.waits}
+        names = ("records", "long_records", "small", "waits", "partitions")
+        settings = {name: getattr(options, name) for name in names}
         data = as_data(measured, dict(before), _commit(), datetime.now(UTC), settings)
         console.print(f"kept in {save(data)}")
     return 1 if options.strict and missed(measured) else 0
@@ -45,8 +46,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=5, help="how many of each (5)")
     parser.add_argument("--records", type=int, default=1_000_000, help="clicks in the backlog (1000000)")
     parser.add_argument("--small", type=int, default=1_000_000, help="records of 100 bytes (1000000)")
-    parser.add_argument("--waits", type=int, default=2_000, help="wake-ups timed in a sample (2000)")
-    parser.add_argument("--long", action="store_true", help=f"also memory and start, over {LONG_RECORDS} clicks")
+    parser.add_argument("--waits", type=int, default=2_000, help="wake-ups, and appends, timed in a sample (2000)")
+    parser.add_argument("--partitions", type=int, default=1_000, help="of the log that is opened (1000)")
+    parser.add_argument("--long", action="store_true", help=f"also the cases over {LONG_RECORDS} records")
     parser.add_argument("--long-records", type=int, default=LONG_RECORDS, help="how many these are")
     parser.add_argument("--directory", help="where the inputs are made; the folder for temporary files unless given")
     parser.add_argument("--save", action="store_true", help="keep the numbers in tests/bench/results")
@@ -69,7 +71,8 @@ def _measure(case: Case, root: Path, options: argparse.Namespace, console: Conso
     directory = root / ("long" if case.long else "short")
     directory.mkdir(exist_ok=True)
     records = options.long_records if case.long else options.records
-    return measure(case, Setting(str(directory), records, options.small, options.waits), options.samples, isolated)
+    setting = Setting(str(directory), records, options.small, options.waits, options.partitions)
+    return measure(case, setting, options.samples, isolated)
 
 
 def _commit() -> str:

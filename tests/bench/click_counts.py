@@ -7,11 +7,9 @@
 3. A run that drops a click, or whose output is not the plain count, is an error and no number.
 """
 
-import os
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import anyio
 import msgspec
 
 from tailrace import App, Log, Windowed, minutes, seconds, tumbling
-from tailrace.log.codec import HEADER_BYTES, batches, decode
+from tailrace.log.codec import batches, decode
 from tailrace.tests.bench.clicks import (
     BY_PRODUCT,
     BY_USER,
@@ -32,9 +30,9 @@ from tailrace.tests.bench.clicks import (
     log_directory,
     prepare_by_product,
 )
+from tailrace.tests.bench.files import pieces
 from tailrace.tests.bench.measure import Setting, Stopwatch, Values, peak_mib
 
-_READ_BYTES = 1 << 20
 _LOOK_S = 0.01
 READY = "ready s"
 EARLY, HALF, LATE, GROWTH = "MiB at a tenth", "MiB at half", "MiB at the end", "end / tenth"
@@ -130,30 +128,17 @@ def _plain(setting: Setting, topic: str) -> Values:
     decode_click = msgspec.json.Decoder(Click).decode
     counts: defaultdict[tuple[str, int], int] = defaultdict(int)
     with Stopwatch() as watch:
-        for piece in _pieces(log_directory(setting), topic):
-            for _, batch in batches(piece):
-                for record in decode(batch):
-                    click = decode_click(record.value or b"")
-                    counts[click.product_id, click.ts - click.ts % MINUTE_MS] += 1
+        for partition in range(PARTITIONS):
+            for piece in pieces(log_directory(setting), topic, partition):
+                for _, batch in batches(piece):
+                    for record in decode(batch):
+                        click = decode_click(record.value or b"")
+                        counts[click.product_id, click.ts - click.ts % MINUTE_MS] += 1
     found: Counts = defaultdict(dict)
     for (product, minute), clicks in counts.items():
         found[product][minute] = clicks
     check(setting, found, "the floor")
     return watch.values(setting.records)
-
-
-def _pieces(log: str, topic: str) -> Iterator[bytes]:
-    """A topic's bytes, partition after partition, in pieces that begin with a batch."""
-    for partition in range(PARTITIONS):
-        for path in sorted(Path(log, f"{topic}-{partition}").glob("*.log")):
-            file = os.open(path, os.O_RDONLY)
-            try:
-                position = 0
-                while len(piece := os.pread(file, _READ_BYTES, position)) >= HEADER_BYTES:
-                    yield piece
-                    position += sum(header.size for header, _ in batches(piece))
-            finally:
-                os.close(file)
 
 
 # ---- over many records: memory, and starting again

@@ -22,11 +22,13 @@ _BATCH_BYTES = 65_536
 _AT_MS = 1_767_225_600_000
 
 
-def _values(count: int) -> list[bytes | None]:
+def values_of(count: int) -> list[bytes | None]:
+    """So many values, all different."""
     return [number.to_bytes(8, "big") + bytes(VALUE_BYTES - 8) for number in range(count)]
 
 
-def _encoded(values: list[bytes | None]) -> list[bytearray]:
+def encoded(values: list[bytes | None]) -> list[bytearray]:
+    """Batches of them, as a producer makes them."""
     made: list[bytearray] = []
     index = 0
     while index < len(values):
@@ -37,15 +39,15 @@ def _encoded(values: list[bytes | None]) -> list[bytearray]:
 
 def encode_floor(setting: Setting) -> Values:
     """The compiled codec makes batches of what is in a list."""
-    values = _values(setting.small)
+    values = values_of(setting.small)
     with Stopwatch() as watch:
-        _encoded(values)
+        encoded(values)
     return watch.values(setting.small)
 
 
 def decode_floor(setting: Setting) -> Values:
     """The compiled codec takes them apart, and each value is looked at."""
-    data = b"".join(_encoded(_values(setting.small)))
+    data = b"".join(encoded(values_of(setting.small)))
     size = 0
     with Stopwatch() as watch:
         for _, batch in batches(data):
@@ -57,7 +59,7 @@ def decode_floor(setting: Setting) -> Values:
 
 def send(setting: Setting) -> Values:
     """One call for each record; in the page cache at the end."""
-    values = _values(setting.small)
+    values = values_of(setting.small)
     with _new_log(setting, "send") as log, log.producer(acks=1) as producer:
         with Stopwatch() as watch:
             for value in values:
@@ -69,7 +71,7 @@ def send(setting: Setting) -> Values:
 
 def send_many(setting: Setting) -> Values:
     """One call for all; on disk at the end."""
-    values = _values(setting.small)
+    values = values_of(setting.small)
     with _new_log(setting, "send-many") as log, log.producer(acks="all") as producer:
         with Stopwatch() as watch:
             producer.send_many(_TOPIC, values)
@@ -82,7 +84,7 @@ def consume(setting: Setting) -> Values:
     """Batches from the page cache, CRC checked, and each value is looked at."""
     with _new_log(setting, "consume") as log:
         with log.producer(acks=1) as producer:
-            producer.send_many(_TOPIC, _values(setting.small))
+            producer.send_many(_TOPIC, values_of(setting.small))
         size = 0
         with log.consumer() as consumer:
             consumer.assign(list(log.offsets(_TOPIC)))

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -46,6 +46,8 @@ class Setting:
     """How many records of 100 bytes the cases without clicks use."""
     waits: int
     """How many wake-ups are timed."""
+    partitions: int = 1_000
+    """How many a wide log has."""
     sample: int = 0
     """Which one it is: for names that nobody has used."""
 
@@ -126,7 +128,7 @@ def measure(case: Case, setting: Setting, samples: int, run: Run) -> Measured:
         run(case.prepare, setting)
     measured = Measured(case)
     for number in range(min(samples, case.samples_max or samples)):
-        numbered = Setting(setting.directory, setting.records, setting.small, setting.waits, number)
+        numbered = replace(setting, sample=number)
         if case.floor is not None:
             measured.floors.append(run(with_peak, case.floor, numbered))
         measured.samples.append(run(with_peak, case.run, numbered))

@@ -50,13 +50,13 @@ def _targets(each: Measured, metrics: tuple[str, ...]) -> Iterator[str]:
     for target in each.case.targets:
         if target.metric in metrics:
             met = "met" if target.met(each.spread(target.metric).median) else "MISSED"
-            yield f"{'<=' if target.at_most else '>='} {target.value:g} {met}"
+            yield f"{'<=' if target.at_most else '>='} {_limit(target.value)} {met}"
 
 
 def missed(measured: Sequence[Measured]) -> list[str]:
     """The targets that were not met, in words."""
     return [
-        f"{each.case.name}: {target.metric} is {_number(found)}, target {target.value:g}"
+        f"{each.case.name}: {target.metric} is {_number(found)}, target {_limit(target.value)}"
         for each in measured
         for target in each.case.targets
         if not target.met(found := each.spread(target.metric).median)
@@ -65,6 +65,10 @@ def missed(measured: Sequence[Measured]) -> list[str]:
 
 def _ranged(spread: Spread) -> str:
     return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+def _limit(number: float) -> str:
+    return f"{number:g}" if number < 10_000 else _number(number)
 
 
 def _number(number: float) -> str:

@@ -17,7 +17,7 @@ def here(function: Any, *arguments: Any) -> Any:
 
 
 def test_every_case_runs(tmp_path: Path) -> None:
-    setting = Setting(str(tmp_path), records=3_000, small=500, waits=3)
+    setting = Setting(str(tmp_path), records=3_000, small=500, waits=3, partitions=20)
     for case in CASES:
         found = measure(case, setting, 2, here)
         assert len(found.samples) == min(2, case.samples_max or 2), case.name
