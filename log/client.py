@@ -29,6 +29,8 @@ Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Isolation = Literal["read_committed", "read_uncommitted"]
 Reset = Literal["earliest", "latest", "none"]
 Rebalance = Callable[[list[TopicPartition]], None]
+# {member id: what its `userdata` said}, {topic: partitions} -> {member id: partitions}. See `Consumer.subscribe`.
+Assignor = Callable[[Mapping[str, bytes], Mapping[str, int]], Mapping[str, Sequence[TopicPartition]]]
 
 DEFAULT_LINGER_MS: Final = 5.0
 DEFAULT_BATCH_BYTES: Final = 65_536
@@ -182,16 +184,44 @@ class Consumer(AbstractContextManager["Consumer"]):
 
     @abstractmethod
     def subscribe(
-        self, topics: Sequence[str], *, on_assign: Rebalance | None = None, on_revoke: Rebalance | None = None
+        self,
+        topics: Sequence[str],
+        *,
+        on_assign: Rebalance | None = None,
+        on_revoke: Rebalance | None = None,
+        assignor: str | Assignor = "range",
+        userdata: Callable[[], bytes] | None = None,
     ) -> None:
-        """Shares the topics' partitions with the other members of the group, by range.
+        """Shares the topics' partitions with the other members of the group.
 
-        When a member comes or goes, the next `poll` calls `on_revoke` with what is lost, then `on_assign` with what is
-        new.
+        When a member comes or goes, the next `poll` calls `on_revoke` with what is to be given up, then `on_assign`
+        with what is new; what stays is in neither. In `on_revoke` the partitions are still this member's: it may commit
+        for them. Nobody else gets them before it returns.
+
+        `assignor` says who gets what: "range", "roundrobin", "sticky", or a function, the same for all members of the
+        group: it is called with {member id: userdata of that member} and {topic: partitions}, of all topics that a
+        member subscribes to, and returns {member id: partitions}; a member that is left out gets none, a partition that
+        is left out is read by nobody. It must depend on its arguments alone, be quick, and not use the log: any
+        member's thread may call it, under a lock. What it raises, the member that leads the group gets out of `poll`.
+        `userdata` is called, in this member's thread, each time that it joins anew: at `subscribe` and in `poll`.
 
         Raises:
-            InvalidError: the consumer has no group, or has been assigned partitions by hand.
+            InvalidError: the consumer has no group, or has been assigned partitions by hand, or the group has members
+                with another assignor.
             TopicNotFoundError: one of the topics does not exist.
+            ValueError: an assignor that is not known.
+        """
+
+    @abstractmethod
+    def member(self) -> tuple[str, int]:
+        """This member's id in its group, and the generation: what `Producer.send_offsets` takes as `member`.
+
+        The generation rises with every rebalance. Offsets with those of a member that was expelled are refused; ask
+        again for each commit, in the thread that polls.
+
+        Raises:
+            InvalidError: the consumer has not subscribed.
+            FencedError: the member was expelled, or another has taken its name; poll again to join anew.
         """
 
     @abstractmethod

@@ -1,13 +1,11 @@
-"""The consumer of the embedded log: positions, fetching, waiting, and its place in a group.
+"""The consumer of the embedded log: positions, fetching, waiting.
 
 1. `position` of a partition is the next offset handed out. It only moves forward, except by a seek or by `reset`.
 2. What is fetched is not handed out yet: it waits in the partition's queue, and a seek or a revocation drops it.
 3. Every batch passes its CRC before a record of it is seen, and its offsets are never below the position: else
    `CorruptError`.
-4. In a group, a partition is given up only between two polls, after `on_revoke`, so that what was processed can be
-   committed.
 
-Not here: who owns what in a group (`group`), committed offsets (`offsets`).
+Not here: its place in a group (`membership`), committed offsets (`offsets`).
 """
 
 import asyncio
@@ -21,9 +19,10 @@ from types import TracebackType
 from typing import Final
 
 from tailrace.log.broker import Broker
-from tailrace.log.client import CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
+from tailrace.log.client import Assignor, CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError, TailraceError
+from tailrace.log.membership import Listener, Membership
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, instant_ms
 from tailrace.log.records import BatchRecords
@@ -113,10 +112,8 @@ class EmbeddedConsumer(Consumer):
         self._max_wait_s = fetch_max_wait_ms / 1000
         self._sources: dict[TopicPartition, _Source] = {}
         self._turn = 0  # whose turn it is among the sources
-        self._member: str | None = None  # our name in the group, while subscribed
-        self._seen_changes = -1
-        self._on_assign: Rebalance | None = None
-        self._on_revoke: Rebalance | None = None
+        self._membership: Membership | None = None  # while subscribed
+        self._listener = Listener()
         self._lock = threading.RLock()  # a cancelled `async for` may leave one fetch running
         self._closed = False
         self._finalizer: Callable[[], object] = _nothing
@@ -124,7 +121,13 @@ class EmbeddedConsumer(Consumer):
     # -- assignment ----------------------------------------------------------------------------------------------------
 
     def subscribe(
-        self, topics: Sequence[str], *, on_assign: Rebalance | None = None, on_revoke: Rebalance | None = None
+        self,
+        topics: Sequence[str],
+        *,
+        on_assign: Rebalance | None = None,
+        on_revoke: Rebalance | None = None,
+        assignor: str | Assignor = "range",
+        userdata: Callable[[], bytes] | None = None,
     ) -> None:
         """Joins the group; see `Consumer.subscribe`."""
         self._check_open()
@@ -132,22 +135,31 @@ class EmbeddedConsumer(Consumer):
             raise InvalidError("subscribe needs a group: pass group= to log.consumer(), or use assign")
         if isinstance(topics, str):
             raise TypeError(f"subscribe takes a list of topics, not one str: subscribe([{topics!r}])")
-        if self._sources and self._member is None:
+        if self._sources and self._membership is None:
             raise InvalidError("this consumer was assigned partitions by hand: use another one to subscribe")
         counts = {topic: self._broker.catalog.topic(topic).partitions for topic in topics}
-        self._on_assign, self._on_revoke = on_assign, on_revoke
-        if self._member is None:
-            self._member = self._broker.coordinator.new_member()
+        membership = self._membership or Membership(self._broker.coordinator, self._group)
+        listener = Listener(on_assign, on_revoke, userdata)
+        membership.subscribe(topics, counts, assignor, listener)
+        self._listener = listener
+        if self._membership is None:
+            self._membership = membership
             # A consumer that is dropped without close must not keep its partitions from the others.
-            leave = weakref.finalize(self, self._broker.coordinator.leave, self._group, self._member)
+            leave = weakref.finalize(self, membership.leave)
             leave.atexit = False
             self._finalizer = leave
-        self._broker.coordinator.join(self._group, self._member, list(topics), counts)
+
+    def member(self) -> tuple[str, int]:
+        """Id and generation; see `Consumer.member`."""
+        self._needed_group()
+        if self._membership is None:
+            raise InvalidError("this consumer is no member of its group: subscribe first")
+        return self._membership.current()
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         """Reads these partitions; see `Consumer.assign`."""
         self._check_open()
-        if self._member is not None:
+        if self._membership is not None:
             raise InvalidError("this consumer has subscribed: use another one to assign partitions by hand")
         wanted = [_partition(each) for each in partitions]
         for each in wanted:
@@ -183,28 +195,18 @@ class EmbeddedConsumer(Consumer):
                 )
 
     def _settle(self) -> None:
-        """In a group: gives up what is no longer ours, takes what is free, with the listeners' calls."""
-        group, member = self._group, self._member
-        if group is None or member is None:
-            return
-        while self._broker.coordinator.changes(group) != self._seen_changes:
-            self._seen_changes = self._broker.coordinator.changes(group)
-            revoked = self._broker.coordinator.to_revoke(group, member)
-            if revoked:
-                try:
-                    if self._on_revoke is not None:
-                        self._on_revoke(revoked)
-                finally:
-                    for each in revoked:
-                        self._sources.pop(each, None)
-                    self._broker.coordinator.release(group, member, revoked)
-            taken = self._broker.coordinator.take(group, member)
-            for each in taken:
-                self._sources[each] = _Source(each)
-                if self._reset != "none":
-                    self._begin(self._sources[each])
-            if taken and self._on_assign is not None:
-                self._on_assign(taken)
+        if self._membership is not None:
+            self._membership.settle(self._listener, self._drop, self._add)
+
+    def _drop(self, revoked: Sequence[TopicPartition]) -> None:
+        for each in revoked:
+            self._sources.pop(each, None)
+
+    def _add(self, taken: Sequence[TopicPartition]) -> None:
+        for each in taken:
+            self._sources[each] = _Source(each)
+            if self._reset != "none":
+                self._begin(self._sources[each])
 
     # -- fetching ------------------------------------------------------------------------------------------------------
 
@@ -324,11 +326,7 @@ class EmbeddedConsumer(Consumer):
         return {source.partition: source.fetch_offset for source in self._sources.values() if not source.paused}
 
     def _stirred(self) -> bool:
-        return self._closed or (
-            self._group is not None
-            and self._member is not None
-            and self._broker.coordinator.changes(self._group) != self._seen_changes
-        )
+        return self._closed or (self._membership is not None and self._membership.stirred())
 
     # -- handing out ---------------------------------------------------------------------------------------------------
 
@@ -523,8 +521,8 @@ class EmbeddedConsumer(Consumer):
                 }
         else:
             wanted = {_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
-        if self._member is not None:
-            self._broker.coordinator.check_owner(group, self._member, wanted)
+        if self._membership is not None:
+            self._membership.check_commit(wanted)
         if wanted:
             self._broker.commit_offsets(group, wanted)
 

@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tailrace.log.assignors import Assign, Subscription
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
 from tailrace.log.errors import FencedError, InvalidError
@@ -43,10 +44,21 @@ class Coordinator:
         """A name for a member; they sort in the order of joining."""
         return f"consumer-{next(self._names):06d}"
 
-    def join(self, group: str, member: str, topics: Sequence[str], partition_counts: dict[str, int]) -> None:
-        """A member comes, or changes its topics."""
+    def join(
+        self,
+        group: str,
+        member: str,
+        subscription: Subscription,
+        partition_counts: dict[str, int],
+        assignor: tuple[str, Assign],
+    ) -> None:
+        """A member comes, or changes its topics.
+
+        Raises:
+            InvalidError: other members use another assignor.
+        """
         with self._lock:
-            self._groups.setdefault(group, Group(group)).join(member, topics, partition_counts)
+            self._groups.setdefault(group, Group(group)).join(member, subscription, partition_counts, assignor)
         self._waiting.wake_all()
 
     def leave(self, group: str, member: str) -> None:
@@ -77,6 +89,28 @@ class Coordinator:
         """What a member owns from now on."""
         with self._lock:
             return self._groups[group].take(member)
+
+    def generation(self, group: str) -> int:
+        """How often the group's members or partitions have changed."""
+        with self._lock:
+            known = self._groups.get(group)
+            return 0 if known is None else known.generation
+
+    def check_member(self, group: str, member: str, generation: int) -> None:
+        """Refuses offsets from a member that was expelled, or that knows an older generation only.
+
+        Raises:
+            FencedError: naming the member.
+        """
+        with self._lock:
+            known = self._groups.get(group)
+            if known is None or member not in known.members:
+                raise FencedError(f"{member} is no member of group {group!r} any more: poll to join anew")
+            if generation != known.generation:
+                raise FencedError(
+                    f"{member} has generation {generation} of group {group!r}, which is at {known.generation}: poll, "
+                    "and ask for member() again"
+                )
 
     def check_owner(self, group: str, member: str, partitions: Iterable[TopicPartition]) -> None:
         """Refuses a commit by a member for what another owns.

@@ -1,8 +1,7 @@
 """Consumer groups within one process: who of a group's members reads which partition.
 
 1. A partition has at most one owner, always: a member takes one only after its former owner has given it up.
-2. Assignments are by range (Kafka's RangeAssignor): per topic, members in order of their names take consecutive
-   partitions.
+2. Members agree on one assignor (`assignors`).
 3. When members or partitions change, `generation` rises; every member settles at its next poll, and the group is
    `Stable` when each owns exactly what it should.
 
@@ -11,9 +10,11 @@ consumer was dropped without `close` leaves when it is collected. Not here: sock
 several processes), offsets (`offsets`). Plain data: whoever holds it locks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from tailrace.log.assignors import Assign, Subscription, assign_ranges
+from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
 
 EMPTY: Final = "Empty"
@@ -34,24 +35,6 @@ TRANSITIONS: Final = {
 }
 
 
-def assign_ranges(
-    members: Mapping[str, Sequence[str]], partition_counts: Mapping[str, int]
-) -> dict[str, list[TopicPartition]]:
-    """Range assignment: member -> partitions, from member -> topics and topic -> count."""
-    assigned: dict[str, list[TopicPartition]] = {member: [] for member in sorted(members)}
-    for topic, count in sorted(partition_counts.items()):
-        takers = [member for member in assigned if topic in members[member]]
-        if not takers:
-            continue
-        share, more = divmod(count, len(takers))
-        start = 0
-        for place, member in enumerate(takers):
-            end = start + share + (place < more)
-            assigned[member] += [TopicPartition(topic, number) for number in range(start, end)]
-            start = end
-    return assigned
-
-
 class Group:
     """One group's members, what each should own and what each does own."""
 
@@ -60,7 +43,9 @@ class Group:
         self.state: str = EMPTY
         self.generation = 0
         self.changes = 0  # rises whenever a member may find something to settle
-        self._members: dict[str, Sequence[str]] = {}
+        self._assignor = ""
+        self._assign: Assign = assign_ranges
+        self._members: dict[str, Subscription] = {}
         self._counts: dict[str, int] = {}
         self._target: dict[str, list[TopicPartition]] = {}
         self._owners: dict[TopicPartition, str] = {}
@@ -70,9 +55,26 @@ class Group:
         """The members' names, sorted."""
         return sorted(self._members)
 
-    def join(self, member: str, topics: Sequence[str], partition_counts: dict[str, int]) -> None:
-        """Adds a member, or changes what it subscribes to."""
-        self._members[member] = topics
+    def join(
+        self,
+        member: str,
+        subscription: Subscription,
+        partition_counts: dict[str, int],
+        assignor: tuple[str, Assign] = ("range", assign_ranges),
+    ) -> None:
+        """Adds a member, or changes what it subscribes to.
+
+        Raises:
+            InvalidError: other members use another assignor.
+        """
+        others = sorted(set(self._members) - {member})
+        if others and assignor[0] != self._assignor:
+            raise InvalidError(
+                f"the members of group {self.name!r} use the assignor {self._assignor}, and {member} wants "
+                f"{assignor[0]}: give all the same one ({', '.join(others)})"
+            )
+        self._assignor, self._assign = assignor
+        self._members[member] = subscription
         self._counts |= partition_counts
         self._rebalance()
 
@@ -121,7 +123,11 @@ class Group:
     def _rebalance(self) -> None:
         self.generation += 1
         self.changes += 1
-        self._target = assign_ranges(self._members, self._counts)
+        owned: dict[str, list[TopicPartition]] = {}
+        for partition, owner in sorted(self._owners.items()):
+            owned.setdefault(owner, []).append(partition)
+        members = {name: each._replace(owned=owned.get(name, ())) for name, each in self._members.items()}
+        self._target = self._assign(members, self._counts) if members else {}
         self._move("changed" if self._members else "emptied")
         self._settle()
 

@@ -280,6 +280,31 @@ def test_members_share_partitions_and_hand_them_over(log: Log) -> None:
         log.describe_group("g")
 
 
+def test_an_assignor_of_ones_own_sees_what_members_say(log: Log) -> None:
+    asked: list[tuple[dict[str, bytes], dict[str, int]]] = []
+
+    def by_rank(members: Any, counts: Any) -> dict[str, list[TopicPartition]]:
+        asked.append((dict(members), dict(counts)))
+        return {max(members, key=lambda each: members[each]): [T0, T1]}
+
+    ranks = {"first": b"1", "second": b"2"}
+    with log.consumer(group="g") as first, log.consumer(group="g") as second:
+        first.subscribe(["t"], assignor=by_rank, userdata=lambda: ranks["first"])
+        first.poll()
+        assert first.assignment() == [T0, T1]
+        member, generation = first.member()
+        second.subscribe(["t"], assignor=by_rank, userdata=lambda: ranks["second"])
+        first.poll()
+        second.poll()
+        assert (first.assignment(), second.assignment()) == ([], [T0, T1])
+        assert asked[-1] == ({member: b"1", second.member()[0]: b"2"}, {"t": 2})
+        assert first.member() == (member, generation + 1)
+        with log.consumer(group="g") as third, pytest.raises(InvalidError, match=r"by_rank, and .* wants range"):
+            third.subscribe(["t"])
+        with log.consumer(group="g") as fourth, pytest.raises(InvalidError, match="subscribe first"):
+            fourth.member()
+
+
 def test_a_deleted_topic_is_revoked_from_members(log: Log) -> None:
     with log.consumer(group="g") as consumer:
         consumer.subscribe(["t"])

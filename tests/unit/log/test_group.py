@@ -3,31 +3,25 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace.log.group import EMPTY, REBALANCING, STABLE, TRANSITIONS, Group, assign_ranges
+from tailrace.log.assignors import Subscription
+from tailrace.log.group import EMPTY, REBALANCING, STABLE, TRANSITIONS, Group
 from tailrace.log.record import TopicPartition
+
+TOPICS = Subscription(["t"])
 
 
 def tps(topic: str, *numbers: int) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in numbers]
 
 
-def test_ranges_are_kafkas() -> None:
-    members = {"b": ["t"], "a": ["t", "u"], "c": ["t"]}
-    assert assign_ranges(members, {"t": 7, "u": 2}) == {
-        "a": tps("t", 0, 1, 2) + tps("u", 0, 1),
-        "b": tps("t", 3, 4),
-        "c": tps("t", 5, 6),
-    }
-
-
 def test_a_partition_changes_hands_only_when_it_was_given_up() -> None:
     group = Group("g")
     assert group.state == EMPTY
-    group.join("a", ["t"], {"t": 2})
+    group.join("a", TOPICS, {"t": 2})
     assert group.state == REBALANCING
     assert group.take("a") == tps("t", 0, 1)
     assert group.state == STABLE
-    group.join("b", ["t"], {"t": 2})
+    group.join("b", TOPICS, {"t": 2})
     assert (group.state, group.take("b")) == (REBALANCING, [])
     assert group.to_revoke("a") == tps("t", 1)
     group.release("a", tps("t", 1))
@@ -60,7 +54,7 @@ def test_no_partition_ever_has_two_owners_and_all_settles(events: list[tuple[str
 
     for member, event in events:
         if event == "join":
-            group.join(member, ["t"], {"t": 5})
+            group.join(member, TOPICS, {"t": 5})
         elif event == "leave":
             group.leave(member)
             held[member] = set()
