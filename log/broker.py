@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from tailrace.log.catalog import Catalog, Topic, records_of
+from tailrace.log.catalog import Catalog, Topic
 from tailrace.log.cleaner import Cleaner, StoppedError
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
@@ -27,6 +27,7 @@ from tailrace.log.errors import DiskFullError, InvalidError, TailraceError, Topi
 from tailrace.log.metadata import new_topic_id
 from tailrace.log.partition import Appended
 from tailrace.log.record import Offsets, TopicPartition
+from tailrace.log.replay import records_of
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
 from tailrace.log.topic import CONSUMER_OFFSETS, check_not_owned, check_topic_name

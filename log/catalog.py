@@ -13,7 +13,7 @@ Not here: what is in partitions (`partition`), who reads and writes them (`broke
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from msgspec import structs
 
 from tailrace.log import checkpoint
 from tailrace.log.clock import Clock
-from tailrace.log.codec import batches, check_crc, decode, encode
+from tailrace.log.codec import encode
 from tailrace.log.directory import LOCK, LogDirectory
 from tailrace.log.disk import Disk, join
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
@@ -38,19 +38,20 @@ from tailrace.log.metadata import (
 )
 from tailrace.log.partition import Partition
 from tailrace.log.record import TopicPartition
+from tailrace.log.replay import records_of
 from tailrace.log.topic import (
     CLUSTER_METADATA,
     CONSUMER_OFFSETS,
-    INT32_MAX,
     TopicConfig,
     check_not_owned,
+    check_note,
+    check_partition_count,
     check_topic_name,
     config_strings,
 )
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES: Final = 1 << 20
 METADATA: Final = TopicPartition(CLUSTER_METADATA, 0)
 
 
@@ -384,7 +385,7 @@ class Catalog:
         """Creates a topic; see `Log.create_topic`."""
         self.check_writable()
         check_topic_name(name)
-        _check_count("partitions", partitions)
+        check_partition_count("partitions", partitions)
         given = config_strings(config)
         with self.lock:
             if exist_ok and name in self._topics:
@@ -422,10 +423,21 @@ class Catalog:
                 self._record(record)
                 self._serve_altered(record, self._topics[name].logs)
 
+    def note_topic(self, name: str, note: str) -> None:
+        """Writes a text down beside a topic; see `Log.note_topic`."""
+        self.check_writable()
+        check_note(name, note)
+        with self.lock:
+            record = self._table.require(name)
+            if note != record.note:
+                record = structs.replace(record, note=note)
+                self._record(record)
+                self._serve_altered(record, self._topics[name].logs)
+
     def create_partitions(self, name: str, total: int) -> None:
         """Adds partitions to a topic; see `Log.create_partitions`."""
         self.check_writable()
-        _check_count("total", total)
+        check_partition_count("total", total)
         with self.lock:
             record = self._table.require(name)
             if name == CONSUMER_OFFSETS:
@@ -563,14 +575,6 @@ class Catalog:
         return True
 
 
-def _check_count(name: str, count: int) -> None:
-    # The user's argument, whatever its annotation says.
-    if isinstance(count, bool) or not isinstance(count, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} is an int, not {type(count).__name__}")
-    if not 1 <= count <= INT32_MAX:
-        raise InvalidError(f"a topic of {count} partitions cannot be made: give 1 or more")
-
-
 def _check_same(topic: Topic, partitions: int, config: Mapping[str, str]) -> None:
     """Refuses to take an existing topic for one that was asked for with other numbers.
 
@@ -585,16 +589,3 @@ def _check_same(topic: Topic, partitions: int, config: Mapping[str, str]) -> Non
             f"the topic {topic.name!r} exists with {', '.join(differ)}: ask for what it has, change it with "
             "create_partitions or alter_topic, or delete it first"
         )
-
-
-def records_of(log: Partition, offset: int) -> Iterator[tuple[bytes | None, bytes | None]]:
-    """Key and value of every record from `offset` to the end, control records left out."""
-    offset = max(offset, log.log_start_offset)
-    while data := log.read(offset, READ_BYTES):
-        for header, view in batches(data):
-            check_crc(view, file=log.directory, position=-1, where=f"{log.tp}@{header.base_offset}")
-            if not header.control:
-                for record in decode(view):
-                    if record.offset >= offset:
-                        yield record.key, record.value
-            offset = header.next_offset

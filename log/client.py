@@ -73,13 +73,17 @@ class CommittedOffset:
 
 
 class TopicDescription(msgspec.Struct, frozen=True):
-    """A topic. `topic_id` is Kafka's base64 form of a UUID; `config` has every value, defaults included."""
+    """A topic. `topic_id` is Kafka's base64 form of a UUID; `config` has every value, defaults included.
+
+    `note` is what its owner wrote with `Log.note_topic`: an app, what kind of store a changelog belongs to.
+    """
 
     name: str
     topic_id: str
     partitions: int
     config: Mapping[str, str]
     internal: bool
+    note: str = ""
 
 
 class GroupDescription(msgspec.Struct, frozen=True):
@@ -381,6 +385,17 @@ class Log(AbstractContextManager["Log"]):
             TopicNotFoundError: there is none of this name; near ones are in the message.
             InvalidError: an unknown setting (near ones are in the message) or a value that it cannot have; nothing is
                 changed.
+        """
+
+    @abstractmethod
+    def note_topic(self, name: str, note: str) -> None:
+        """Writes down, beside a topic's settings, a text of its owner's; on disk when the call returns.
+
+        It goes with the topic, and outlives whatever else the owner keeps. `describe_topic` has it.
+
+        Raises:
+            TopicNotFoundError: there is none of this name.
+            InvalidError: over 4,096 bytes.
         """
 
     @abstractmethod

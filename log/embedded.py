@@ -110,6 +110,10 @@ class EmbeddedLog(Log):
         """See `Log.alter_topic`."""
         self._broker.catalog.alter_topic(name, config)
 
+    def note_topic(self, name: str, note: str) -> None:
+        """See `Log.note_topic`."""
+        self._broker.catalog.note_topic(name, note)
+
     def create_partitions(self, name: str, total: int) -> None:
         """See `Log.create_partitions`."""
         self._broker.create_partitions(name, total)
@@ -125,7 +129,10 @@ class EmbeddedLog(Log):
     def describe_topic(self, name: str) -> TopicDescription:
         """See `Log.describe_topic`."""
         topic = self._broker.catalog.topic(name)
-        return TopicDescription(topic.name, topic.topic_id, topic.partitions, topic.config.as_strings(), topic.internal)
+        config = topic.config.as_strings()
+        return TopicDescription(
+            topic.name, topic.topic_id, topic.partitions, config, topic.internal, topic.record.note or ""
+        )
 
     def offsets(self, name: str, at: At = "latest") -> dict[TopicPartition, int]:
         """See `Log.offsets`."""

@@ -31,13 +31,15 @@ class FormatRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="format"):
 
 
 class TopicRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="topic"):
-    """A topic as it was created or altered. `config` holds only what was given."""
+    """A topic as it was created or altered. `config` holds only what was given, `note` what its owner writes there."""
 
     name: str
     topic_id: str
     partitions: int
     config: dict[str, str]
     internal: bool = False
+    note: str | msgspec.UnsetType = msgspec.UNSET
+    """Left out where there is none, as in the records of logs that knew of no notes."""
 
 
 class DeletedRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="deleted"):

@@ -20,6 +20,8 @@ CONSUMER_OFFSETS: Final = "__consumer_offsets"
 CLUSTER_METADATA: Final = "__cluster_metadata"
 OWNED: Final = {CONSUMER_OFFSETS: "the committed offsets", CLUSTER_METADATA: "what topics there are"}
 NAME_LENGTH_MAX: Final = 249  # Kafka's Topic.MAX_NAME_LENGTH: with "-<partition>" and a suffix it stays under 255
+NOTE_BYTES_MAX: Final = 4096  # as what a group keeps beside an offset
+PARTITIONS_MAX: Final = 10_000  # Kafka's ReplicationControlManager.MAX_PARTITIONS_PER_BATCH: each holds files open
 INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1
 
@@ -61,6 +63,31 @@ def check_not_owned(name: str) -> None:
                 f"the topic name {name!r}{like} belongs to the log itself, which keeps {what} there: read it, "
                 "but use another name to create, write or delete one"
             )
+
+
+def check_partition_count(name: str, count: int) -> None:
+    """Refuses a number of partitions that no topic may have; `name` is the argument's.
+
+    Raises:
+        InvalidError: below 1 or above `PARTITIONS_MAX`.
+        TypeError: not an int.
+    """
+    # The user's argument, whatever its annotation says.
+    if isinstance(count, bool) or not isinstance(count, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} is an int, not {type(count).__name__}")
+    if not 1 <= count <= PARTITIONS_MAX:
+        raise InvalidError(f"a topic of {count} partitions cannot be made: give 1 to {PARTITIONS_MAX}")
+
+
+def check_note(topic: str, note: str) -> None:
+    """Refuses a note that is too long to be kept beside a topic.
+
+    Raises:
+        InvalidError: over 4,096 bytes.
+    """
+    size = len(note.encode())
+    if size > NOTE_BYTES_MAX:
+        raise InvalidError(f"the note for topic {topic!r} has {size} bytes: shorten it to {NOTE_BYTES_MAX}")
 
 
 def near_names(name: str, names: Iterable[str]) -> str:

@@ -50,6 +50,8 @@ class TypeCodec:
     """The bytes that choose a partition and go into topics, where they are not those of `encode`."""
     plain: type | None = None
     """The class that every value has exactly, where `encode` and a dict are to be trusted only then."""
+    fields: tuple[str, ...] = ()
+    """Of a class that it writes by field: the names of these as they are written."""
     show: Callable[[Any], Any] | None = None
     """What programs see of a value in a store, where it is not the value itself: always a copy."""
 
@@ -144,6 +146,12 @@ def _decodable(of: Any) -> Any:
     return of
 
 
+def _fields(of: Any) -> tuple[str, ...]:
+    """The fields of a class as they are written, sorted; none for anything else."""
+    info = msgspec.inspect.type_info(_decodable(of))
+    return tuple(sorted(field.encode_name for field in getattr(info, "fields", ())))
+
+
 def json(of: Any) -> Codec:
     """The JSON form of a type, through msgspec: for unions and containers, `codec=json(A | B)`.
 
@@ -154,7 +162,7 @@ def json(of: Any) -> Codec:
     encode = _checked(msgspec.json.Encoder().encode, of)
     if "FloatType" in repr(msgspec.inspect.type_info(_decodable(of))):
         encode = _finite(encode, decoder.decode)
-    return TypeCodec(name=f"json({type_name(of)})", encode=encode, decode=decoder.decode)
+    return TypeCodec(name=f"json({type_name(of)})", encode=encode, decode=decoder.decode, fields=_fields(of))
 
 
 def msgpack(of: Any) -> Codec:
@@ -165,7 +173,7 @@ def msgpack(of: Any) -> Codec:
     """
     decoder = msgspec.msgpack.Decoder[Any](_decodable(of))
     encode = _checked(msgspec.msgpack.Encoder().encode, of)
-    return TypeCodec(name=f"msgpack({type_name(of)})", encode=encode, decode=decoder.decode)
+    return TypeCodec(name=f"msgpack({type_name(of)})", encode=encode, decode=decoder.decode, fields=_fields(of))
 
 
 def of_object(given: Any) -> TypeCodec:

@@ -2,7 +2,7 @@
 
 1. Input topics are never created; a missing one is a TopologyError with near names and the user's line. Output topics,
    those that the app reads again included, changelogs and repartition topics are created when missing, and keep the
-   partition count they were made with.
+   partition count they were made with. Beside a changelog stands what kind of store it was made for.
 2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
    of its topics have the same count.
 
@@ -18,6 +18,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.bad_records import dead_letter_topic
+from tailrace.streams.kept_as import KeptAs, from_note, kept_as
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
@@ -34,6 +35,12 @@ class StoreOf(NamedTuple):
     of: Node | DeclaredStore[Any, Any]
     layout: Layout
     retention_ms: int | None
+
+    def kept_as(self) -> KeptAs | None:
+        """What it holds; None where that is not compared."""
+        if isinstance(self.of, Node):
+            return self.of.operator.kept_as(self.name)
+        return kept_as(self.of.key_codec, self.of.value_codec)
 
 
 class AppTopics:
@@ -112,6 +119,7 @@ class AppTopics:
                 policy = "compact" if store.retention_ms is None else "compact,delete"
                 name = changelog_topic(self._app, store.name)
                 self._internal_topic(name, count, store.of, {"cleanup.policy": policy})
+                self._note_kind(store, name)
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {})
         if self._dead_letters:
@@ -139,6 +147,25 @@ class AppTopics:
                 f"{partitions}: keys would be looked for in other partitions than they were written to; delete the "
                 "topic and the app's state to begin anew, or give the app another name"
             )
+
+    def _note_kind(self, store: StoreOf, changelog: str) -> None:
+        """Compares what a store holds with what its changelog was begun with, and notes it there.
+
+        A changelog without a note is of an app that wrote none: it is taken as what the program says.
+        """
+        now = store.kept_as()
+        if now is None:
+            return
+        before = from_note(self._log.describe_topic(changelog).note)
+        if before == now:
+            return
+        if before is not None and not now.like(before) and any(self._log.offsets(changelog).values()):
+            raise TopologyError(
+                f"store {store.name!r} (at {store.of.place}) is a {now}, and its changelog {changelog} was written "
+                f"by a {before}, which it would misread: give the store another name, or delete that topic and the "
+                "app's state to begin anew"
+            )
+        self._log.note_topic(changelog, now.note())
 
     def _create(self, name: str, partitions: int, config: Mapping[str, Any], *, internal: bool = False) -> None:
         """Creates a topic that is missing; one that is there may have been altered since, and stays so."""

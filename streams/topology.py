@@ -19,6 +19,7 @@ from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.topic import check_topic_name
 from tailrace.state.changelog import Layout
 from tailrace.streams import describe
+from tailrace.streams.kept_as import KeptAs
 from tailrace.streams.place import Place
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
@@ -77,6 +78,11 @@ class Operator:
     def stores(self) -> "tuple[KeptStore, ...]":
         """The stores that it keeps for itself."""
         return ()
+
+    def kept_as(self, store: str) -> KeptAs | None:
+        """What one of its stores holds, which a later program must not take for something else; None: not compared."""
+        del store
+        return None
 
     @property
     def uses(self) -> tuple[DeclaredStore[Any, Any], ...]:

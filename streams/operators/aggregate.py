@@ -9,6 +9,7 @@ from tailrace.state.session import SessionLayout
 from tailrace.state.window import WindowStore
 from tailrace.streams.codec import TypeCodec
 from tailrace.streams.derived import Slot
+from tailrace.streams.kept_as import KeptAs, kept_as
 from tailrace.streams.reduced import Reduced
 from tailrace.streams.topology import KeptStore, Operator, Output
 from tailrace.windows.sliding import SlidingWindow
@@ -62,6 +63,11 @@ class Aggregate(Operator):
             return (KeptStore(self.store_name, WindowStore.layout, self.retention_ms),)
         difference_ms = window.difference_ms if isinstance(window, SlidingWindow) else None
         return (KeptStore(self.store_name, SessionLayout(difference_ms), self.retention_ms),)
+
+    def kept_as(self, store: str) -> KeptAs:
+        """The results, of its window."""
+        del store
+        return kept_as(self.key.codec, self.stored, self.window)
 
     @property
     def stored(self) -> TypeCodec:

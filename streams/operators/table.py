@@ -10,6 +10,7 @@ from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.derived import Slot
+from tailrace.streams.kept_as import KeptAs, kept_as
 from tailrace.streams.place import function_name
 from tailrace.streams.topology import Forward, KeptStore, OldValues, Operator
 
@@ -26,6 +27,11 @@ class TableNode(Operator):
     def stores(self) -> tuple[KeptStore, ...]:
         """Its store, if it has one."""
         return () if self.store_name is None else (KeptStore(self.store_name, KeyValueStore.layout),)
+
+    def kept_as(self, store: str) -> KeptAs:
+        """Keys and values."""
+        del store
+        return kept_as(self.key.codec, self.value.codec)
 
     def facts(self) -> dict[str, Any]:
         """The codecs of its store."""

@@ -312,3 +312,30 @@ def test_what_no_log_has_made_is_left_where_it_is(name: str, caplog: pytest.LogC
     for folder in ("/log/letters-0", "/log/to-delete"):
         assert disk.exists(join(folder, name))
     assert disk.exists("/log/more-0/00000000000000000000.log")
+
+
+def test_damage_in_what_is_known_of_topics_is_told_by_its_byte() -> None:
+    disk = MemoryDisk()
+    with Log.open("/log", disk=disk, background=False) as log:
+        log.create_topic("t")
+        for number in range(60):  # more than an index entry covers, so that opening does not look there by itself
+            log.create_topic(f"u{number}")
+    file = "/log/__cluster_metadata-0/00000000000000000000.log"
+    reading = disk.open(file)
+    data = reading.read(0, reading.size)
+    at = data.index(b'"t"')
+    write(disk, file, data[:at] + b"TTT" + data[at + 3 :])
+    with pytest.raises(CorruptError, match=r"__cluster_metadata-0@1") as raised:
+        Log.open("/log", disk=disk, background=False)
+    assert raised.value.file == file
+    assert 0 < raised.value.position < at
+
+
+def test_a_count_of_partitions_has_an_end() -> None:
+    with Log.open("memory:", background=False) as log:
+        with pytest.raises(InvalidError, match="10001 partitions cannot be made: give 1 to 10000"):
+            log.create_topic("t", partitions=10_001)
+        log.create_topic("t")
+        with pytest.raises(InvalidError, match="give 1 to 10000"):
+            log.create_partitions("t", 2_000_000_000)
+        assert log.describe_topic("t").partitions == 1
