@@ -123,9 +123,9 @@ class TaskContext:
         self.doing = "a result of a window or a cache"
         """What is at work while there is no record, for messages."""
 
-    def drop(self, reason: str) -> None:
-        """Counts a record that goes no further, by reason: "late", "null_key", "null_value", "bad_record"."""
-        self.dropped[reason] += 1
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Counts records that go no further, by reason: see `Summary.dropped`."""
+        self.dropped[reason] += count
 
     def close_windows(self) -> None:
         """Lets the nodes that emit on close send what closed at the present stream time."""

@@ -163,7 +163,12 @@ class Planner:
                 for partition in range(self._topics.tasks[sub.id])
             ]
         result.tasks = [task for sub in self._topology.subtopologies for task in by_subtopology[sub.id]]
-        first = {tp: at for tp, at in offsets_of(result.tasks).items() if tp not in committed}
+        # And where records were deleted unread, so that the next run does not count them again.
+        first = {
+            tp: at
+            for tp, at in offsets_of(result.tasks).items()
+            if tp not in committed or at.offset > committed[tp].offset
+        }
         if first:
             self._log.commit_offsets(self._app, first)
         result.start()
@@ -284,7 +289,9 @@ class Planner:
         decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
         bad_record = self._bad_record(node, task.context, chain, outputs)
         position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
-        source_input = SourceInput(partition, decoding, chain.output(node.id), bad_record, position)
+        if position.deleted:
+            task.context.drop("deleted", position.deleted)
+        source_input = SourceInput(partition, decoding, chain.output(node.id), bad_record, position.offset)
         if task.clocks is not None:
             source_input.writer = (node.id, task.id.partition)
             source_input.origin_ms = _origin_of(committed.get(partition))

@@ -7,7 +7,7 @@ Not here: restoring (tailrace.state.restore).
 
 import logging
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log
 from tailrace.log.record import TopicPartition
@@ -15,9 +15,16 @@ from tailrace.log.record import TopicPartition
 _logger = logging.getLogger(__name__)
 
 
+class FirstPosition(NamedTuple):
+    """Where an app begins to read a partition, and how many offsets before it were deleted unread."""
+
+    offset: int
+    deleted: int = 0
+
+
 def first_position(
     log: Log, app: str, reset: Literal["earliest", "latest"], partition: TopicPartition, found: CommittedOffset | None
-) -> int:
+) -> FirstPosition:
     """The offset at which an app begins to read a partition; `found` is what it had committed.
 
     Records that are gone (deleted before they were read, or taken by a crash after they were) are told in a warning.
@@ -25,20 +32,14 @@ def first_position(
     start = log.offsets(partition.topic, "earliest")[partition]
     if found is None:
         end = log.offsets(partition.topic, "latest")[partition]
-        return start if reset == "earliest" else end
+        return FirstPosition(start if reset == "earliest" else end)
     end = log.offsets(partition.topic, "latest")[partition]
     if found.leader_epoch >= 0:
         end = min(end, log.end_of_epoch(partition, found.leader_epoch))
     if found.offset < start:
-        _logger.warning(
-            "%s: records %d to %d were deleted before app %s had read them; it goes on at %d",
-            partition,
-            found.offset,
-            start - 1,
-            app,
-            start,
-        )
-    elif found.offset > end:
+        warn_deleted(partition, app, found.offset, start)
+        return FirstPosition(start, start - found.offset)
+    if found.offset > end:
         _logger.warning(
             "%s: app %s had read up to %d, but a crash took the records from %d on, which were not on disk yet; it "
             "goes on at %d with what was written instead",
@@ -48,7 +49,19 @@ def first_position(
             end,
             end,
         )
-    return min(max(found.offset, start), max(end, start))
+    return FirstPosition(min(found.offset, max(end, start)))
+
+
+def warn_deleted(partition: TopicPartition, app: str, position: int, start: int) -> None:
+    """Tells that an app was to go on at position, and the log begins at start by now."""
+    _logger.warning(
+        "%s: records %d to %d were deleted before app %s had read them; it goes on at %d",
+        partition,
+        position,
+        start - 1,
+        app,
+        start,
+    )
 
 
 class ChangelogReader:

@@ -11,16 +11,18 @@ Not here: what a task does (task), what a commit does (commit), which tasks ther
 
 import threading
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import Clock
+from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
 from tailrace.streams.plan import Plan
+from tailrace.streams.positions import warn_deleted
 from tailrace.streams.schedule import NONE_DUE
 from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
@@ -200,12 +202,30 @@ class Runner:
                 break
             consumer.pause([partition for partition in self._by_partition if partition not in wanted])
             consumer.resume(list(wanted))
-            batches = consumer.poll_batches(0, _FETCH_BYTES)
+            try:
+                batches = consumer.poll_batches(0, _FETCH_BYTES)
+            except InvalidError:
+                if not self._skip_deleted(consumer, empty):
+                    raise
+                continue
             for batch in batches:
                 self._by_partition[batch.partition][1].add(batch, None if ends is None else ends[batch.partition])
             if not batches:
                 break
         self._tell_idle()
+
+    def _skip_deleted(self, consumer: Consumer, empty: Iterable[SourceInput]) -> bool:
+        """Goes on behind what was deleted before it was read, counting it; returns whether anything was."""
+        found = False
+        for source in empty:
+            start = self._log.offsets(source.partition.topic, "earliest")[source.partition]
+            if source.position < start:
+                warn_deleted(source.partition, self._plan.group, source.position, start)
+                task, _ = self._by_partition[source.partition]
+                task.context.drop("deleted", source.skip_to(start))
+                consumer.seek(source.partition, start)
+                self._uncommitted = found = True
+        return found
 
     def _tell_idle(self) -> None:
         for task in self._tasks:

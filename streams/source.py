@@ -87,6 +87,12 @@ class SourceInput:
         if self.head_ms is None:
             self._find_head()
 
+    def skip_to(self, start: int) -> int:
+        """Goes on at start, where nothing is buffered and the log begins later than here; returns how many offsets."""
+        skipped = start - self.position
+        self.position = self._batch_end = start
+        return skipped
+
     def run(self, context: TaskContext, records_max: int) -> int:
         """Runs up to records_max records of the batch at hand through the chain; returns how many."""
         part = self._records[self._index : self._index + records_max]

@@ -13,7 +13,9 @@ class Summary(msgspec.Struct, frozen=True):
     records_out: int
     """Records written to output topics and dead letters."""
     dropped: Mapping[str, int]
-    """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record"."""
+    """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record", "deleted".
+
+    "deleted" is what retention or `delete_records` took before the app had read it, counted by offsets."""
     open_windows: int
     """Results in windows that are not closed; a later run goes on with them."""
     seconds: float

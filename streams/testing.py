@@ -199,7 +199,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record"."""
+        """Records that went no further, by reason: see `Summary.dropped`."""
         return self._runner.summary().dropped
 
     def __exit__(
