@@ -16,6 +16,7 @@ from tailrace.streams.operators.io import Repartition, Sink, Source, Split
 from tailrace.streams.operators.kept import build_table
 from tailrace.streams.operators.process import Process
 from tailrace.streams.operators.processor import OwnStore, RunningProcessor
+from tailrace.streams.operators.results import chosen_topic
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
@@ -30,6 +31,8 @@ def _sink(chain: Chain, _node: Node, sink: Sink) -> Forward:
 
     def to_chosen(key: Any, value: Any, timestamp_ms: int) -> None:
         topic = choose(key, value)
+        if topic.__class__ is not Topic:
+            topic = chosen_topic(topic)
         to_topic = opened.get(topic.name)
         if to_topic is None:
             to_topic = opened[topic.name] = _sink_to(chain, sink, topic)

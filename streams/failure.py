@@ -5,7 +5,6 @@ tells the node; the first frame outside the package tells the user's line.
 """
 
 import traceback
-from collections.abc import Mapping
 from types import CodeType
 
 from tailrace.log.errors import TaskError
@@ -17,9 +16,35 @@ from tailrace.streams.place import Place, is_ours
 _LOCALS = ("f", "add", "zero", "merge", "choose", "extract", "factory", "self")
 
 
-def identity(function: object) -> int:
-    """What a function is known by: its code where it has some, so that it is found in a traceback; else itself."""
-    return id(_code_of(function) or function)
+class Nodes:
+    """The nodes of a program by the functions that they were given.
+
+    A function is known by itself, and by its code where it has some, so that it is found in a traceback. Several nodes
+    may have one function, or functions of one code; where that leaves a doubt, all of them are named.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[str, str]] = {}
+
+    def add(self, function: object, name: str, place: Place) -> None:
+        """Tells that a node was given a function."""
+        for key in {id(function), id(_code_of(function) or function)}:
+            names, places = self._found.get(key, ("", ""))
+            self._found[key] = (_joined(names, name), _joined(places, str(place)))
+
+    def of(self, function: object) -> tuple[str, str] | None:
+        """Name and place of the node that has a function, or one of the same code."""
+        return self._found.get(id(function)) or self._found.get(id(_code_of(function) or function))
+
+    def of_code(self, code: CodeType) -> tuple[str, str] | None:
+        """Name and place of the node whose function has this code."""
+        return self._found.get(id(code))
+
+
+def _joined(known: str, more: str) -> str:
+    """One name, or several with "or" between; none twice."""
+    parts = [part for part in known.split(" or ") if part]
+    return " or ".join(parts if more in parts else [*parts, more])
 
 
 def raised_in(function: object, error: Exception) -> bool:
@@ -28,27 +53,29 @@ def raised_in(function: object, error: Exception) -> bool:
     return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def task_error(error: Exception, nodes: Mapping[int, tuple[str, Place]], context: TaskContext) -> TaskError:
-    """The error to end the app with.
-
-    nodes gives the name and place of the node for the `identity` of each function that the user handed in.
-    """
-    node: tuple[str, Place] | None = None
+def task_error(error: Exception, nodes: Nodes, context: TaskContext) -> TaskError:
+    """The error to end the app with."""
+    node: tuple[str, str] | None = None
     line: str | None = None
+    ours = False
     for frame, number in traceback.walk_tb(error.__traceback__):
         here = f"{frame.f_code.co_filename}:{number}"
         if is_ours(frame.f_globals.get("__name__", "")):
             called = (frame.f_locals.get(name) for name in _LOCALS)
-            found = next((nodes[identity(f)] for f in called if f is not None and identity(f) in nodes), node)
+            found = next((known for f in called if f is not None and (known := nodes.of(f))), node)
             # A processor calls what stands behind it: the last node is the one that failed.
-            node, line = found, line if found == node else None
-        elif id(frame.f_code) in nodes:
-            node, line = nodes[id(frame.f_code)], here
+            node, line, ours = found, line if found == node else None, True
+            continue
+        known = nodes.of_code(frame.f_code)
+        if known is not None:
+            # The link that called it has the function itself, and so knows its node better than the code does.
+            node, line = node if ours and node is not None else known, here
         else:
             line = line or here
+        ours = False
     name, place = node or ("an operator", None)
     line = line or str(place)
-    declared = f", of the node made at {place}" if place and str(place) != line else ""
+    declared = f", of the node made at {place}" if place and place != line else ""
     return TaskError(
         f"{type(error).__name__} in {name} ({line}{declared}) at {context.where()}: {error}; "
         "nothing after the last commit was kept, mend the function and start again"

@@ -29,12 +29,11 @@ from tailrace.streams.chain import Chain, children_of
 from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
-from tailrace.streams.failure import identity, task_error
+from tailrace.streams.failure import Nodes, task_error
 from tailrace.streams.hop import Hop
 from tailrace.streams.operators.io import Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
-from tailrace.streams.place import Place
 from tailrace.streams.positions import ChangelogReader, first_position
 from tailrace.streams.source import BadRecord, Decoding, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
@@ -64,8 +63,8 @@ class Plan:
     """What the app both reads and writes."""
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
-    nodes: dict[int, tuple[str, Place]] = field(default_factory=dict[int, tuple[str, Place]])
-    """Names and places by `identity` of the functions that the nodes were given."""
+    nodes: Nodes = field(default_factory=Nodes)
+    """By the functions that they were given."""
 
     @contextmanager
     def failing(self, task: Task) -> Generator[None]:
@@ -151,7 +150,7 @@ class Planner:
         result = Plan(self._app, producer, outputs, self._topology.inner_topics)
         for node in self._topology.nodes:
             for function in functions_of(node.operator):
-                result.nodes[identity(function)] = (node.name, node.place)
+                result.nodes.add(function, node.name, node.place)
         self._topics.prepare()
         committed = self._log.committed_offsets(self._app)
         self._topics.refuse_lost_offsets(committed)
@@ -229,7 +228,7 @@ class Planner:
             processor = chain.processors.get(node.id)
             if processor is not None:
                 processor.lag_ms, _ = self._lag(sub, node, caching=False)
-                plan.nodes[identity(processor)] = (node.name, node.place)
+                plan.nodes.add(processor, node.name, node.place)
                 task.processors.append(processor)
         return task
 

@@ -31,6 +31,9 @@ class Context(ABC, Generic[K2, VR]):
     def forward(self, key: K2, value: VR, *, timestamp_ms: int | None = None, headers: Headers | None = None) -> None:
         """Sends a record on. When it returns, everything behind it in this process has taken it.
 
+        What goes wrong behind it comes out here and ends the app, also where the processor catches it: what stands
+        behind has taken a part of the record, and cannot give it back.
+
         Args:
             key: that of `process_values` must be the record's.
             value: shared with whatever comes behind: not to be changed in place afterwards.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tailrace.streams.operators.results import look_at_effect
 from tailrace.streams.place import function_name
 from tailrace.streams.topology import Forward, Operator
 
@@ -32,11 +33,15 @@ class Peek(Operator):
         f = self.f
 
         def peek_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            f(value)
+            result = f(value)
+            if result is not None:
+                look_at_effect(result)
             forward(key, value, timestamp_ms)
 
         def peek_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            f(key, value)
+            result = f(key, value)
+            if result is not None:
+                look_at_effect(result)
             forward(key, value, timestamp_ms)
 
         return peek_kv_link if self.keyed else peek_link
@@ -62,10 +67,14 @@ class ForEach(Operator):
         f = self.f
 
         def for_each_link(_key: Any, value: Any, _timestamp_ms: int) -> None:
-            f(value)
+            result = f(value)
+            if result is not None:
+                look_at_effect(result)
 
         def for_each_kv_link(key: Any, value: Any, _timestamp_ms: int) -> None:
-            f(key, value)
+            result = f(key, value)
+            if result is not None:
+                look_at_effect(result)
 
         return for_each_kv_link if self.keyed else for_each_link
 

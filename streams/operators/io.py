@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from tailrace.log.errors import TopologyError
 from tailrace.streams.codec import TypeCodec, windowed_codec, windowed_form
 from tailrace.streams.derived import Slot, WindowedSlot
+from tailrace.streams.operators.results import truth
 from tailrace.streams.place import function_name
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Operator, Output
@@ -169,7 +170,8 @@ class Split(Operator):
 
         def split_link(key: Any, value: Any, timestamp_ms: int) -> None:
             for f, forward in branches:
-                if f(value):
+                taken = f(value)
+                if taken is True or (taken is not False and truth(taken)):
                     forward(key, value, timestamp_ms)
                     return
             if rest is not None:

@@ -6,6 +6,8 @@
 3. Every processor that shares a store sees what any of them put, at once. A store is flushed after everything else in
    its task, because what others flush may reach a processor.
 4. What runs a processor has it as `self` in its frame: by that an error finds the node (failure).
+5. What goes wrong behind a `forward` ends the task, also where the processor catches it: what stands behind has taken
+   a part of the record, and only the last commit is whole.
 
 Not here: when scheduled functions are due (schedule), when wall clocks are looked at (runner).
 """
@@ -78,6 +80,8 @@ class RunningProcessor(Context[Any, Any]):
         """The time of what is put and forwarded; None while nothing may be put."""
         self._sending = False
         self._made_in_process = False
+        self._failed: BaseException | None = None
+        """What went wrong behind a `forward`, whether or not the processor let it pass."""
         self._context = context
         self._forward = forward
         self._clock = clock
@@ -138,8 +142,12 @@ class RunningProcessor(Context[Any, Any]):
                 record = Record(topic, partition, raw.offset, timestamp_ms, key, value, raw.headers)
             self.record, self.time_ms, self._sending = record, timestamp_ms, True
             assert self._processor is not None
-            self._processor.process(record)
-            self.record, self.time_ms, self._sending = None, None, False
+            try:
+                self._processor.process(record)
+            finally:
+                self.record, self.time_ms, self._sending = None, None, False
+            if self._failed is not None:
+                raise self._failed
             if self._made_in_process:
                 self._made_in_process = False
                 if context.stream_calls.next_ms <= context.stream_time_ms:
@@ -167,14 +175,18 @@ class RunningProcessor(Context[Any, Any]):
             assert timestamp_ms is not None
         else:
             _check_time(timestamp_ms)
-        if headers is None:
-            self._forward(key, value, timestamp_ms)
-            return
         context = self._context
-        record = context.record
-        context.record = _WithHeaders(record, headers)
-        self._forward(key, value, timestamp_ms)
-        context.record = record
+        record, origin_ms, old = context.record, context.origin_ms, context.old
+        if headers is not None:
+            context.record = _WithHeaders(record, headers)
+        try:
+            self._forward(key, value, timestamp_ms)
+        except BaseException as error:
+            # Nobody knows how far what stands behind had come: a processor that goes on ends the task all the same.
+            self._failed = error
+            raise
+        finally:
+            context.record, context.origin_ms, context.old = record, origin_ms, old
 
     def store(self, name: str) -> Any:
         """See `Context`."""
@@ -217,8 +229,12 @@ class RunningProcessor(Context[Any, Any]):
             context.record, context.doing = None, f"a call scheduled on the {clock} clock, at {now_ms} ms"
             context.origin_ms = context.stream_time_ms - self.lag_ms
             self.time_ms, self._sending = max(now_ms, 0), True
-            f(now_ms)
-            self.time_ms, self._sending = None, False
+            try:
+                f(now_ms)
+            finally:
+                self.time_ms, self._sending = None, False
+            if self._failed is not None:
+                raise self._failed
             context.record, context.origin_ms, context.doing = record, origin_ms, doing
 
         return call

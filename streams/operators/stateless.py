@@ -5,6 +5,8 @@
 2. A link costs one Python call a record, and the call of the user's function.
 3. New keys that are to be partitioned or stored are checked where they are made: `1`, `True` and `1.0` are one key of a
    dict, so a wrong type would be counted as another key before any codec saw it.
+4. A result of the wrong shape is refused, also where Python would make something of it: a coroutine is no truth, a text
+   no sequence of values (results).
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.streams.derived import Slot, key_check
+from tailrace.streams.operators.results import items, pair, truth
 from tailrace.streams.place import function_name
 from tailrace.streams.topology import Forward, Operator
 
@@ -35,7 +38,8 @@ class Filter(_WithFunction):
         f = self.f
 
         def filter_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            if f(value):
+            kept = f(value)
+            if kept is True or (kept is not False and truth(kept)):
                 forward(key, value, timestamp_ms)
 
         return filter_link
@@ -51,7 +55,8 @@ class FilterNot(_WithFunction):
         f = self.f
 
         def filter_not_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            if not f(value):
+            left_out = f(value)
+            if left_out is False or (left_out is not True and not truth(left_out)):
                 forward(key, value, timestamp_ms)
 
         return filter_not_link
@@ -67,7 +72,8 @@ class FilterKv(_WithFunction):
         f = self.f
 
         def filter_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            if f(key, value):
+            kept = f(key, value)
+            if kept is True or (kept is not False and truth(kept)):
                 forward(key, value, timestamp_ms)
 
         return filter_kv_link
@@ -102,13 +108,15 @@ class MapKv(_WithFunction):
         if plain is None:
 
             def map_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
-                new_key, new_value = f(key, value)
+                made = f(key, value)
+                new_key, new_value = made if made.__class__ is tuple and len(made) == 2 else pair(made)
                 forward(new_key, new_value, timestamp_ms)
 
             return map_kv_link
 
         def checked_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            new_key, new_value = f(key, value)
+            made = f(key, value)
+            new_key, new_value = made if made.__class__ is tuple and len(made) == 2 else pair(made)
             forward(new_key if new_key.__class__ is plain else check(new_key), new_value, timestamp_ms)
 
         return checked_link
@@ -124,7 +132,8 @@ class FlatMap(_WithFunction):
         f = self.f
 
         def flat_map_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            for new_value in f(value):
+            made = f(value)
+            for new_value in made if made.__class__ is list else items(made):
                 forward(key, new_value, timestamp_ms)
 
         return flat_map_link
@@ -144,13 +153,17 @@ class FlatMapKv(_WithFunction):
         if plain is None:
 
             def flat_map_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
-                for new_key, new_value in f(key, value):
+                made = f(key, value)
+                for each in made if made.__class__ is list else items(made):
+                    new_key, new_value = each if each.__class__ is tuple and len(each) == 2 else pair(each, "yield")
                     forward(new_key, new_value, timestamp_ms)
 
             return flat_map_kv_link
 
         def checked_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            for new_key, new_value in f(key, value):
+            made = f(key, value)
+            for each in made if made.__class__ is list else items(made):
+                new_key, new_value = each if each.__class__ is tuple and len(each) == 2 else pair(each, "yield")
                 forward(new_key if new_key.__class__ is plain else check(new_key), new_value, timestamp_ms)
 
         return checked_link

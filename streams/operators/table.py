@@ -11,6 +11,7 @@ from typing import Any
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.derived import Slot
 from tailrace.streams.kept_as import KeptAs, kept_as
+from tailrace.streams.operators.results import truth
 from tailrace.streams.place import function_name
 from tailrace.streams.topology import Forward, KeptStore, OldValues, Operator
 
@@ -76,9 +77,16 @@ class TableFilter(TableNode):
     def rule(self) -> Callable[[Any, Any], Any]:
         """(key, value) to the value, or to None where the row is left out."""
         f, negate = self.f, self.negate
-        if self.keyed:
-            return lambda key, value: value if bool(f(key, value)) is not negate else None
-        return lambda _key, value: value if bool(f(value)) is not negate else None
+
+        def rule(_key: Any, value: Any) -> Any:
+            kept = f(value)
+            return value if (kept if kept is True or kept is False else truth(kept)) is not negate else None
+
+        def rule_kv(key: Any, value: Any) -> Any:
+            kept = f(key, value)
+            return value if (kept if kept is True or kept is False else truth(kept)) is not negate else None
+
+        return rule_kv if self.keyed else rule
 
 
 @dataclass(frozen=True, kw_only=True)
