@@ -1,7 +1,8 @@
 """Turns what a user's function raised into one error that says which node, which line and which record.
 
 The chain carries no bookkeeping for this: the traceback has all of it. A frame that runs a function given to a node
-tells the node; the first frame outside the package tells the user's line.
+tells the node; the first frame outside the package tells the user's line; the frame that reads an input tells the
+record, also behind a stateful node or a hop, where the context has none.
 """
 
 import traceback
@@ -10,10 +11,16 @@ from types import CodeType
 from tailrace.log.errors import TaskError
 from tailrace.streams.context import TaskContext
 from tailrace.streams.place import Place, is_ours
+from tailrace.streams.schedule import Schedules
+from tailrace.streams.source import SourceInput
 
 # What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
 # A processor has no such function: the object that runs it is known by itself.
 _LOCALS = ("f", "add", "zero", "merge", "choose", "extract", "factory", "self")
+
+
+# What a record brings about by moving time belongs to a window or a schedule, and not to the record.
+_OF_TIME = frozenset(f.__code__ for f in (TaskContext.close_windows, Schedules.run))
 
 
 class Nodes:
@@ -77,9 +84,20 @@ def task_error(error: Exception, nodes: Nodes, context: TaskContext) -> TaskErro
     line = line or str(place)
     declared = f", of the node made at {place}" if place and place != line else ""
     return TaskError(
-        f"{type(error).__name__} in {name} ({line}{declared}) at {context.where()}: {error}; "
+        f"{type(error).__name__} in {name} ({line}{declared}) at {_where(error) or context.where()}: {error}; "
         "nothing after the last commit was kept, mend the function and start again"
     )
+
+
+def _where(error: Exception) -> str | None:
+    """The record that was run when the error came, as topic-partition@offset; None where there was none."""
+    found: str | None = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is SourceInput.run_records.__code__:
+            found = f"{frame.f_locals['self'].partition}@{frame.f_locals['record'].offset}"
+        elif frame.f_code in _OF_TIME:
+            return None
+    return found
 
 
 def _code_of(function: object) -> CodeType | None:

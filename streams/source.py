@@ -96,7 +96,7 @@ class SourceInput:
     def run(self, context: TaskContext, records_max: int) -> int:
         """Runs up to records_max records of the batch at hand through the chain; returns how many."""
         part = self._records[self._index : self._index + records_max]
-        self._run(context, part)
+        self.run_records(context, part)
         self.origin_ms = context.origin_ms
         self._index += len(part)
         self.position = part[-1].offset + 1
@@ -133,7 +133,8 @@ class SourceInput:
         except Exception:  # noqa: BLE001 - the user's function and decoder: reported when the record is run
             return record.timestamp
 
-    def _run(self, context: TaskContext, records: Sequence[RawRecord]) -> None:
+    def run_records(self, context: TaskContext, records: Sequence[RawRecord]) -> None:
+        """Runs records through the chain; errors look for `record` in this frame (failure)."""
         decode_key, decode_value = self._decoding.decode_key, self._decoding.decode_value
         extract: Callable[[Any], Any] | None = self._decoding.timestamp
         forward = self._forward
