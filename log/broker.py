@@ -72,7 +72,15 @@ class Broker:
         self._offsets_read = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.catalog = Catalog(disk, clock, path, read_only=read_only, new_id=new_id)
+        self.catalog = Catalog(
+            disk,
+            clock,
+            path,
+            read_only=read_only,
+            wait_for_sync=self._sync_all,
+            stable_moved=self.waiting.appended,
+            new_id=new_id,
+        )
         self._cleaner = Cleaner(disk, clock, path)
         try:
             self._load_offsets()
@@ -162,6 +170,31 @@ class Broker:
         self.waiting.appended(topic.tps[number])
         return appended
 
+    def append_marker(
+        self,
+        topic: Topic,
+        number: int,
+        producer_id: int,
+        producer_epoch: int,
+        *,
+        committed: bool,
+        coordinator_epoch: int,
+    ) -> Appended:
+        """Ends a transaction in a partition and wakes who waits for it; see `Partition.append_marker`.
+
+        Raises:
+            TopicNotFoundError: the topic was deleted.
+            TailraceError: what the partition refuses.
+        """
+        self.catalog.check_writable()
+        if topic.gone:
+            raise TopicNotFoundError(f"the topic {topic.name!r} was deleted while a transaction in it was open")
+        appended = topic.logs[number].append_marker(
+            producer_id, producer_epoch, committed=committed, coordinator_epoch=coordinator_epoch
+        )
+        self.waiting.appended(topic.tps[number])
+        return appended
+
     def when_synced(self, topic: Topic, number: int, done: Callable[[BaseException | None], None]) -> None:
         """Calls `done`, by some thread, when what was appended so far is on disk or cannot be."""
         if not self._sync_all:
@@ -170,9 +203,17 @@ class Broker:
         self._syncer.request(topic.logs[number], done)
 
     def wait(
-        self, positions: Mapping[TopicPartition, int], timeout: float | None, *, stop: Callable[[], bool] | None = None
+        self,
+        positions: Mapping[TopicPartition, int],
+        timeout: float | None,
+        *,
+        stop: Callable[[], bool] | None = None,
+        stable: bool = False,
     ) -> bool:
-        """True once a partition has data at or past its position; False at `timeout`, `wake`, a close, or `stop()`."""
+        """True once a partition has data at or past its position; False at `timeout`, `wake`, a close, or `stop()`.
+
+        `stable`: data below the last stable offset, for who reads only what is committed.
+        """
         wakes = self.wakes
         give_up_at = None if timeout is None else self.clock.monotonic() + timeout
         stirred = threading.Event()
@@ -182,7 +223,7 @@ class Broker:
         try:
             while True:
                 stirred.clear()
-                if any(self.catalog.end_offset(each) > offset for each, offset in positions.items()):
+                if any(self.catalog.end_offset(each, stable=stable) > offset for each, offset in positions.items()):
                     return True
                 if self.catalog.closed or wakes != self.wakes or (stop is not None and stop()):
                     return False

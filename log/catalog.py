@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from msgspec import structs
@@ -46,6 +47,7 @@ from tailrace.log.topic import (
     check_not_owned,
     check_note,
     check_partition_count,
+    check_same,
     check_topic_name,
     config_strings,
 )
@@ -86,8 +88,20 @@ class Topic:
 class Catalog:
     """The topics of one log. Any thread may call; `lock` is held while topics change."""
 
-    def __init__(self, disk: Disk, clock: Clock, path: str, *, read_only: bool, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        clock: Clock,
+        path: str,
+        *,
+        read_only: bool,
+        wait_for_sync: bool,
+        stable_moved: Callable[[TopicPartition], None],
+        new_id: Callable[[], str],
+    ) -> None:
         """Opens the folder and all partitions.
+
+        `stable_moved` is called by a thread that syncs, after a last stable offset has moved.
 
         Raises:
             LogLockedError, InvalidError, CorruptError: see `Log.open`.
@@ -99,6 +113,8 @@ class Catalog:
         self.version = 0
         self.closed = False
         self.lock = threading.RLock()
+        self._open_log = partial(Partition.open, disk, clock, read_only=read_only, wait_for_sync=wait_for_sync)
+        self._stable_moved = stable_moved
         self._new_id = new_id
         self._pid = os.getpid()
         self._table = TopicTable()
@@ -130,15 +146,13 @@ class Catalog:
             self._open_topics()
 
     def _open_partition(self, tp: TopicPartition, config: TopicConfig) -> Partition:
-        return Partition.open(
-            self.disk,
-            self.clock,
+        return self._open_log(
             join(self.path, str(tp)),
             tp,
             config,
             recovery_point=self._recovery.get(tp, 0),
             log_start_offset=self._starts.get(tp, 0),
-            read_only=self.read_only,
+            stable_moved=partial(self._stable_moved, tp),
         )
 
     def _make_folder(self, tp: TopicPartition, topic_id: str | None) -> None:
@@ -363,14 +377,14 @@ class Catalog:
             )
         return topic.logs[tp[1]]
 
-    def end_offset(self, tp: TopicPartition) -> int:
-        """Where a partition ends now; beside a writer, after a look at the files."""
+    def end_offset(self, tp: TopicPartition, *, stable: bool = False) -> int:
+        """Where a partition, or what is `stable` of it, ends now; beside a writer, after a look at the files."""
         if self.read_only:
             self.refresh()  # a topic that is deleted is not there any more
         log = self.partition(tp)
         if self.read_only:
             log.read(log.log_end_offset, 1)
-        return log.log_end_offset
+        return log.last_stable_offset if stable else log.log_end_offset
 
     def names(self, *, internal: bool) -> list[str]:
         """The topics' names."""
@@ -389,8 +403,9 @@ class Catalog:
         given = config_strings(config)
         with self.lock:
             if exist_ok and name in self._topics:
-                _check_same(self._topics[name], partitions, given)
-                return self._topics[name]
+                have = self._topics[name]
+                check_same(have.config, name, have.partitions, partitions, given)
+                return have
             record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
             self._check_no_strangers(record, range(partitions))
             self._forget_points(record, range(partitions))
@@ -573,19 +588,3 @@ class Catalog:
         finally:
             self._directory.unlock()
         return True
-
-
-def _check_same(topic: Topic, partitions: int, config: Mapping[str, str]) -> None:
-    """Refuses to take an existing topic for one that was asked for with other numbers.
-
-    One partition is what is asked for where nothing is said, so it fits any count.
-    """
-    have = topic.config.as_strings()
-    differ = [f"{name}={have[name]} and not {value}" for name, value in config.items() if have[name] != value]
-    if partitions not in {1, topic.partitions}:
-        differ.insert(0, f"partitions={topic.partitions} and not {partitions}")
-    if differ:
-        raise InvalidError(
-            f"the topic {topic.name!r} exists with {', '.join(differ)}: ask for what it has, change it with "
-            "create_partitions or alter_topic, or delete it first"
-        )

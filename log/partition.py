@@ -1,7 +1,7 @@
 """One partition: its segments in order, what may be appended, where reading ends, and what is on disk.
 
-1. log start offset <= synced offset <= log end offset; high watermark = log end (one node), last stable offset = high
-   watermark while there are no transactions. Offsets are dense: a batch gets the log end offset as its base.
+1. log start offset <= synced offset <= log end offset; high watermark = log end (one node); the last stable offset is
+   `stability`'s. Offsets are dense: a batch gets the log end offset as its base.
 2. What `sync` returned is on disk: the bytes, and the name of the file they are in. A segment is synced before the next
    one is made, so that only the last one can be torn by a crash.
 3. What lies below the recovery point (`checkpoint`) is on disk with its indexes, and is not scanned at the next start;
@@ -20,7 +20,7 @@ one means (`recovery`); the list of segments (`segments`), how many go (`retenti
 
 import logging
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,11 +32,14 @@ from tailrace.log.disk import Disk, join, parent
 from tailrace.log.epochs import LeaderEpochs
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.index import INT32_MAX
+from tailrace.log.markers import Marker, decode_marker, encode_marker
+from tailrace.log.producers import AbortedTransaction, KnownBatch, OpenTransaction
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
 from tailrace.log.retention import surplus_segments
 from tailrace.log.segment import DELETED, Segment, path_of
 from tailrace.log.segments import Segments
+from tailrace.log.stability import Stability
 from tailrace.log.swap import CleanedSegment, settle
 from tailrace.log.topic import INT64_MAX, TopicConfig
 
@@ -59,12 +62,20 @@ class OffsetOutOfRangeError(InvalidError):
         self.log_end_offset = log_end_offset
 
 
+def nobody_waits() -> None:
+    """For who has no readers to wake."""
+
+
 class Appended(NamedTuple):
-    """Where a batch landed; `timestamp_ms` is the log's own time for all its records, -1 with CreateTime."""
+    """Where a batch landed; `timestamp_ms` is the log's own time for all its records, -1 with CreateTime.
+
+    `duplicate`: it was there already, sent before by the same producer, and nothing was appended.
+    """
 
     base_offset: int
     last_offset: int
     timestamp_ms: int
+    duplicate: bool = False
 
 
 class Partition:
@@ -79,6 +90,8 @@ class Partition:
         config: TopicConfig,
         *,
         read_only: bool,
+        wait_for_sync: bool,
+        stable_moved: Callable[[], None],
     ) -> None:
         """Use `open`; this only sets the fields."""
         self.tp = tp
@@ -100,7 +113,10 @@ class Partition:
         self._names_synced = True
         self._failed: Exception | None = None
         self._closed = False
+        self._settled = True  # False while an append runs
         self._epochs = LeaderEpochs(disk, directory)
+        self._stability = Stability(disk, clock, directory, tp, self._segments, wait_for_sync=wait_for_sync)
+        self._stable_moved = stable_moved
 
     # ---- opening
 
@@ -117,20 +133,34 @@ class Partition:
         recovery_point: int = 0,
         log_start_offset: int = 0,
         read_only: bool = False,
+        wait_for_sync: bool = True,
+        stable_moved: Callable[[], None] = nobody_waits,
     ) -> "Partition":
         """Opens a partition's folder, making it when missing, and recovers what a crash has left.
 
         `recovery_point`: everything below was on disk, with indexes, at the last checkpoint (0: check everything).
         `leader_epoch`: None raises the last one by 1. A segment's CRCs are checked from the recovery point on.
+        `wait_for_sync`: the last stable offset passes a marker when it is on disk; without, at once. `stable_moved` is
+        called by a thread that has synced, with no lock held, where the last stable offset has moved by that.
 
         Raises:
             CorruptError: damage that no crash explains, or fewer records than the recovery point promises.
             TopicNotFoundError: read-only, and there is no such folder.
         """
-        made = cls(disk, clock, directory, tp, config, read_only=read_only)
+        made = cls(
+            disk,
+            clock,
+            directory,
+            tp,
+            config,
+            read_only=read_only,
+            wait_for_sync=wait_for_sync,
+            stable_moved=stable_moved,
+        )
         made._log_start_offset = log_start_offset
         if read_only:
             made._list_anew()
+            made._stability.open(disk.list(directory), end=made._log_end_offset, write=False)
             made._epochs.load(made._segments.last_leader_epoch)
         else:
             made._recover(recovery_point)
@@ -173,6 +203,8 @@ class Partition:
             self._names_synced = True
         self._synced_offset = self._log_end_offset
         self._recovery_point = min(recovery_point, self._log_end_offset)
+        self._stability.open(names, end=self._log_end_offset, write=True)
+        self._stability.catch_up()
 
     def _recover_segment(self, segment: Segment, recovery_point: int, *, active: bool) -> None:
         damage = recover_segment(segment, recovery_point, active=active)
@@ -236,8 +268,31 @@ class Partition:
 
     @property
     def last_stable_offset(self) -> int:
-        """What `read_committed` reads ends here."""
-        return self._log_end_offset
+        """What `read_committed` reads ends here: see `stability`."""
+        if self.read_only:
+            with self._lock:
+                self._stability.catch_up()
+        end = self.high_watermark  # first: see there
+        return max(self._stability.last_stable_offset(end), self._log_start_offset)
+
+    def open_transactions(self) -> list[OpenTransaction]:
+        """The transactions without a marker, oldest first: what holds up the last stable offset."""
+        with self._lock:
+            if self.read_only:
+                self._stability.catch_up()
+            return self._stability.producers.open_transactions()
+
+    def aborted(self, start: int, end: int) -> list[AbortedTransaction]:
+        """The aborted transactions that have offsets from `start` to below `end`, in the order of their markers.
+
+        Whoever reads up to the last stable offset leaves their producers' transactional records out, each from its
+        first to its last offset.
+        """
+        with self._lock:
+            self._check_open()
+            if self.read_only:
+                self._stability.catch_up()
+            return self._stability.aborted(start, end)
 
     @property
     def synced_offset(self) -> int:
@@ -280,34 +335,87 @@ class Partition:
     def append(self, batch: bytearray) -> Appended:
         """Appends one batch as a producer built it. It gets the next offsets; it is not synced when this returns.
 
-        `batch` itself is changed: base offset and epoch, and for LogAppendTime attributes, time and CRC.
+        `batch` itself is changed: base offset and epoch, and for LogAppendTime attributes, time and CRC. One of a
+        producer with an id that is here already is not appended again.
 
         Raises:
-            InvalidError: not one whole batch of version 2 with a right CRC, too large, or a timestamp out of bounds.
+            InvalidError: not one whole batch of version 2 with a right CRC, too large, or a timestamp out of bounds;
+                `OutOfOrderSequenceError`: not the next of its producer.
+            FencedError: a newer epoch of its producer has been here.
             DiskFullError: no room; nothing was appended, and the partition goes on.
             TailraceError: an earlier sync failed: open the log anew.
         """
         header = check_batch(self.tp, self.config, batch)
         with self._lock:
             self._check_writable()
+            self._settled_end()
+            if header.producer_id >= 0 or header.transactional:
+                known = self._known(batch, header)
+                if known is not None:
+                    stamped = known.timestamp_ms if self.config.log_append_time else -1
+                    return Appended(known.base_offset, known.last_offset, stamped, duplicate=True)
             now_ms = self._clock.now_ms()
             check_timestamps(self.tp, self.config, batch, header, now_ms=now_ms)
             batch, header = as_stored(self.config, batch, header, now_ms=now_ms)
-            base_offset = self._settled_end()
-            segment = self._segment_for(header, base_offset)
-            self._epochs.write()
-            codec.set_base(batch, base_offset, self.leader_epoch)
-            header = header._replace(base_offset=base_offset, leader_epoch=self.leader_epoch)
+            return self._append(batch, header)
+
+    def append_marker(
+        self, producer_id: int, producer_epoch: int, *, committed: bool, coordinator_epoch: int
+    ) -> Appended:
+        """Appends the marker that ends a producer's transaction here; not synced when this returns.
+
+        One for a producer without an open transaction does no harm: a coordinator that died half-way repeats itself.
+
+        Raises:
+            FencedError: a newer epoch of the producer, or of the coordinator, has been here.
+            DiskFullError, TailraceError: as `append`.
+        """
+        with self._lock:
+            self._check_writable()
+            self._settled_end()
+            self._stability.producers.check_marker(producer_id, producer_epoch, coordinator_epoch)
+            now_ms = self._clock.now_ms()
+            batch = encode_marker(
+                producer_id, producer_epoch, Marker(committed, coordinator_epoch), timestamp_ms=now_ms
+            )
+            batch, header = as_stored(self.config, batch, BatchHeader.parse(batch), now_ms=now_ms)
+            return self._append(batch, header)
+
+    def _known(self, batch: bytearray, header: BatchHeader) -> KnownBatch | None:
+        producers = self._stability.producers
+        if not header.control:
+            return producers.check(header)
+        marker = decode_marker(batch)
+        if marker is not None:
+            producers.check_marker(header.producer_id, header.producer_epoch, marker.coordinator_epoch)
+        return None
+
+    def _append(self, batch: bytearray, header: BatchHeader) -> Appended:
+        base_offset = self._log_end_offset
+        segment = self._segment_for(header, base_offset)
+        self._epochs.write()
+        codec.set_base(batch, base_offset, self.leader_epoch)
+        header = header._replace(base_offset=base_offset, leader_epoch=self.leader_epoch)
+        self._settled = False
+        try:
             segment.append(batch, header)
-            self._log_end_offset = header.next_offset
-            return Appended(base_offset, header.last_offset, header.max_timestamp_ms if header.log_append_time else -1)
+        except (DiskFullError, OSError):
+            self._settled = segment.settled
+            raise
+        self._stability.added(header, batch, segment)
+        self._log_end_offset = header.next_offset
+        self._settled = True
+        return Appended(base_offset, header.last_offset, header.max_timestamp_ms if header.log_append_time else -1)
 
     def _settled_end(self) -> int:
         """The log end offset, after an append was interrupted somewhere: what it left whole stays."""
-        active = self._segments.active
-        if not active.settled:
-            active.settle()
-        self._log_end_offset = active.next_offset
+        if not self._settled:
+            active = self._segments.active
+            if not active.settled:
+                active.settle()
+            self._stability.rebuild(end=active.next_offset, synced_offset=self._synced_offset)
+            self._log_end_offset = active.next_offset
+            self._settled = True
         return self._log_end_offset
 
     def _check_writable(self) -> None:
@@ -354,6 +462,7 @@ class Partition:
                 self._disk.sync_dir(self.directory)
                 self._names_synced = True
         self._synced_offset = self._log_end_offset
+        self._stability.synced(self._synced_offset)
         new = self._segments.add_empty(self._log_end_offset)
         old.seal()
         self._names_synced = False
@@ -394,13 +503,20 @@ class Partition:
                 if not names_synced and self._segments.active is active:
                     self._names_synced = True
                 self._synced_offset = max(self._synced_offset, end)
-                return self._synced_offset
+                moved, synced = self._stability.synced(end), self._synced_offset
+        if moved:
+            self._stable_moved()
+        return synced
 
     def checkpoint(self) -> int:
         """Syncs data and indexes; the result is the new recovery point, for `recovery-point-offset-checkpoint`.
 
         Call it every minute or so: what lies above it is read again after a crash.
         """
+        with self._lock:
+            self._check_writable()
+            self._settled_end()
+            captured = self._stability.capture()
         end = self.sync()
         with self._sync_lock, self._lock:
             self._check_writable()
@@ -408,6 +524,7 @@ class Partition:
                 for segment in self._segments:
                     if segment.loaded and not segment.indexes_written:
                         segment.write_indexes()
+                self._stability.write(captured)
             self._recovery_point = end
             return end
 

@@ -15,9 +15,10 @@ from typing import Final
 
 from tailrace.log import codec
 from tailrace.log.codec import HEADER_BYTES, BatchHeader
-from tailrace.log.disk import Disk, File, join
+from tailrace.log.disk import Disk, File, join, parent
 from tailrace.log.errors import CorruptError, DiskFullError
 from tailrace.log.index import INT32_MAX, Indexer
+from tailrace.log.txn_index import ENTRY_BYTES, AbortedEntry, pack, unpack
 
 CHUNK_BYTES: Final = 1 << 20
 HINTS_MAX: Final = 64
@@ -75,6 +76,7 @@ class Segment:
         self.first_timestamp_ms: int | None = None  # of the first batch, its largest: rolling by time counts from it
         self.size = 0
         self.last_leader_epoch = -1
+        self.aborted: list[AbortedEntry] = []  # whose markers stand in it
         self.loaded = False
         self.settled = True  # False while an append runs
         self.write = write
@@ -83,6 +85,7 @@ class Segment:
         self._file: File | None = None
         self._indexer = Indexer(base_offset, interval_bytes)
         self._indexes_on_disk = (0, 0)  # bytes of the two index files that are equal to what is in memory
+        self._aborted_on_disk = 0  # how many of the first in `aborted` stand in the file
         self._hints: dict[int, int] = {}
 
     @property
@@ -123,6 +126,8 @@ class Segment:
         self._indexer = Indexer.load(self.base_offset, interval, self._read(INDEX), self._read(TIME_INDEX), below)
         self.next_offset, self.size, self.first_timestamp_ms = self.base_offset, 0, None
         self._hints.clear()
+        self.aborted = unpack(self._read(TXN_INDEX))
+        self._aborted_on_disk = len(self.aborted)
         file, offsets = self.file, self._indexer.offsets
         size = file.size
         if size >= HEADER_BYTES:
@@ -222,17 +227,37 @@ class Segment:
         self.file.truncate(self.size)
 
     def write_indexes(self) -> None:
-        """Appends to the index files what they lack, and returns when that is on disk."""
+        """Appends to the index files what they lack, and returns when that is on disk.
+
+        Of the aborted transactions, the name too: what a snapshot of the producers does not say must be found there.
+        """
         offsets, times = self._indexer.offsets.data, self._indexer.times.data
         written = self._indexes_on_disk
         self._append_index(INDEX, bytes(offsets), written[0])
         self._append_index(TIME_INDEX, bytes(times), written[1])
         self._indexes_on_disk = (len(offsets), len(times))
+        if not self.aborted_written:
+            made = not self._disk.exists(self._stem + TXN_INDEX)
+            self._append_index(TXN_INDEX, pack(self.aborted), self._aborted_on_disk * ENTRY_BYTES)
+            if made:
+                self._disk.sync_dir(parent(self._stem))
+            self._aborted_on_disk = len(self.aborted)
 
     @property
     def indexes_written(self) -> bool:
         """Whether the index files have all that is in memory."""
-        return self._indexes_on_disk == (len(self._indexer.offsets.data), len(self._indexer.times.data))
+        have = (len(self._indexer.offsets.data), len(self._indexer.times.data))
+        return self._indexes_on_disk == have and self.aborted_written
+
+    @property
+    def aborted_written(self) -> bool:
+        """Whether all aborted transactions stand in the file; what more may stand there is found again anyway."""
+        return self._aborted_on_disk >= len(self.aborted)
+
+    def cut_aborted(self, offset: int) -> None:
+        """Forgets the aborted transactions whose markers stand at or after `offset`: they are counted in anew."""
+        self.aborted = [each for each in self.aborted if each.last_offset < offset]
+        self._aborted_on_disk = min(self._aborted_on_disk, len(self.aborted))
 
     def seal(self) -> None:
         """Ends the time index with the largest timestamp, as Kafka does at a roll and at a clean stop."""
@@ -331,6 +356,7 @@ class Segment:
         self._indexer = Indexer(self.base_offset, self._indexer.interval_bytes)
         self._remember_indexes_on_disk()
         self._hints.clear()
+        self.aborted, self._aborted_on_disk = [], 0
 
     def rename_deleted(self) -> list[str]:
         """Renames the files to `….deleted` and returns their new names; the data file first, as it alone counts."""

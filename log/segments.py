@@ -95,7 +95,7 @@ class Segments:
         if len(self._opened) > OPEN_SEGMENTS_MAX and self._syncing.acquire(blocking=False):
             try:  # never close a file under a sync that runs
                 unused = self._opened.pop(0)
-                if unused.indexes_written or not self._write:
+                if unused.indexes_written or (unused.aborted_written and not self._write):
                     unused.unload()
                 else:
                     unused.close()

@@ -203,6 +203,25 @@ def config_strings(config: Mapping[str, Any] | None) -> dict[str, str]:
     return {name: every[name] for name in (config or {})}
 
 
+def check_same(have: TopicConfig, name: str, count: int, partitions: int, config: Mapping[str, str]) -> None:
+    """Refuses to take a topic of `count` partitions for one that was asked for with other numbers.
+
+    One partition is what is asked for where nothing is said, so it fits any count.
+
+    Raises:
+        InvalidError: it differs; how is in the message.
+    """
+    values = have.as_strings()
+    differ = [f"{each}={values[each]} and not {value}" for each, value in config.items() if values[each] != value]
+    if partitions not in {1, count}:
+        differ.insert(0, f"partitions={count} and not {partitions}")
+    if differ:
+        raise InvalidError(
+            f"the topic {name!r} exists with {', '.join(differ)}: ask for what it has, change it with "
+            "create_partitions or alter_topic, or delete it first"
+        )
+
+
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"

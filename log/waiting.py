@@ -41,7 +41,7 @@ class Waiting:
                     self._waiters.pop(partition, None)
 
     def appended(self, partition: TopicPartition) -> None:
-        """Wakes those who wait for this partition."""
+        """Wakes those who wait for this partition: its end has moved, or its last stable offset."""
         for wake in self._waiters.get(partition, ()):
             wake()
 

@@ -11,15 +11,15 @@ from tailrace.log.clock import ManualClock
 from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import MemoryDisk, RealDisk, join
 from tailrace.log.errors import InvalidError
-from tailrace.log.partition import OffsetOutOfRangeError
+from tailrace.log.partition import Appended, OffsetOutOfRangeError
 from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.partitions import FOLDER, NOW_MS, a_batch, at_times, opened, read_all, rows_of
 
 
 def test_what_was_appended_is_read() -> None:
     partition = opened(MemoryDisk())
-    assert partition.append(a_batch(b"a", b"b")) == (0, 1, -1)
-    assert partition.append(a_batch(b"c")) == (2, 2, -1)
+    assert partition.append(a_batch(b"a", b"b")) == Appended(0, 1, -1)
+    assert partition.append(a_batch(b"c")) == Appended(2, 2, -1)
     assert rows_of(partition.read(0, 1 << 20)) == [(0, b"a"), (1, b"b"), (2, b"c")]
     assert rows_of(partition.read(1, 1 << 20), 1) == [(1, b"b"), (2, b"c")]
     assert partition.read(3, 100) == b""
@@ -185,7 +185,7 @@ def test_a_time_far_behind_refuses_the_whole_batch() -> None:
 def test_log_append_time() -> None:
     clock = ManualClock(NOW_MS)
     partition = opened(MemoryDisk(), TopicConfig(message_timestamp_type="LogAppendTime"), clock=clock)
-    assert partition.append(at_times(1, 2, NOW_MS * 2)) == (0, 2, NOW_MS)
+    assert partition.append(at_times(1, 2, NOW_MS * 2)) == Appended(0, 2, NOW_MS)
     data = partition.read(0, 1000)
     assert [record.timestamp for _, batch in codec.batches(data) for record in codec.decode(batch)] == [NOW_MS] * 3
     assert codec.crc_ok(data)
