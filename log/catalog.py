@@ -122,6 +122,7 @@ class Catalog:
         self._metadata_read = 0
         self._metadata: Partition | None = None
         self._directory = LogDirectory(disk, path, read_only=read_only)
+        self.cluster_id = self._directory.cluster_id()
         try:
             self._recovery = checkpoint.read_offsets(disk, join(path, checkpoint.RECOVERY_POINTS))
             self._starts = checkpoint.read_offsets(disk, join(path, checkpoint.LOG_STARTS))

@@ -346,6 +346,11 @@ class Log(AbstractContextManager["Log"]):
 
     @property
     @abstractmethod
+    def cluster_id(self) -> str:
+        """The id that the log was given when it was made; it goes with its directory. Empty where it has none."""
+
+    @property
+    @abstractmethod
     def state_directory(self) -> str | None:
         """Where apps on this log keep their stores unless told otherwise; None: in memory, as the log itself is."""
 

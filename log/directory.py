@@ -118,6 +118,11 @@ class LogDirectory:
                 "its files with `tailrace log dump`, or connect to its broker"
             )
 
+    def cluster_id(self) -> str:
+        """The log's own id, Kafka's `cluster.id`; empty where its `meta.properties` has none."""
+        properties = checkpoint.read_properties(self.disk, join(self.path, checkpoint.META_PROPERTIES)) or {}
+        return properties.get("cluster.id", "")
+
     def unlock(self) -> None:
         """Lets the next process in."""
         if self._lock is not None:

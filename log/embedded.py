@@ -86,6 +86,11 @@ class EmbeddedLog(Log):
         self._clients: weakref.WeakSet[EmbeddedProducer | EmbeddedConsumer] = weakref.WeakSet()
 
     @property
+    def cluster_id(self) -> str:
+        """See `Log.cluster_id`."""
+        return self._broker.catalog.cluster_id
+
+    @property
     def state_directory(self) -> str | None:
         """See `Log.state_directory`: beside the partitions, whose folders all end in a number."""
         return self._state_directory

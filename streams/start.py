@@ -3,7 +3,7 @@
 1. A log that was handed in stays open; one that the app named is closed with it.
 2. Processors are closed before the stores, and these before the log, whatever ended the run.
 3. One app of a name runs on a log at a time: two would read and commit the same offsets. A log belongs to one process,
-   so it is enough that this one knows.
+   so it is enough that this one knows. The state directory is locked besides: it may be elsewhere (identity).
 """
 
 from collections.abc import Callable, Generator
@@ -13,11 +13,14 @@ from weakref import WeakKeyDictionary
 
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock
+from tailrace.log.disk import RealDisk, join
 from tailrace.log.errors import InvalidError
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
 from tailrace.state.store import Backend
+from tailrace.streams import identity
+from tailrace.streams.identity import Identity
 from tailrace.streams.options import AppOptions
 from tailrace.streams.plan import Planner
 from tailrace.streams.runner import Runner
@@ -44,11 +47,15 @@ def started(
     with ExitStack() as stack:
         log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
         stack.enter_context(_alone(log, options.name))
+        root = options.state_dir or log.state_directory
+        state = None if root is None else join(root, options.name)
+        member = _identity(state, options.name, log)
+        stack.callback(member.release)
         # acks="all": what a commit flushes is on disk when it returns. Nothing lingers that a commit does not wait for.
         producer = stack.enter_context(log.producer(acks="all", linger_ms=_LINGER_MS, batch_bytes=_BATCH_BYTES))
         opened: list[Backend] = []
         stack.callback(_close_all, opened)
-        open_backend = _backends(options, log, clock)
+        open_backend = _backends(state, clock)
 
         def backend_for(task: TaskId) -> Backend:
             backend = open_backend(task)
@@ -81,13 +88,19 @@ def _alone(log: Log, name: str) -> Generator[None]:
             names.remove(name)
 
 
-def _backends(options: AppOptions, log: Log, clock: Clock) -> Callable[[TaskId], Backend]:
-    """Opens a task's stores: on RocksDB beside the log, in memory where the log is in memory."""
-    root = options.state_dir or log.state_directory
-    if root is None:
+def _identity(state: str | None, app: str, log: Log) -> Identity:
+    if state is None:
+        return identity.in_memory(app)
+    # A log in memory is another one each time: what is on disk cannot be of this one, and is rebuilt.
+    return identity.take(RealDisk(), state, app, log.cluster_id if log.state_directory is not None else None)
+
+
+def _backends(state: str | None, clock: Clock) -> Callable[[TaskId], Backend]:
+    """Opens a task's stores: on RocksDB in the state directory, in memory where there is none."""
+    if state is None:
         return lambda _task: MemoryBackend()
     memory = RocksMemory()
-    return lambda task: RocksBackend(f"{root}/{options.name}/{task}", memory, clock.monotonic)
+    return lambda task: RocksBackend(join(state, str(task)), memory, clock.monotonic)
 
 
 def _close_all(backends: list[Backend]) -> None:
