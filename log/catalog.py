@@ -434,7 +434,7 @@ class Catalog:
                 {each: defaults.get(each) if value is None else value for each, value in config.items()}
             )
             kept = {each: value for each, value in (record.config | given).items() if config.get(each, "") is not None}
-            if kept != record.config:
+            if config_strings(kept) != record.config:  # refuses what does not go together
                 record = structs.replace(record, config=kept)
                 self._record(record)
                 self._serve_altered(record, self._topics[name].logs)

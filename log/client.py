@@ -368,8 +368,8 @@ class Log(AbstractContextManager["Log"]):
 
         Raises:
             TopicExistsError: it exists, and not `exist_ok` (which leaves an existing one as it is).
-            InvalidError: name, partition count or configuration refused; with `exist_ok`, the topic that exists has
-                another number of partitions, or another value for something in `config`.
+            InvalidError: name, partition count (1 to 10,000) or configuration refused; with `exist_ok`, the topic that
+                exists has another number of partitions, or another value for something in `config`.
         """
 
     @abstractmethod
@@ -388,8 +388,8 @@ class Log(AbstractContextManager["Log"]):
 
         Raises:
             TopicNotFoundError: there is none of this name; near ones are in the message.
-            InvalidError: an unknown setting (near ones are in the message) or a value that it cannot have; nothing is
-                changed.
+            InvalidError: an unknown setting (near ones are in the message), a value that it cannot have, or two that
+                contradict each other; nothing is changed.
         """
 
     @abstractmethod
@@ -412,7 +412,7 @@ class Log(AbstractContextManager["Log"]):
 
         Raises:
             TopicNotFoundError: there is none of this name.
-            InvalidError: not more than it has: there is no way to have fewer.
+            InvalidError: not more than it has, as there is no way to have fewer; over 10,000.
         """
 
     @abstractmethod

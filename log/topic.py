@@ -198,8 +198,20 @@ class TopicConfig:
 
 
 def config_strings(config: Mapping[str, Any] | None) -> dict[str, str]:
-    """The values given, checked and as text, without the defaults: what the metadata log keeps."""
-    every = TopicConfig.parse(config).as_strings()
+    """The values given, checked and as text, without the defaults: what the metadata log keeps.
+
+    Raises:
+        InvalidError: as `TopicConfig.parse`, and values that contradict each other. Only here, where they are given: a
+            log that has some already still opens.
+    """
+    parsed = TopicConfig.parse(config)
+    if parsed.min_compaction_lag_ms > parsed.max_compaction_lag_ms:  # Kafka: LogConfig.validateValues
+        raise InvalidError(
+            f"min.compaction.lag.ms={parsed.min_compaction_lag_ms} is more than max.compaction.lag.ms="
+            f"{parsed.max_compaction_lag_ms}: a record would have to be compacted before it may be; lower the first or "
+            "raise the second"
+        )
+    every = parsed.as_strings()
     return {name: every[name] for name in (config or {})}
 
 

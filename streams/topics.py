@@ -118,12 +118,19 @@ class AppTopics:
             for store in stores_of(sub):
                 policy = "compact" if store.retention_ms is None else "compact,delete"
                 name = changelog_topic(self._app, store.name)
-                self._internal_topic(name, count, store.of, {"cleanup.policy": policy})
+                self._internal_topic(name, count, store.of, {"cleanup.policy": policy}, self._counts(sub))
                 self._note_kind(store, name)
             for cut in sub.repartitions_read:
-                self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {})
+                self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {}, {})
         if self._dead_letters:
             self._create(dead_letter_topic(self._app), 1, _ANY_TIME)
+
+    def _counts(self, sub: SubTopology) -> dict[str, int]:
+        """The partitions of what a sub-topology reads."""
+        topics = [node.operator.reads.name for node in sub.sources if node.operator.reads is not None]
+        return {f"repartition {cut.name!r}": self.widths[cut.id] for cut in sub.repartitions_read} | {
+            f"topic {name!r}": self.partitions[name] for name in topics
+        }
 
     def output(self, topic: Topic[Any, Any], count: int) -> int:
         """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
@@ -136,16 +143,26 @@ class AppTopics:
         return known
 
     def _internal_topic(
-        self, name: str, partitions: int, node: Node | DeclaredStore[Any, Any], config: Mapping[str, str]
+        self,
+        name: str,
+        partitions: int,
+        node: Node | DeclaredStore[Any, Any],
+        config: Mapping[str, str],
+        counts: Mapping[str, int],
     ) -> None:
+        """Creates an internal topic that is missing; `counts` are the partitions that its number follows from."""
         wanted = {"segment.bytes": 64 << 20, "retention.ms": -1, **_ANY_TIME, **config}
         self._create(name, partitions, wanted, internal=True)
         found = self._log.describe_topic(name).partitions
         if found != partitions:
+            told = ", ".join(f"{what} has {count}" for what, count in counts.items())
+            keep = f"put repartition(partitions={found}, name=…) before it, which keeps what it has, or "
             raise TopologyError(
                 f"the internal topic {name!r} has {found} partitions, and {node.name} at {node.place} needs "
-                f"{partitions}: keys would be looked for in other partitions than they were written to; delete the "
-                "topic and the app's state to begin anew, or give the app another name"
+                f"{partitions}{f', as {told}' if told else ''}: one of these was changed after the app had begun, and "
+                "keys would be looked for in other partitions than they were written to; "
+                f"{keep if told and found < partitions else ''}begin anew: give the app another name, or delete its "
+                "internal topics, its committed offsets and its state"
             )
 
     def _note_kind(self, store: StoreOf, changelog: str) -> None:

@@ -213,6 +213,41 @@ def test_another_partition_count_is_refused() -> None:
             click_app(log).run(until="end")
 
 
+def test_more_partitions_of_an_input_are_refused_with_a_way_to_keep_the_state() -> None:
+    def app(log: Log, width: int | None = None) -> App:
+        made = App("counter", log=log)
+        words = made.stream(made.topic("words", key=str, value=str))
+        if width is not None:
+            words = words.repartition(partitions=width, name="words")
+        words.group_by_key().count(store="n").changes().to(made.topic("counts", key=str, value=int))
+        return made
+
+    def say(log: Log) -> None:
+        with log.producer() as producer:
+            for number in range(20):
+                producer.send("words", b"x", key=b"w%d" % number, timestamp_ms=1)
+
+    with Log.open("memory:") as log:
+        log.create_topic("words", partitions=2)
+        say(log)
+        app(log).run(until="end")
+        log.create_partitions("words", 3)
+        say(log)
+        told = (
+            r"'counter-n-changelog' has 2 partitions, and count-\d+ at .*test_restarts.py:\d+ needs 3, as topic "
+            r"'words' has 3: .*; put repartition\(partitions=2, name=…\) before it, .*, or begin anew: give the app"
+        )
+        with pytest.raises(TopologyError, match=told):
+            app(log).run(until="end")
+        app(log, 2).run(until="end")
+        assert last(log, "counts") == {f"w{number}": 2 for number in range(20)}
+        log.create_partitions("counter-n-changelog", 4)
+        with pytest.raises(
+            TopologyError, match=r"has 4 partitions, .* needs 2, as repartition .* has 2: .*; begin anew"
+        ):
+            app(log, 2).run(until="end")
+
+
 def test_another_count_of_a_repartition_is_refused() -> None:
     def app(log: Log, partitions: int) -> App:
         made = App("counter", log=log)

@@ -50,6 +50,23 @@ def test_settings_change_at_once_and_stay() -> None:
             assert config["segment.bytes"] == "1073741824"
 
 
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    both = {"min.compaction.lag.ms": 100, "max.compaction.lag.ms": 50}
+    told = r"min.compaction.lag.ms=100 is more than max.compaction.lag.ms=50: .*; lower the first or raise the second"
+    with opened(MemoryDisk()) as log:
+        with pytest.raises(InvalidError, match=told):
+            log.create_topic("t", config=both)
+        assert log.topics() == []
+        log.create_topic("t", config={"max.compaction.lag.ms": 50})
+        with pytest.raises(InvalidError, match=told):
+            log.alter_topic("t", {"min.compaction.lag.ms": 100})
+        assert log.describe_topic("t").config["min.compaction.lag.ms"] == "0"
+        log.alter_topic("t", {"min.compaction.lag.ms": 50})
+        with pytest.raises(InvalidError, match=r"=50 is more than .*=49"):
+            log.alter_topic("t", {"max.compaction.lag.ms": 49})
+        log.alter_topic("t", {"min.compaction.lag.ms": 100, "max.compaction.lag.ms": None})
+
+
 def test_a_reader_beside_the_writer_sees_what_was_altered() -> None:
     disk = MemoryDisk()
     with opened(disk) as log:
