@@ -1,12 +1,13 @@
 """Compacted topics: what a restore reads of one, what a cleaning leaves of it, and what appends notice of that.
 
 1. Records look like a changelog's: keys of 12 bytes in an order that no cache likes, values of 8 bytes. In one topic
-   each key comes ten times, in the others every key is another.
+   a key comes ten times on average, by chance, in the others every key is another.
 2. The floors read the same files in pieces of 1 MiB, let the compiled codec take the batches apart, and keep the last
    record of each key in a dictionary; that of a cleaning then encodes these. No CRC, no file.
 3. A restored store and a cleaned topic are checked before their time counts.
 """
 
+import random
 import shutil
 import threading
 import time
@@ -29,7 +30,8 @@ _SEGMENT_BYTES = 8 << 20  # several are cleaned; a changelog of an app has 64 Mi
 _CHUNK = 20_000
 _AT_MS = 1_767_225_600_000
 _LATER_MS = _AT_MS + 30 * 86_400_000  # past segment.ms
-_STRIDE = 1_000_003  # a prime: times 0, 1, 2, … it meets every remainder once
+_SEED = 20_261_121
+_STRIDE = 7_368_787  # a prime: its multiples meet every remainder once, in an order that no cache likes
 _PACE_S = 0.0005
 
 
@@ -59,15 +61,21 @@ def _fill(setting: Setting, topic: str) -> None:
     if Path(directory).exists():
         return
     records, keys = _shape(setting, topic)
+    chance = random.Random(_SEED)
     with Log.open(directory) as log, log.producer(acks=1) as producer:
         log.create_topic(topic, config={"cleanup.policy": "compact", "segment.bytes": _SEGMENT_BYTES})
         for first in range(0, records, _CHUNK):
             numbers = range(first, min(first + _CHUNK, records))
+            # By chance, and at the end each key once, so that none is left out.
+            drawn = [
+                int(chance.random() * keys) if number < records - keys else number * _STRIDE % keys
+                for number in numbers
+            ]
             producer.send_many(
                 topic,
                 [number.to_bytes(8, "big") for number in numbers],
-                keys=[b"key-%08d" % (number * _STRIDE % keys) for number in numbers],
-                timestamps_ms=[_AT_MS] * len(numbers),
+                keys=[b"key-%08d" % each for each in drawn],
+                timestamps_ms=[_AT_MS + number for number in numbers],
             )
 
 

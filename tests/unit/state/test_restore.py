@@ -132,3 +132,31 @@ def test_records_without_a_key_are_no_entries() -> None:
     backend = MemoryBackend()
     assert restore(backend, "s", KeyValueLayout(), log).records == 2
     assert contents(backend) == {"a": "1"}
+
+
+def pieces_of(monkeypatch: pytest.MonkeyPatch, *rows: str) -> list[int]:
+    """How many rows were written together, with pieces of four; batches have three."""
+    monkeypatch.setattr(restoring, "PIECE_ROWS", 4)
+    backend, written = MemoryBackend(), list[int]()
+    ingest = backend.ingest
+
+    def seen(keyspace: str, rows: dict[bytes, bytes | None], checkpoint: Checkpoint) -> None:
+        written.append(len(rows))
+        ingest(keyspace, rows, checkpoint)
+
+    monkeypatch.setattr(backend, "ingest", seen)
+    restore(backend, "s", KeyValueLayout(), changelog(*rows))
+    return written
+
+
+def test_pieces_are_small_where_keys_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pieces_of(monkeypatch, *(f"k{n}=v" for n in range(10))) == [6, 4]
+
+
+def test_a_piece_goes_on_while_its_keys_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pieces_of(monkeypatch, *(f"k{n % 3}=v" for n in range(20)), *(f"n{n}=v" for n in range(6))) == [9]
+
+
+def test_values_that_grow_end_a_piece_though_keys_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "PIECE_BYTES", 5_000)
+    assert pieces_of(monkeypatch, *(f"k{n % 2}={'v' * 900}" for n in range(12))) == [2, 2]
