@@ -65,6 +65,9 @@ class App:
         cache_bytes: how much the caches of all stores may hold, about.
         on_bad_record: what becomes of a record that cannot be decoded: "fail" stops the app and names it, "skip" drops
             and counts it, "dead_letter" writes it to `<app>-dead-letters`.
+        on_error: what becomes of a record for which a function of the program raises, or makes what cannot be encoded:
+            "fail" stops the app and names it, "skip" drops it where that happened and counts it, "dead_letter" writes
+            it to `<app>-dead-letters` too. What was done for it before stays.
         reset: where an input without a committed offset is read from.
 
     Raises:
@@ -82,6 +85,7 @@ class App:
         state_dir: str | None = None,
         cache_bytes: int = _CACHE_BYTES,
         on_bad_record: Literal["fail", "skip", "dead_letter"] = "fail",
+        on_error: Literal["fail", "skip", "dead_letter"] = "fail",
         reset: Literal["earliest", "latest"] = "earliest",
     ) -> None:
         check_topic_name(name)
@@ -89,6 +93,7 @@ class App:
             raise TypeError(f"App(log={log!r}) is neither a URL nor a Log")
         _check_choice("guarantee", guarantee, ("at_least_once",))
         _check_choice("on_bad_record", on_bad_record, ("fail", "skip", "dead_letter"))
+        _check_choice("on_error", on_error, ("fail", "skip", "dead_letter"))
         _check_choice("reset", reset, ("earliest", "latest"))
         if cache_bytes < 0:
             raise ValueError(f"App(cache_bytes={cache_bytes}) is below 0")
@@ -110,6 +115,7 @@ class App:
             state_dir=state_dir,
             cache_bytes=cache_bytes,
             on_bad_record=on_bad_record,
+            on_error=on_error,
             reset=reset,
         )
 
@@ -253,7 +259,8 @@ class App:
 
         Raises:
             TopologyError: the program cannot run on this log; the user's file and line are named.
-            TaskError: a function of the user raised; node, line and record are named, the cause is chained.
+            TaskError: a function of the user raised and on_error is "fail"; node, line and record are named, the cause
+                is chained.
             DecodeError: a record cannot be read and on_bad_record is "fail".
         """
         if until not in {None, "end"}:

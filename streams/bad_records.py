@@ -21,8 +21,11 @@ from tailrace.streams.outputs import Outputs
 from tailrace.streams.source import BadRecord
 from tailrace.streams.topology import Forward
 
+# Of a message and of a stack trace: a letter must fit where its record did, or nearly.
+_TEXT_MAX = 8_000
 
-class _Explained(msgspec.Struct, frozen=True):
+
+class Letter(msgspec.Struct, frozen=True):
     """A raw record with the reason in its headers."""
 
     offset: int
@@ -63,7 +66,7 @@ def to_stream(context: TaskContext, node: str, errors: Forward) -> BadRecord:
     """Sends the record's bytes to what stands behind `.errors`; a topic behind it gets the reason as headers."""
 
     def send(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
-        context.record = _explained(record, partition, node, error)
+        context.record = explained(record, partition, node, error)
         errors(record.key, record.value, max(record.timestamp, 0))
 
     return send
@@ -73,22 +76,32 @@ def to_dead_letters(outputs: Outputs, topic: str, node: str) -> BadRecord:
     """The policy "dead_letter": keeps the record in a topic, in the same commit as the offset behind it."""
 
     def keep(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
-        outputs.raw(topic, _explained(record, partition, node, error))
+        outputs.raw(topic, explained(record, partition, node, error))
 
     return keep
 
 
-def _explained(record: RawRecord, source: TopicPartition, node: str, error: Exception) -> _Explained:
+def explained(record: RawRecord, source: TopicPartition | None, node: str, error: Exception) -> Letter:
+    """The record as it came, with headers that say where from and why; source None: it came from no topic."""
     trace = "".join(traceback.format_exception(error))
-    headers = [
-        *record.headers,
-        ("__streams.errors.topic", source.topic.encode()),
-        ("__streams.errors.partition", str(source.partition).encode()),
-        ("__streams.errors.offset", str(record.offset).encode()),
+    headers = list(record.headers)
+    if source is not None:
+        headers += [
+            ("__streams.errors.topic", source.topic.encode()),
+            ("__streams.errors.partition", str(source.partition).encode()),
+            ("__streams.errors.offset", str(record.offset).encode()),
+        ]
+    headers += [
         ("__streams.errors.exception", type(error).__qualname__.encode()),
-        ("__streams.errors.message", str(error).encode()),
-        ("__streams.errors.stacktrace", trace.encode()),
+        ("__streams.errors.message", _bytes(str(error)[:_TEXT_MAX])),
+        # Its end says most: the line that raised.
+        ("__streams.errors.stacktrace", _bytes(trace[-_TEXT_MAX:])),
         ("tailrace.node", node.encode()),
         ("tailrace.attempts", b"1"),
     ]
-    return _Explained(record.offset, record.timestamp, record.key, record.value, headers)
+    return Letter(record.offset, record.timestamp, record.key, record.value, headers)
+
+
+def _bytes(text: str) -> bytes:
+    # A message may quote half a surrogate pair.
+    return text.encode(errors="backslashreplace")

@@ -23,9 +23,9 @@ from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Node, Operator
 
 
-def _sink(chain: Chain, _node: Node, sink: Sink) -> Forward:
+def _sink(chain: Chain, node: Node, sink: Sink) -> Forward:
     if sink.topic is not None:
-        return _sink_to(chain, sink, sink.topic)
+        return _sink_to(chain, node, sink, sink.topic)
     choose, opened = sink.choose, dict[str, Forward]()
     assert choose is not None
 
@@ -35,16 +35,17 @@ def _sink(chain: Chain, _node: Node, sink: Sink) -> Forward:
             topic = chosen_topic(topic)
         to_topic = opened.get(topic.name)
         if to_topic is None:
-            to_topic = opened[topic.name] = _sink_to(chain, sink, topic)
+            to_topic = opened[topic.name] = _sink_to(chain, node, sink, topic)
         to_topic(key, value, timestamp_ms)
 
     return to_chosen
 
 
-def _sink_to(chain: Chain, sink: Sink, topic: Topic[Any, Any]) -> Forward:
+def _sink_to(chain: Chain, node: Node, sink: Sink, topic: Topic[Any, Any]) -> Forward:
     key, value = sink.codecs(topic)
     encode_key = guarded(key, f"the key for topic {topic.name!r}, written at {sink.place},").encode
     encode_value = guarded(value, f"the value for topic {topic.name!r}, written at {sink.place},").encode
+    encode_key, encode_value = chain.known_as(node, encode_key), chain.known_as(node, encode_value)
     partitions = chain.output_partitions(topic)
     form = windowed_form(key)
     if form is None:

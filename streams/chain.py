@@ -10,16 +10,20 @@ which operation (build).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tailrace.log.clock import Clock
 from tailrace.state.store import Keyspace
 from tailrace.streams.context import StateNode, TaskContext
+from tailrace.streams.failure import Nodes
 from tailrace.streams.hop import Hop
+from tailrace.streams.on_error import guard
 from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Children = Mapping[Input, Sequence[tuple[Node, int]]]
 """The nodes behind each output, each with the place that the output has among its parents."""
@@ -30,7 +34,8 @@ class Chain:
 
     builders has the function for each class of operators (an operator without one is built by its own `build`); hops
     has each repartition that the task writes, by node; output_partitions creates an output topic that is missing, and
-    gives its partition count; clock is the wall clock of what processors schedule.
+    gives its partition count; clock is the wall clock of what processors schedule; nodes takes the
+    functions that stand for one in a traceback.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Chain:
         outputs: Outputs,
         output_partitions: Callable[[Topic[Any, Any]], int],
         clock: Clock,
+        nodes: Nodes,
     ) -> None:
         self.context = context
         self.hops = hops
@@ -54,12 +60,25 @@ class Chain:
         """By graph node."""
         self._builders = builders
         self._children = children
+        self._nodes = nodes
+        self._guarded: set[int] = set()
+        """Nodes that what stands behind them must not raise through."""
         self._links: dict[int, tuple[Forward, ...]] = {}
         """By graph node: one for each parent."""
 
     def output(self, node: int, output: Output = "main") -> Forward:
         """What takes the records that a node sends to one of its outputs."""
-        return fan_out([self._link(child, side) for child, side in self._children.get(Input(node, output), ())])
+        links = [self._link(child, side) for child, side in self._children.get(Input(node, output), ())]
+        if self.context.goes_on and links:
+            last = links[-1]
+            links[:-1] = [guard(link, self.context) for link in links[:-1]]
+            links[-1] = guard(last, self.context) if node in self._guarded else last
+        return fan_out(links)
+
+    def known_as(self, node: Node, function: F) -> F:
+        """The function, which from now on stands for a node where it is found in a traceback (failure)."""
+        self._nodes.add(function, node.name, node.place)
+        return function
 
     def keyspace(self, store: str) -> Keyspace:
         """Where a store of the task keeps its rows."""
@@ -76,6 +95,8 @@ class Chain:
     def _link(self, node: Node, side: int) -> Forward:
         links = self._links.get(node.id)
         if links is None:
+            if node.operator.goes_on:
+                self._guarded.add(node.id)
             build = self._builders.get(type(node.operator))
             made = (
                 node.operator.build(self.context, self.output(node.id))

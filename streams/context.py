@@ -23,6 +23,18 @@ FAR = (1 << 63) - 1
 """Later than every window's closing time but that of an unlimited window."""
 
 
+class Failed(Protocol):
+    """Takes what a chain raised: raises, or returns when the app goes on without what was on its way (on_error)."""
+
+    def __call__(self, error: Exception, result: tuple[Any, Any, int] | None = None, /) -> None:
+        """`result` is what was on its way, where the caller has it: key, value, time in ms."""
+        ...
+
+
+def _raise(error: Exception, _result: object = None, /) -> None:
+    raise error
+
+
 class Stored(Protocol):
     """The store of a stateful operator, as the commit sees it."""
 
@@ -84,8 +96,11 @@ class TaskContext:
     __slots__ = (
         "backend",
         "caching",
+        "cause",
         "doing",
         "dropped",
+        "failed",
+        "goes_on",
         "next_close_ms",
         "old",
         "origin_ms",
@@ -106,6 +121,8 @@ class TaskContext:
         """Whether stateful nodes merge updates of a key until the commit."""
         self.record: RawRecord | None = None
         """The source record at hand; None while finals and cached updates go out."""
+        self.cause: RawRecord | None = None
+        """While the result of a record goes out: that record, for whom it fails."""
         self.old: Any = None
         """While a table's change is on its way to nodes that ask for it: the value that it replaces, None for none."""
         self.source: TopicPartition | None = None
@@ -120,6 +137,10 @@ class TaskContext:
         """What processors have called as stream time goes on, each time after the record that moved it."""
         self.wall_calls = Schedules()
         """What they have called by the wall clock."""
+        self.failed: Failed = _raise
+        """Where what a chain raises is handed to by whoever would go on after it."""
+        self.goes_on = False
+        """Whether the app goes on after a function has raised."""
         self.doing = "a result of a window or a cache"
         """What is at work while there is no record, for messages."""
 
@@ -130,9 +151,12 @@ class TaskContext:
     def close_windows(self) -> None:
         """Lets the nodes that emit on close send what closed at the present stream time."""
         now = self.stream_time_ms
+        # The record that moved time is not what goes out now, and must not be blamed for it.
+        record, self.record = self.record, None
         self.next_close_ms = min(
             (node.close_windows(now - lag_ms) + lag_ms for node, lag_ms in self.state_nodes), default=FAR
         )
+        self.record = record
 
     def headers(self) -> Headers:
         """The headers of the record at hand."""
@@ -140,7 +164,30 @@ class TaskContext:
 
     def where(self) -> str:
         """Where the record at hand stands, for messages: topic-partition@offset."""
-        if self.record is None or self.record.offset < 0:
+        record, source = self.source_record(), self.source
+        if record is None:
             return self.doing
-        source = self.source
-        return f"{source.topic}-{source.partition}@{self.record.offset}" if source else f"offset {self.record.offset}"
+        return f"{source.topic}-{source.partition}@{record.offset}" if source else f"offset {record.offset}"
+
+    def source_record(self) -> RawRecord | None:
+        """The record that is at work, as it came; None where there is none."""
+        for record in (self.record, self.cause):
+            came = record.record if isinstance(record, WithHeaders) else record
+            if came is not None and came.offset >= 0:
+                return came
+        return None
+
+
+class WithHeaders:
+    """A record with other headers, in place of the one at hand while what was made of it goes its way."""
+
+    __slots__ = ("headers", "key", "offset", "record", "timestamp", "value")
+
+    def __init__(self, record: RawRecord | None, headers: Headers) -> None:
+        self.record: RawRecord | None = record.record if isinstance(record, WithHeaders) else record
+        """The one that came."""
+        self.headers: Headers = headers
+        self.offset = -1 if record is None else record.offset
+        self.timestamp = -1 if record is None else record.timestamp
+        self.key = None if record is None else record.key
+        self.value = None if record is None else record.value

@@ -16,7 +16,11 @@ from tailrace.streams.source import SourceInput
 
 # What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
 # A processor has no such function: the object that runs it is known by itself.
-_LOCALS = ("f", "add", "zero", "merge", "choose", "extract", "factory", "self")
+_LOCALS = (
+    *("f", "add", "zero", "merge", "choose", "extract", "factory", "self"),
+    # Functions of ours that stand for one node.
+    *("encode_key", "encode_value", "fold", "rule"),
+)
 
 
 # What a record brings about by moving time belongs to a window or a schedule, and not to the record.
@@ -62,6 +66,36 @@ def raised_in(function: object, error: Exception) -> bool:
 
 def task_error(error: Exception, nodes: Nodes, context: TaskContext) -> TaskError:
     """The error to end the app with."""
+    node, line = _found(error, nodes)
+    name, place = node or ("an operator", None)
+    line = line or str(place)
+    declared = f", of the node made at {place}" if place and place != line else ""
+    return TaskError(
+        f"{type(error).__name__} in {name} ({line}{declared}) at {_where(error) or context.where()}: {error}; "
+        "nothing after the last commit was kept; mend the function and start again, or go on past such records with "
+        'on_error="skip" or "dead_letter"'
+    )
+
+
+def node_of(error: Exception, nodes: Nodes) -> str:
+    """The name of the node that raised."""
+    node, _ = _found(error, nodes)
+    return node[0] if node else "an operator"
+
+
+def came_from_user(error: Exception, nodes: Nodes) -> bool:
+    """Whether the user's code raised: not a store, nor the log at work for us, nor we ourselves."""
+    users = False
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("tailrace.state.") or (module.startswith("tailrace.log.") and not users):
+            return False
+        users = users or not is_ours(module)
+    return users or _found(error, nodes)[0] is not None
+
+
+def _found(error: Exception, nodes: Nodes) -> tuple[tuple[str, str] | None, str | None]:
+    """Name and place of the node, and the user's line."""
     node: tuple[str, str] | None = None
     line: str | None = None
     ours = False
@@ -80,13 +114,7 @@ def task_error(error: Exception, nodes: Nodes, context: TaskContext) -> TaskErro
         else:
             line = line or here
         ours = False
-    name, place = node or ("an operator", None)
-    line = line or str(place)
-    declared = f", of the node made at {place}" if place and place != line else ""
-    return TaskError(
-        f"{type(error).__name__} in {name} ({line}{declared}) at {_where(error) or context.where()}: {error}; "
-        "nothing after the last commit was kept, mend the function and start again"
-    )
+    return node, line
 
 
 def _where(error: Exception) -> str | None:

@@ -69,6 +69,10 @@ class Hop:
             # windows that closed meanwhile are closed too.
             origin_ms, floor_ms = context.origin_ms, there.stream_time_ms
             there.origin_ms = origin_ms if origin_ms > floor_ms else floor_ms
-            forward(key, value, timestamp_ms)
+            try:
+                forward(key, value, timestamp_ms)
+            except Exception as error:  # noqa: BLE001 - raised again where the policy says so
+                # The writer's word: only there is it known what is at work where there is no record.
+                context.failed(error, (key, value, timestamp_ms))
 
         return to_reader

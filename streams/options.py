@@ -6,6 +6,7 @@ from typing import Literal
 from tailrace.log.client import Log
 
 OnBadRecord = Literal["fail", "skip", "dead_letter"]
+OnError = Literal["fail", "skip", "dead_letter"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,4 +22,5 @@ class AppOptions:
     state_dir: str | None
     cache_bytes: int
     on_bad_record: OnBadRecord
+    on_error: OnError
     reset: Literal["earliest", "latest"]

@@ -93,8 +93,10 @@ class Outputs:
         columns = self.columns(topic)
 
         def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
-            columns.keys.append(None if key is None else encode_key(key))
+            # Both before either is appended: what cannot be encoded may be dropped, and the columns go on.
+            key_bytes = None if key is None else encode_key(key)
             columns.values.append(None if value is None else encode_value(value))
+            columns.keys.append(key_bytes)
             columns.timestamps_ms.append(timestamp_ms)
             record = context.record
             columns.headers.append(() if record is None else record.headers)
@@ -118,8 +120,9 @@ class Outputs:
 
         def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
             columns = by_partition[partitioner.of(encode_inner(key.key))]
-            columns.keys.append(encode_key(key))
+            key_bytes = encode_key(key)
             columns.values.append(None if value is None else encode_value(value))
+            columns.keys.append(key_bytes)
             columns.timestamps_ms.append(timestamp_ms)
             columns.headers.append(())
             if len(columns.values) >= _ROWS_MAX:

@@ -31,6 +31,7 @@ from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import Nodes, task_error
 from tailrace.streams.hop import Hop
+from tailrace.streams.on_error import Failures, guard
 from tailrace.streams.operators.io import Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
@@ -61,6 +62,8 @@ class Plan:
     outputs: Outputs
     inner_topics: set[str]
     """What the app both reads and writes."""
+    failures: Failures | None = None
+    """Where the app goes on after a function has raised: what is done about it."""
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
     nodes: Nodes = field(default_factory=Nodes)
@@ -136,7 +139,9 @@ class Planner:
         self._clock = clock
         self._children = children_of(topology)
         self._watched = _watched(topology)
-        self._topics = AppTopics(topology, log, options.name, dead_letters=options.on_bad_record == "dead_letter")
+        self._topics = AppTopics(
+            topology, log, options.name, dead_letters="dead_letter" in {options.on_bad_record, options.on_error}
+        )
 
     def plan(self, producer: Producer, progress: Callable[[str], Progress] | None = None) -> Plan:
         """Creates what is missing in the log, and the tasks; progress makes a callback for each store's restoring.
@@ -148,6 +153,10 @@ class Planner:
         """
         outputs = Outputs(producer)
         result = Plan(self._app, producer, outputs, self._topology.inner_topics)
+        if self._options.on_error != "fail":
+            keeps = self._options.on_error == "dead_letter"
+            letters = bad_records.dead_letter_topic(self._app) if keeps else None
+            result.failures = Failures(result.nodes, outputs, letters)
         for node in self._topology.nodes:
             for function in functions_of(node.operator):
                 result.nodes.add(function, node.name, node.place)
@@ -189,6 +198,8 @@ class Planner:
             node.operator.stores and node.id in self._watched for node in sub.nodes
         )
         context = TaskContext(partition, caching=caching)
+        if plan.failures is not None:
+            plan.failures.take_over(context)
         task = Task(task_id, context)
         self._set_clocks(task, sub, committed)
         if sub.stores:
@@ -209,6 +220,7 @@ class Planner:
             plan.outputs,
             lambda topic: self._topics.output(topic, count),
             self._clock,
+            plan.nodes,
         )
         for node in self._read_by(task, sub):
             self._input(task, node, chain, plan.outputs, committed)
@@ -299,7 +311,8 @@ class Planner:
     def _bad_record(self, node: Node, context: TaskContext, chain: Chain, outputs: Outputs) -> BadRecord:
         """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
         if self._children.get(Input(node.id, "errors")):
-            return bad_records.to_stream(context, node.name, chain.output(node.id, "errors"))
+            errors = chain.output(node.id, "errors")
+            return bad_records.to_stream(context, node.name, guard(errors, context) if context.goes_on else errors)
         if self._options.on_bad_record == "skip":
             return bad_records.skip
         if self._options.on_bad_record == "dead_letter":

@@ -175,11 +175,14 @@ class SourceInput:
                                 calls.run(timestamp_ms)
                                 continue
                     forward(key, value, timestamp_ms)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again where a policy says so
                 if in_chain:
-                    raise
-                self._bad(record, self.partition, error)
-                context.drop("bad_record")
+                    context.failed(error)
+                    if context.stream_time_ms >= calls.next_ms:
+                        calls.run(context.stream_time_ms)
+                else:
+                    self._bad(record, self.partition, error)
+                    context.drop("bad_record")
             else:
                 return
 

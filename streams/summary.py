@@ -13,9 +13,10 @@ class Summary(msgspec.Struct, frozen=True):
     records_out: int
     """Records written to output topics and dead letters."""
     dropped: Mapping[str, int]
-    """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record", "deleted".
+    """Records that went no further, by reason: "late", "null_key", "null_value", "bad_record", "error", "deleted".
 
-    "deleted" is what retention or `delete_records` took before the app had read it, counted by offsets."""
+    "error" counts each time that a function raised, where the app goes on after that. "deleted" is what retention or
+    `delete_records` took before the app had read it, counted by offsets."""
     open_windows: int
     """Results in windows that are not closed; a later run goes on with them."""
     seconds: float

@@ -147,6 +147,7 @@ class Task:
 
     def flush(self) -> None:
         """Sends on what the caches of its stateful nodes hold back."""
+        self.context.record = None
         for store in self.stores:
             now_ms = self.context.stream_time_ms - store.lag_ms
             if store.after_cache:

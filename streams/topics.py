@@ -26,6 +26,8 @@ from tailrace.streams.topology import Node, SubTopology, Topology, changelog_top
 
 # Topics of the app's own take every time: the guard against times in the future is for what comes in, and has spoken.
 _ANY_TIME = {"message.timestamp.after.max.ms": (1 << 63) - 1}
+# A letter is its record and what went wrong, so it may be larger than its topic lets records be.
+_LETTER_BYTES_MAX = 64 << 20
 
 
 class StoreOf(NamedTuple):
@@ -123,7 +125,7 @@ class AppTopics:
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {}, {})
         if self._dead_letters:
-            self._create(dead_letter_topic(self._app), 1, _ANY_TIME)
+            self._create(dead_letter_topic(self._app), 1, _ANY_TIME | {"max.message.bytes": _LETTER_BYTES_MAX})
 
     def _counts(self, sub: SubTopology) -> dict[str, int]:
         """The partitions of what a sub-topology reads."""

@@ -68,6 +68,8 @@ class Operator:
     """Whether it does something outside the program, so that a program may end with it."""
     sees_every_update: ClassVar[bool] = False
     """Whether no cache may merge updates ahead of it."""
+    goes_on: ClassVar[bool] = False
+    """Whether it does something after what it sent on, and does not itself catch what that raises (on_error)."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:

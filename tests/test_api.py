@@ -63,7 +63,6 @@ STILL_TO_COME: list[str] = [
     "App.__init__.guarantee: Literal['at_least_once'] = 'at_least_once'",
     "App.__init__.version",
     "App.__init__.threads",
-    "App.__init__.on_error",
     "App.__init__.max_future",
     "App.__init__.max_skew",
     "App.__init__.standbys",

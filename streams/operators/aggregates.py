@@ -10,9 +10,16 @@ from tailrace.streams.chain import Chain
 from tailrace.streams.codec import TypeCodec, guarded
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
-from tailrace.streams.operators.fold import Fold, Ways, aggregate_fold, count_fold, emitter, reduce_fold
+from tailrace.streams.operators.fold import Fold, Ways, aggregate_fold, careful_fold, count_fold, emitter, reduce_fold
 from tailrace.streams.operators.plain import PlainAggregate
-from tailrace.streams.operators.session import Join, SessionAggregate, aggregate_join, count_join, reduce_join
+from tailrace.streams.operators.session import (
+    Join,
+    SessionAggregate,
+    aggregate_join,
+    careful_join,
+    count_join,
+    reduce_join,
+)
 from tailrace.streams.operators.sliding import SlidingAggregate
 from tailrace.streams.topology import Forward, Node
 from tailrace.windows.session import SessionWindow
@@ -24,19 +31,22 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
     """The link of an aggregate, windowed or not."""
     context, key, value = chain.context, operator.key.codec, _guarded_value(operator)
     name, keyspace, window = operator.store_name, chain.keyspace(operator.store_name), operator.window
+    careful = context.goes_on and operator.function != "count"
+    fold = chain.known_as(node, careful_fold(_fold(operator), value)) if careful else _fold(operator)
     late = chain.output(node.id, "late")
     emit = emitter(context, chain.output(node.id), value, old=chain.asked_for_old(node))
     running: PlainAggregate | AlignedAggregate | SessionAggregate | SlidingAggregate
     if window is None:
-        running = PlainAggregate(context, KeyValueStore(name, keyspace, key, value), _fold(operator), emit)
+        running = PlainAggregate(context, KeyValueStore(name, keyspace, key, value), fold, emit)
     else:
         retention_ms = operator.retention_ms or window.retention_ms
-        ways = Ways(_fold(operator), emit, late, operator.emit == "close", retention_ms)
+        ways = Ways(fold, emit, late, operator.emit == "close", retention_ms)
         if isinstance(window, AlignedWindow):
             running = AlignedAggregate(context, WindowStore(name, keyspace, key, value), window, ways)
         elif isinstance(window, SessionWindow):
             sessions = SessionStore[Any, Any](name, keyspace, key, value)
-            running = SessionAggregate(context, sessions, window, ways, _join(operator))
+            join = careful_join(_join(operator), value) if careful else _join(operator)
+            running = SessionAggregate(context, sessions, window, ways, join)
         elif isinstance(window, SlidingWindow):
             spans = SessionStore[Any, Any](name, keyspace, key, value, difference_ms=window.difference_ms)
             running = SlidingAggregate(context, spans, window, ways, value)

@@ -60,6 +60,24 @@ def shown_of(data: bytes, codec: Codec[Any]) -> Any:
     return value if show is None else show(value)
 
 
+def careful_fold(fold: Fold, codec: TypeCodec) -> Fold:
+    """The fold for an app that goes on after a function has raised: what raises has changed nothing.
+
+    A function may change an aggregate in place before it raises, so it is given a copy; and a result that the store
+    could not hold is found here, where there is a record to drop, and not in the commit. It costs what making bytes of
+    an aggregate and an aggregate of bytes costs.
+    """
+    encode = codec.encode
+
+    def careful(so_far: Any, value: Any) -> Any:
+        result = fold(snapshot(so_far, codec), value)
+        if result is not None:
+            encode(result)
+        return result
+
+    return careful
+
+
 class Emitter:
     """Sends a stateful node's results on; they have no headers and are late nowhere downstream.
 
@@ -86,10 +104,14 @@ class Emitter:
         """Sends one result on; `old` is the one that it replaces."""
         del old
         context = self._context
-        record, origin_ms = context.record, context.origin_ms
-        context.record, context.origin_ms = None, timestamp_ms
-        self._forward(key, shown(value, self._codec), timestamp_ms)
-        context.record, context.origin_ms = record, origin_ms
+        record, origin_ms, cause = context.record, context.origin_ms, context.cause
+        context.record, context.origin_ms, context.cause = None, timestamp_ms, record or cause
+        try:
+            self._forward(key, shown(value, self._codec), timestamp_ms)
+        except Exception as error:  # noqa: BLE001 - raised again where the policy says so
+            context.failed(error, (key, value, timestamp_ms))
+        finally:
+            context.record, context.origin_ms, context.cause = record, origin_ms, cause
 
 
 class ChangeEmitter(Emitter):
@@ -110,8 +132,10 @@ class ChangeEmitter(Emitter):
         """See `Emitter`."""
         context = self._context
         outer, context.old = context.old, None if old is None else shown_of(old, self._codec)
-        super().__call__(key, value, timestamp_ms)
-        context.old = outer
+        try:
+            super().__call__(key, value, timestamp_ms)
+        finally:
+            context.old = outer
 
 
 def emitter(context: TaskContext, forward: Forward, codec: Codec[Any], *, old: bool) -> Emitter:

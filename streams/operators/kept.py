@@ -43,8 +43,10 @@ def derived(context: TaskContext, rule: Rule, forward: Forward, *, sparse: bool,
         if sparse and before is None and now is None:
             return
         context.old = before
-        forward(key, now, timestamp_ms)
-        context.old = outer
+        try:
+            forward(key, now, timestamp_ms)
+        finally:
+            context.old = outer
 
     return change_link
 
@@ -59,9 +61,23 @@ def build_table(chain: Chain, node: Node, operator: TableNode) -> Forward:
         return derived(context, rule, forward, sparse=sparse, old=old)
     value = guarded(operator.value.codec, f"a value of store {name!r}, made at {operator.place},")
     store = KeyValueStore[Any, Any](name, chain.keyspace(name), operator.key.codec, value)
+    if context.goes_on:
+        rule = chain.known_as(node, _encodable(rule, value.encode))
     emit = emitter(context, forward, value, old=old)
     kept = chain.state_nodes[name] = KeptTable(context, store, rule, emit, value, sparse=sparse)
     return kept.process()
+
+
+def _encodable(rule: Rule | None, encode: Callable[[Any], bytes]) -> Rule:
+    """The rule for an app that goes on after an error: what the store could not hold is found with the record."""
+
+    def encodable(key: Any, value: Any) -> Any:
+        made = value if rule is None else rule(key, value)
+        if made is not None:
+            encode(made)
+        return made
+
+    return encodable
 
 
 class KeptTable(KeyValueNode):

@@ -7,7 +7,8 @@
    its task, because what others flush may reach a processor.
 4. What runs a processor has it as `self` in its frame: by that an error finds the node (failure).
 5. What goes wrong behind a `forward` ends the task, also where the processor catches it: what stands behind has taken
-   a part of the record, and only the last commit is whole.
+   a part of the record, and only the last commit is whole. Where the app goes on after errors (on_error) the processor
+   is not told of it.
 
 Not here: when scheduled functions are due (schedule), when wall clocks are looked at (runner).
 """
@@ -18,10 +19,10 @@ from typing import Any, Literal
 
 from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError, TopologyError
-from tailrace.log.record import Headers, RawRecord, Record
+from tailrace.log.record import Headers, Record
 from tailrace.log.topic import near_names
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.context import FAR, TaskContext, WithHeaders
 from tailrace.streams.derived import EXACT, key_check
 from tailrace.streams.operators.process import Process, check_methods, is_processor
 from tailrace.streams.place import check_function
@@ -86,7 +87,8 @@ class RunningProcessor(Context[Any, Any]):
         self._forward = forward
         self._clock = clock
         self._plain_key, self._check_key = key_check(operator.key, operator.place)
-        self._stores = {name: ProcessorStore(store, self) for name, store in stores.items()}
+        kind = CarefulStore if context.goes_on else ProcessorStore
+        self._stores = {name: kind(store, self) for name, store in stores.items()}
         self._processor: Processor[Any, Any, Any, Any] | None = None
 
     @property
@@ -178,13 +180,16 @@ class RunningProcessor(Context[Any, Any]):
         context = self._context
         record, origin_ms, old = context.record, context.origin_ms, context.old
         if headers is not None:
-            context.record = _WithHeaders(record, headers)
+            context.record = WithHeaders(record, _checked_headers(headers))
         try:
             self._forward(key, value, timestamp_ms)
         except BaseException as error:
             # Nobody knows how far what stands behind had come: a processor that goes on ends the task all the same.
             self._failed = error
-            raise
+            if not isinstance(error, Exception):
+                raise
+            context.failed(error, (key, value, timestamp_ms))
+            self._failed = None
         finally:
             context.record, context.origin_ms, context.old = record, origin_ms, old
 
@@ -225,17 +230,23 @@ class RunningProcessor(Context[Any, Any]):
         context = self._context
 
         def call(now_ms: int) -> None:
-            record, origin_ms, doing = context.record, context.origin_ms, context.doing
-            context.record, context.doing = None, f"a call scheduled on the {clock} clock, at {now_ms} ms"
+            record, origin_ms, doing, cause = context.record, context.origin_ms, context.doing, context.cause
+            context.record, context.cause, context.doing = (
+                None,
+                None,
+                f"a call scheduled on the {clock} clock, at {now_ms} ms",
+            )
             context.origin_ms = context.stream_time_ms - self.lag_ms
             self.time_ms, self._sending = max(now_ms, 0), True
             try:
                 f(now_ms)
+            except Exception as error:  # noqa: BLE001 - raised again where the policy says so
+                context.failed(error)
             finally:
                 self.time_ms, self._sending = None, False
             if self._failed is not None:
                 raise self._failed
-            context.record, context.origin_ms, context.doing = record, origin_ms, doing
+            context.record, context.origin_ms, context.doing, context.cause = record, origin_ms, doing, cause
 
         return call
 
@@ -311,17 +322,14 @@ class ProcessorStore(Store[Any, Any]):
         raise TypeError(f"store {self.name!r} has keys of type {plain.__name__}, not {type(key).__name__}: {key!r}")
 
 
-class _WithHeaders:
-    """A record with other headers, in place of the one at hand while what was forwarded goes its way."""
+class CarefulStore(ProcessorStore):
+    """The same for an app that goes on after an error: what could not be kept is found where it is put."""
 
-    __slots__ = ("headers", "key", "offset", "timestamp", "value")
-
-    def __init__(self, record: RawRecord | None, headers: Headers) -> None:
-        self.headers: Headers = _checked_headers(headers)
-        self.offset = -1 if record is None else record.offset
-        self.timestamp = -1 if record is None else record.timestamp
-        self.key = None if record is None else record.key
-        self.value = None if record is None else record.value
+    def put(self, key: Any, value: Any) -> bool:
+        """See `ProcessorStore`."""
+        if value is not None:
+            self._store.value_codec.encode(value)
+        return super().put(key, value)
 
 
 def _checked_headers(headers: Sequence[Any]) -> Headers:

@@ -15,8 +15,9 @@ from functools import reduce
 from typing import Any
 
 from tailrace.state.session import SessionStore, Span
+from tailrace.state.store import Codec
 from tailrace.streams.context import TaskContext
-from tailrace.streams.operators.fold import Ways
+from tailrace.streams.operators.fold import Ways, snapshot
 from tailrace.streams.operators.spans import SpanAggregate
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.windowed import Windowed
@@ -38,6 +39,11 @@ def reduce_join(f: Callable[[Any, Any], Any]) -> Join:
 def aggregate_join(zero: Callable[[], Any], merge: Callable[[Any, Any], Any]) -> Join:
     """Begins with a fresh zero and merges each one into it."""
     return lambda values: reduce(merge, values, zero())
+
+
+def careful_join(join: Join, codec: Codec[Any]) -> Join:
+    """The same on copies: where a function raises half-way, the sessions are as they were."""
+    return lambda values: join([snapshot(value, codec) for value in values])
 
 
 class SessionAggregate(SpanAggregate):

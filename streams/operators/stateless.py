@@ -11,7 +11,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tailrace.streams.derived import Slot, key_check
 from tailrace.streams.operators.results import items, pair, truth
@@ -126,6 +126,8 @@ class MapKv(_WithFunction):
 class FlatMap(_WithFunction):
     """Replaces a record by one for every value that f(value) yields, with its key and time."""
 
+    goes_on: ClassVar[bool] = True
+
     def build(self, context: object, forward: Forward) -> Forward:
         """See the class."""
         del context
@@ -144,6 +146,8 @@ class FlatMapKv(_WithFunction):
     """Replaces a record by one for every key and value that f(key, value) yields, with its time."""
 
     key: Slot
+
+    goes_on: ClassVar[bool] = True
 
     def build(self, context: object, forward: Forward) -> Forward:
         """See the class."""
