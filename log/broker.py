@@ -64,7 +64,7 @@ class Broker:
         self.wakes = 0
         self.look_again_s = READ_ONLY_LOOK_S if read_only else LOOK_S
         self.waiting = Waiting()
-        self.coordinator = Coordinator(clock, self.waiting, self._write_offsets)
+        self.coordinator = Coordinator(clock, self.waiting, self._write_offsets, self._partitions_of)
         self.timers = Timers(clock, background=background)
         self._syncer = Syncer(background=background and sync_thread)
         self._sync_all = flush == "disk"
@@ -95,6 +95,10 @@ class Broker:
                 daemon=True,
             )
             self._thread.start()
+
+    def _partitions_of(self, topic: str) -> int | None:
+        found = self.catalog.find(topic)
+        return None if found is None else found.partitions
 
     def _load_offsets(self) -> None:
         self._read_offsets()
@@ -127,9 +131,12 @@ class Broker:
         self.catalog.check_writable()
         check_topic_name(name)
         check_not_owned(name)
-        if self.catalog.find(name) is None and name in self.coordinator.topics():
+        new = self.catalog.find(name) is None
+        if new and name in self.coordinator.topics():
             self.coordinator.forget_topics({name})  # of an earlier topic: deleting it stopped half way
         self.catalog.create_topic(name, partitions, config, exist_ok=exist_ok, internal=internal)
+        if new:
+            self.coordinator.topic_grew(name)
 
     def delete_topic(self, name: str) -> None:
         """Deletes a topic; see `Log.delete_topic`."""
@@ -144,7 +151,7 @@ class Broker:
     def create_partitions(self, name: str, total: int) -> None:
         """Adds partitions to a topic; see `Log.create_partitions`."""
         self.catalog.create_partitions(name, total)
-        self.coordinator.topic_grew(name, total)
+        self.coordinator.topic_grew(name)
 
     def look(self) -> None:
         """Beside a writer: takes in the topics and committed offsets that are new."""

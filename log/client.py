@@ -36,6 +36,7 @@ DEFAULT_LINGER_MS: Final = 5.0
 DEFAULT_BATCH_BYTES: Final = 65_536
 DEFAULT_BUFFER_BYTES: Final = 32 * 1024 * 1024
 DEFAULT_FETCH_WAIT_MS: Final = 500
+DEFAULT_MAX_POLL_INTERVAL_MS: Final = 300_000
 
 # Scheme -> module that has `open_log(address, *, read_only, flush, **options) -> Log`. Loaded at the call: the one
 # upward door.
@@ -86,8 +87,18 @@ class TopicDescription(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+class MemberDescription(msgspec.Struct, frozen=True):
+    """A member of a consumer group: its id, its `group_instance_id` if it has one, the partitions that it owns now."""
+
+    member: str
+    instance: str | None
+    partitions: Sequence[TopicPartition]
+
+
 class GroupDescription(msgspec.Struct, frozen=True):
     """A consumer group: `state` is Kafka's word (`Empty`, `Stable`); `lag` = end of the partition - committed.
+
+    `members` are `MemberDescription`s.
 
     Read beside a writer the state is `Unknown`, without members: they live in the writer's process.
     """
@@ -193,7 +204,8 @@ class Consumer(AbstractContextManager["Consumer"]):
         *,
         on_assign: Rebalance | None = None,
         on_revoke: Rebalance | None = None,
-        assignor: str | Assignor = "range",
+        on_lost: Rebalance | None = None,
+        assignor: str | Assignor | None = None,
         userdata: Callable[[], bytes] | None = None,
     ) -> None:
         """Shares the topics' partitions with the other members of the group.
@@ -202,12 +214,19 @@ class Consumer(AbstractContextManager["Consumer"]):
         with what is new; what stays is in neither. In `on_revoke` the partitions are still this member's: it may commit
         for them. Nobody else gets them before it returns.
 
-        `assignor` says who gets what: "range", "roundrobin", "sticky", or a function, the same for all members of the
-        group: it is called with {member id: userdata of that member} and {topic: partitions}, of all topics that a
-        member subscribes to, and returns {member id: partitions}; a member that is left out gets none, a partition that
-        is left out is read by nobody. It must depend on its arguments alone, be quick, and not use the log: any
-        member's thread may call it, under a lock. What it raises, the member that leads the group gets out of `poll`.
-        `userdata` is called, in this member's thread, each time that it joins anew: at `subscribe` and in `poll`.
+        Whoever does not poll for `max_poll_interval_ms` is expelled as soon as another looks, and its partitions are
+        given away. Its next `poll` calls `on_lost` (without one `on_revoke`, where a commit raises `FencedError`) and
+        joins anew under another id.
+
+        To subscribe again changes the topics, and in any case has the group share anew.
+
+        `assignor` (else the consumer's own) says who gets what: "range", "roundrobin", "sticky", or a function, the
+        same for all members of the group: it is called with {member id: userdata of that member} and {topic:
+        partitions}, of all topics that a member subscribes to, and returns {member id: partitions}; a member that is
+        left out gets none, a partition that is left out is read by nobody. It must depend on its arguments alone, be
+        quick, and not use the log: any member's thread may call it, under a lock. What it raises, the member that leads
+        the group gets out of `poll`. `userdata` is called, in this member's thread, each time that it joins anew: at
+        `subscribe` and in `poll`.
 
         Raises:
             InvalidError: the consumer has no group, or has been assigned partitions by hand, or the group has members
@@ -225,7 +244,7 @@ class Consumer(AbstractContextManager["Consumer"]):
 
         Raises:
             InvalidError: the consumer has not subscribed.
-            FencedError: the member was expelled, or another has taken its name; poll again to join anew.
+            FencedError: the member was expelled (poll again to join anew), or another has taken its instance id.
         """
 
     @abstractmethod
@@ -243,6 +262,7 @@ class Consumer(AbstractContextManager["Consumer"]):
         Raises:
             InvalidError: the position is out of range and `reset="none"`.
             CorruptError: a batch on disk fails its CRC.
+            FencedError: another consumer has taken this one's `group_instance_id`: this one can only be closed.
         """
 
     @abstractmethod
@@ -265,7 +285,9 @@ class Consumer(AbstractContextManager["Consumer"]):
         """Commits the positions (or `offsets`) for the group; returns when they are on disk.
 
         Raises:
-            InvalidError: the consumer has no group.
+            InvalidError: the consumer has no group, or its partitions were assigned by hand while the group has
+                members: what they commit would be overwritten.
+            FencedError: this member was expelled, or a partition belongs to another member now.
         """
 
     @abstractmethod
@@ -298,7 +320,7 @@ class Consumer(AbstractContextManager["Consumer"]):
 
     @abstractmethod
     def close(self) -> None:
-        """Leaves the group; commits nothing. Again does nothing."""
+        """Leaves the group (a consumer with a `group_instance_id` keeps its place); commits nothing. Again nothing."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Record[bytes | None, bytes | None]]:
@@ -546,6 +568,9 @@ class Log(AbstractContextManager["Log"]):
         reset: Reset = "earliest",
         fetch_min_bytes: int = 1,
         fetch_max_wait_ms: int = DEFAULT_FETCH_WAIT_MS,
+        group_instance_id: str | None = None,
+        assignor: str = "range",
+        max_poll_interval_ms: int = DEFAULT_MAX_POLL_INTERVAL_MS,
     ) -> Consumer:
         """A consumer. `reset` says where to begin without a committed offset, or where the position is out of range.
 
@@ -553,6 +578,14 @@ class Log(AbstractContextManager["Log"]):
         `fetch_max_wait_ms`. Nothing here writes transactions yet; where another writer's lie in the log,
         `isolation="read_committed"` refuses to read past the first, as it cannot tell the aborted from the committed,
         and "read_uncommitted" reads all.
+
+        In a group that it subscribes in: `assignor` is "range", "roundrobin" or "sticky", the same for all members (see
+        `Consumer.subscribe`); `max_poll_interval_ms` is how long it may go without a `poll` before its partitions are
+        given to others. `group_instance_id` makes it a static member: it keeps its place for that time when it is
+        closed, and whoever comes with the same name gets what it had, at once, while it is fenced itself.
+
+        Raises:
+            ValueError: an option that cannot be.
         """
 
     @abstractmethod

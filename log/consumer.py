@@ -22,7 +22,7 @@ from tailrace.log.broker import Broker
 from tailrace.log.client import Assignor, CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError, TailraceError
-from tailrace.log.membership import Listener, Membership
+from tailrace.log.membership import Listener, MemberOptions, Membership
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, instant_ms
 from tailrace.log.records import BatchRecords
@@ -95,6 +95,7 @@ class EmbeddedConsumer(Consumer):
         reset: Reset,
         fetch_min_bytes: int,
         fetch_max_wait_ms: int,
+        member: MemberOptions,
     ) -> None:
         if isolation not in {"read_committed", "read_uncommitted"}:
             raise ValueError(f'isolation={isolation!r}: give "read_committed" or "read_uncommitted"')
@@ -104,6 +105,7 @@ class EmbeddedConsumer(Consumer):
             raise ValueError("fetch_min_bytes must be 1 or more, fetch_max_wait_ms 0 or more")
         if group == "":
             raise ValueError("a group's name cannot be empty: give a name, or None for no group")
+        member.check(group)
         self._broker = broker
         self._group = group
         self._committed_only = isolation == "read_committed"
@@ -112,11 +114,12 @@ class EmbeddedConsumer(Consumer):
         self._max_wait_s = fetch_max_wait_ms / 1000
         self._sources: dict[TopicPartition, _Source] = {}
         self._turn = 0  # whose turn it is among the sources
+        self._member_options = member
         self._membership: Membership | None = None  # while subscribed
         self._listener = Listener()
         self._lock = threading.RLock()  # a cancelled `async for` may leave one fetch running
         self._closed = False
-        self._finalizer: Callable[[], object] = _nothing
+        self._finalizer: weakref.finalize[[], EmbeddedConsumer] | None = None
 
     # -- assignment ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +129,8 @@ class EmbeddedConsumer(Consumer):
         *,
         on_assign: Rebalance | None = None,
         on_revoke: Rebalance | None = None,
-        assignor: str | Assignor = "range",
+        on_lost: Rebalance | None = None,
+        assignor: str | Assignor | None = None,
         userdata: Callable[[], bytes] | None = None,
     ) -> None:
         """Joins the group; see `Consumer.subscribe`."""
@@ -137,17 +141,17 @@ class EmbeddedConsumer(Consumer):
             raise TypeError(f"subscribe takes a list of topics, not one str: subscribe([{topics!r}])")
         if self._sources and self._membership is None:
             raise InvalidError("this consumer was assigned partitions by hand: use another one to subscribe")
-        counts = {topic: self._broker.catalog.topic(topic).partitions for topic in topics}
-        membership = self._membership or Membership(self._broker.coordinator, self._group)
-        listener = Listener(on_assign, on_revoke, userdata)
-        membership.subscribe(topics, counts, assignor, listener)
+        for topic in topics:
+            self._broker.catalog.topic(topic)
+        membership = self._membership or Membership(self._broker.coordinator.members, self._group, self._member_options)
+        listener = Listener(on_assign, on_revoke, on_lost, userdata)
+        membership.subscribe(topics, assignor, listener)
         self._listener = listener
         if self._membership is None:
             self._membership = membership
             # A consumer that is dropped without close must not keep its partitions from the others.
-            leave = weakref.finalize(self, membership.leave)
-            leave.atexit = False
-            self._finalizer = leave
+            self._finalizer = weakref.finalize(self, membership.drop)
+            self._finalizer.atexit = False
 
     def member(self) -> tuple[str, int]:
         """Id and generation; see `Consumer.member`."""
@@ -320,10 +324,14 @@ class EmbeddedConsumer(Consumer):
                 if now >= enough_at:
                     return
                 until = min(until, enough_at)
-            self._broker.wait(self._ends(), until - now, stop=self._stirred)
+            self._broker.wait(self._ends(), min(until - now, self._look_again_s()), stop=self._stirred)
 
     def _ends(self) -> dict[TopicPartition, int]:
         return {source.partition: source.fetch_offset for source in self._sources.values() if not source.paused}
+
+    def _look_again_s(self) -> float:
+        look_again_s = self._broker.look_again_s
+        return look_again_s if self._membership is None else min(look_again_s, self._membership.wait_s)
 
     def _stirred(self) -> bool:
         return self._closed or (self._membership is not None and self._membership.stirred())
@@ -426,10 +434,12 @@ class EmbeddedConsumer(Consumer):
         self._broker.waiting.add(partitions, wake)
         try:
             if not (self._stirred() or self._any_data()):
-                async with asyncio.timeout(self._broker.look_again_s):
+                async with asyncio.timeout(self._look_again_s()):
                     await stirred.wait()
         except TimeoutError:
             self._broker.catalog.refresh()
+            if self._membership is not None:
+                self._membership.alive()
         finally:
             self._broker.waiting.remove(partitions, wake)
 
@@ -523,6 +533,8 @@ class EmbeddedConsumer(Consumer):
             wanted = {_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
         if self._membership is not None:
             self._membership.check_commit(wanted)
+        else:
+            self._broker.coordinator.check_empty(group, "commit partitions assigned by hand")
         if wanted:
             self._broker.commit_offsets(group, wanted)
 
@@ -542,7 +554,8 @@ class EmbeddedConsumer(Consumer):
         if self._closed:
             return
         self._closed = True
-        self._finalizer()
+        if self._membership is not None and self._finalizer is not None and self._finalizer.detach():
+            self._membership.leave()
         self._broker.waiting.wake_all()
 
     def __exit__(
@@ -550,10 +563,6 @@ class EmbeddedConsumer(Consumer):
     ) -> None:
         """Closes."""
         self.close()
-
-
-def _nothing() -> None:
-    """What there is to do at the end of a consumer without group."""
 
 
 def _check_timeout(timeout: float) -> None:

@@ -7,15 +7,14 @@
 Not here: the rules of assignment (`group`), the bytes (`offsets`), the topic itself (`broker`).
 """
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from tailrace.log.assignors import Assign, Subscription
-from tailrace.log.client import CommittedOffset
+from tailrace.log.client import CommittedOffset, MemberDescription
 from tailrace.log.clock import Clock
-from tailrace.log.errors import FencedError, InvalidError
-from tailrace.log.group import EMPTY, Group
+from tailrace.log.errors import InvalidError
+from tailrace.log.groups import Groups
+from tailrace.log.local_members import PartitionsOf
 from tailrace.log.offsets import OffsetKey, OffsetTable, check_commit, encode_key, encode_value
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import near_names
@@ -29,117 +28,32 @@ Write = Callable[[Rows, Callable[[], None]], None]
 class Coordinator:
     """Membership and committed offsets. Any thread may call; `_lock` is never held while a disk is waited for."""
 
-    def __init__(self, clock: Clock, waiting: Waiting, write: Write) -> None:
+    def __init__(self, clock: Clock, waiting: Waiting, write: Write, partitions_of: PartitionsOf) -> None:
+        """`partitions_of` says how many a topic has, None for one that is not there; it must take no lock."""
+        self.members = Groups(clock, partitions_of, waiting.wake_all)
         self._clock = clock
-        self._waiting = waiting
         self._write = write
         self._lock = threading.RLock()
-        self._groups: dict[str, Group] = {}
-        self._names = itertools.count(1)
         self._offsets = OffsetTable()
 
     # -- members -------------------------------------------------------------------------------------------------------
 
-    def new_member(self) -> str:
-        """A name for a member; they sort in the order of joining."""
-        return f"consumer-{next(self._names):06d}"
-
-    def join(
-        self,
-        group: str,
-        member: str,
-        subscription: Subscription,
-        partition_counts: dict[str, int],
-        assignor: tuple[str, Assign],
-    ) -> None:
-        """A member comes, or changes its topics.
-
-        Raises:
-            InvalidError: other members use another assignor.
-        """
-        with self._lock:
-            self._groups.setdefault(group, Group(group)).join(member, subscription, partition_counts, assignor)
-        self._waiting.wake_all()
-
-    def leave(self, group: str, member: str) -> None:
-        """A member goes."""
-        with self._lock:
-            known = self._groups.get(group)
-            if known is not None:
-                known.leave(member)
-        self._waiting.wake_all()
-
-    def changes(self, group: str) -> int:
-        """A number that differs when a member may have to settle."""
-        known = self._groups.get(group)
-        return 0 if known is None else known.changes
-
-    def to_revoke(self, group: str, member: str) -> list[TopicPartition]:
-        """What a member must give up."""
-        with self._lock:
-            return self._groups[group].to_revoke(member)
-
-    def release(self, group: str, member: str, partitions: Sequence[TopicPartition]) -> None:
-        """A member has given these up."""
-        with self._lock:
-            self._groups[group].release(member, partitions)
-        self._waiting.wake_all()
-
-    def take(self, group: str, member: str) -> list[TopicPartition]:
-        """What a member owns from now on."""
-        with self._lock:
-            return self._groups[group].take(member)
-
-    def generation(self, group: str) -> int:
-        """How often the group's members or partitions have changed."""
-        with self._lock:
-            known = self._groups.get(group)
-            return 0 if known is None else known.generation
-
     def check_member(self, group: str, member: str, generation: int) -> None:
-        """Refuses offsets from a member that was expelled, or that knows an older generation only.
+        """Refuses offsets in a transaction from a member that was expelled, or that knows an older generation only.
 
         Raises:
             FencedError: naming the member.
         """
-        with self._lock:
-            known = self._groups.get(group)
-            if known is None or member not in known.members:
-                raise FencedError(f"{member} is no member of group {group!r} any more: poll to join anew")
-            if generation != known.generation:
-                raise FencedError(
-                    f"{member} has generation {generation} of group {group!r}, which is at {known.generation}: poll, "
-                    "and ask for member() again"
-                )
-
-    def check_owner(self, group: str, member: str, partitions: Iterable[TopicPartition]) -> None:
-        """Refuses a commit by a member for what another owns.
-
-        Raises:
-            FencedError: naming the partition and its owner.
-        """
-        with self._lock:
-            for each in partitions:
-                owner = self._groups[group].owner(each)
-                if owner not in {None, member}:
-                    raise FencedError(
-                        f"{each} belongs to {owner} in group {group!r} now: {member} cannot commit for it, poll first"
-                    )
+        self.members.check_member(group, member, generation)
 
     def topic_gone(self, topic: str) -> None:
         """A topic was deleted: its partitions and offsets go."""
-        with self._lock:
-            for group in self._groups.values():
-                group.topic_gone(topic)
+        self.members.topic_changed(topic)
         self.forget_topics({topic})
-        self._waiting.wake_all()
 
-    def topic_grew(self, topic: str, partitions: int) -> None:
-        """A topic got more partitions: its groups share them."""
-        with self._lock:
-            for group in self._groups.values():
-                group.topic_grew(topic, partitions)
-        self._waiting.wake_all()
+    def topic_grew(self, topic: str) -> None:
+        """A topic is there, or got more partitions: its groups share them."""
+        self.members.topic_changed(topic)
 
     # -- offsets -------------------------------------------------------------------------------------------------------
 
@@ -192,11 +106,11 @@ class Coordinator:
 
     def groups(self) -> list[str]:
         """Groups with offsets or members."""
+        living = self.members.living()
         with self._lock:
-            living = {name for name, group in self._groups.items() if group.state != EMPTY}
             return sorted({*self._offsets.groups(), *living})
 
-    def describe(self, group: str) -> tuple[str, list[str]]:
+    def describe(self, group: str) -> tuple[str, list[MemberDescription]]:
         """State and members.
 
         Raises:
@@ -205,9 +119,7 @@ class Coordinator:
         names = self.groups()
         if group not in names:
             raise InvalidError(f"there is no group {group!r} in this log{near_names(group, names)}")
-        with self._lock:
-            known = self._groups.get(group)
-            return (EMPTY, []) if known is None else (known.state, known.members)
+        return self.members.describe(group)
 
     def check_empty(self, group: str, what: str) -> None:
         """Refuses to touch a group that has members.
@@ -215,18 +127,16 @@ class Coordinator:
         Raises:
             InvalidError: naming them.
         """
-        with self._lock:
-            known = self._groups.get(group)
-            if known is not None and known.members:
-                raise InvalidError(
-                    f"cannot {what} of group {group!r} while it has members: close {', '.join(known.members)} first"
-                )
+        _, members = self.members.describe(group)
+        if members:
+            names = ", ".join(each.member for each in members)
+            raise InvalidError(f"cannot {what} of group {group!r} while it has members: close {names} first")
 
     def delete(self, group: str) -> None:
         """Forgets a group's offsets."""
         self.describe(group)
         self.check_empty(group, "delete the offsets")
+        self.members.forget(group)
         with self._lock:
-            self._groups.pop(group, None)
             keys = [OffsetKey(group, each) for each in self._offsets.of(group)]
         self._forget(keys)

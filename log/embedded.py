@@ -16,6 +16,7 @@ from tailrace.log.client import (
     DEFAULT_BUFFER_BYTES,
     DEFAULT_FETCH_WAIT_MS,
     DEFAULT_LINGER_MS,
+    DEFAULT_MAX_POLL_INTERVAL_MS,
     Acks,
     CommittedOffset,
     Compression,
@@ -32,6 +33,7 @@ from tailrace.log.consumer import EmbeddedConsumer
 from tailrace.log.disk import Disk, MemoryDisk, RealDisk
 from tailrace.log.errors import InvalidError
 from tailrace.log.group import UNKNOWN
+from tailrace.log.membership import MemberOptions
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
 from tailrace.log.topic import near_names
@@ -251,6 +253,9 @@ class EmbeddedLog(Log):
         reset: Reset = "earliest",
         fetch_min_bytes: int = 1,
         fetch_max_wait_ms: int = DEFAULT_FETCH_WAIT_MS,
+        group_instance_id: str | None = None,
+        assignor: str = "range",
+        max_poll_interval_ms: int = DEFAULT_MAX_POLL_INTERVAL_MS,
     ) -> Consumer:
         """See `Log.consumer`."""
         self._broker.catalog.check_open()
@@ -261,6 +266,7 @@ class EmbeddedLog(Log):
             reset=reset,
             fetch_min_bytes=fetch_min_bytes,
             fetch_max_wait_ms=fetch_max_wait_ms,
+            member=MemberOptions(group_instance_id, assignor, max_poll_interval_ms),
         )
         self._clients.add(consumer)
         return consumer

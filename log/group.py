@@ -399,5 +399,7 @@ class Group:
 
 
 def _common(requests: list[JoinRequest]) -> set[str]:
-    names = [{name for name, _ in each.protocols} for each in requests]
-    return set.intersection(*names) if names else set()
+    common = {name for name, _ in requests[0].protocols}
+    for each in requests:
+        common &= {name for name, _ in each.protocols}
+    return common

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from tailrace.log.assignors import Assign
+from tailrace.log.client import MemberDescription
 from tailrace.log.clock import Clock
 from tailrace.log.errors import FencedError, InvalidError
 from tailrace.log.group import EMPTY, Group
@@ -118,7 +119,9 @@ class Groups:
     def due_ms(self) -> int | None:
         """When `tick` next has something to do, by the monotonic clock."""
         with self._lock:
-            return min((due for each in self._groups.values() if (due := each.group.due_ms()) is not None), default=None)
+            return min(
+                (due for each in self._groups.values() if (due := each.group.due_ms()) is not None), default=None
+            )
 
     def tick(self, group: str | None = None) -> None:
         """Expels who is overdue and ends rounds whose time is up, in all groups unless one is named."""
@@ -126,7 +129,7 @@ class Groups:
         with self._lock:
             self._reap(answers)
             now_ms = self._now_ms()
-            chosen = list(self._groups.values()) if group is None else [self._groups[group]] * (group in self._groups)
+            chosen = [each for name, each in self._groups.items() if group in {None, name}]
             changes = [each.changes for each in chosen]
             for each in chosen:
                 due_ms = each.group.due_ms()
@@ -158,12 +161,14 @@ class Groups:
             members = self._made(group)
             member = request.member or f"consumer-{next(self._ids):06d}"  # they sort in the order of joining
             failure, answers = members.join(request, assign, self._now_ms(), new_id=member)
-            used, others = members.group.protocol, ", ".join(sorted(members.group.members.keys() - {member}))
+            others = {
+                name: each.request.protocols[0][0] for name, each in members.group.members.items() if name != member
+            }
         self._tell(answers)
         if failure == Failure.INCONSISTENT_GROUP_PROTOCOL:
             raise InvalidError(
-                f"the members of group {group!r} use the assignor {used or 'of another protocol'}, and {member} wants "
-                f"{request.protocols[0][0]}: give all the same one ({others})"
+                f"the members of group {group!r} use the assignor {next(iter(others.values()))}, and {member} wants "
+                f"{request.protocols[0][0]}: give all the same one ({', '.join(others)})"
             )
         if failure is not None:
             raise FencedError(f"{member} is no member of group {group!r} any more ({failure.name}): poll to join anew")
@@ -284,8 +289,8 @@ class Groups:
         with self._lock:
             return [name for name, each in self._groups.items() if each.group.state != EMPTY]
 
-    def describe(self, group: str) -> tuple[str, list[tuple[str, str | None, list[TopicPartition]]]]:
-        """State, and per member its id, its instance name and what it reads; a group without a trace is empty."""
+    def describe(self, group: str) -> tuple[str, list[MemberDescription]]:
+        """State and members; a group without a trace is empty."""
         self.tick(group)
         with self._lock:
             known = self._groups.get(group)
@@ -293,7 +298,7 @@ class Groups:
                 return EMPTY, []
             members = known.group.members
             return known.group.state, [
-                (each, members[each].request.instance, known.owned(each)) for each in sorted(members)
+                MemberDescription(each, members[each].request.instance, known.owned(each)) for each in sorted(members)
             ]
 
     def forget(self, group: str) -> None:

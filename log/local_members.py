@@ -11,15 +11,18 @@
 Not here: locking and waking (`groups`), the round itself (`group`), who calls the user's listeners (`membership`).
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 from tailrace.log.assignors import Assign, Subscription
 from tailrace.log.consumer_protocol import decode_assignment, decode_subscription, encode_assignment
+from tailrace.log.errors import InvalidError
 from tailrace.log.group import PREPARING, Group
 from tailrace.log.group_protocol import Answer, Failure, Joined, JoinRequest, SyncRequest
 from tailrace.log.record import TopicPartition
+
+logger = logging.getLogger(__name__)
 
 PartitionsOf = Callable[[str], int | None]  # topic -> how many, None where there is no such topic
 
@@ -29,9 +32,6 @@ class Here:
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
-
-
-SYNC: Final = Here()  # of syncs: a failure of one shows when its member next looks
 
 
 class LocalMembers:
@@ -66,7 +66,8 @@ class LocalMembers:
 
     def must_join(self, member: str) -> bool:
         """Whether a round waits for this member."""
-        return self.group.state == PREPARING and self.group.members[member].join is None
+        known = self.group.members.get(member)
+        return self.group.state == PREPARING and known is not None and known.join is None
 
     def stranger_comes(self) -> None:
         """Before a member elsewhere joins: those here that kept something must give it up, and join again."""
@@ -88,7 +89,7 @@ class LocalMembers:
             elif isinstance(answer.body, Joined):
                 waiting.extend(self._sync(answer.body, now_ms))
             else:
-                self._targets[answer.body.member] = decode_assignment(answer.body.assignment)
+                self._targets[answer.body.member] = self._read(answer.body.assignment)
                 self.changes += 1
         self._sweep()
         return others
@@ -102,7 +103,7 @@ class LocalMembers:
                 self._leading[joined.member] = joined
                 self.changes += 1
                 return []
-        return self.group.sync(SyncRequest(joined.member, joined.generation, assignments), SYNC, now_ms)
+        return self.group.sync(SyncRequest(joined.member, joined.generation, assignments), Here(), now_ms)
 
     def lead(self, member: str, now_ms: int) -> list[Answer]:
         """Runs the assignor once more that raised; what it raises now is the leader's to see."""
@@ -111,7 +112,9 @@ class LocalMembers:
             return []
         assignments = self._assign(joined)
         del self._leading[member]
-        return self.take_in(self.group.sync(SyncRequest(member, joined.generation, assignments), SYNC, now_ms), now_ms)
+        return self.take_in(
+            self.group.sync(SyncRequest(member, joined.generation, assignments), Here(), now_ms), now_ms
+        )
 
     def _assign(self, joined: Joined) -> Mapping[str, bytes]:
         members: dict[str, Subscription] = {}
@@ -146,13 +149,20 @@ class LocalMembers:
 
     def owned(self, member: str) -> list[TopicPartition]:
         """What a member here owns; for one elsewhere, what it was assigned."""
-        if member in self._assigns:
+        if member in self._assigns or self.group.protocol_type != "consumer":
             return sorted(tp for tp, owner in self._owners.items() if owner == member)
-        return decode_assignment(self.group.members[member].assignment)
+        return self._read(self.group.members[member].assignment)
+
+    def _read(self, assignment: bytes) -> list[TopicPartition]:
+        try:
+            return decode_assignment(assignment)
+        except InvalidError as error:  # a leader elsewhere wrote it: its members read nothing, the others go on
+            logger.warning("group %r: %s", self.group.name, error)
+            return []
 
     def to_revoke(self, member: str) -> list[TopicPartition]:
         """What a member owns and must give up: it calls its listener, then `release`."""
-        owned = self.owned(member)
+        owned = sorted(tp for tp, owner in self._owners.items() if owner == member)
         if self._gives_all(member):
             return owned
         target = set(self._targets.get(member, ()))

@@ -29,8 +29,6 @@ STILL_TO_COME: list[str] = [
     "Producer.send_offsets",
     "Log.producer.transactional_id",
     "Log.producer.transaction_timeout_ms",
-    "Log.consumer.group_instance_id",
-    "Log.consumer.assignor",
     "Named",
     "Stream.join",
     "Stream.left_join",
