@@ -103,6 +103,8 @@ def reset_group(
 
     An offset outside of what a partition holds means its nearest end.
     """
+    if not name:
+        raise UsageError("a group's name cannot be empty: tailrace groups list shows them")
     with session.open_log(read_only=not execute) as log:
         _refuse_app(log, name, internal=internal)
         chosen = _chosen(log, name, topic or ())

@@ -127,6 +127,9 @@ def alter_topic(
 ) -> None:
     """Change a topic's settings, or give it more partitions; it is on disk when the command ends."""
     values: dict[str, str | None] = dict(_setting(text) for text in config or ())
+    for each in unset or ():
+        if each in values:
+            raise UsageError(f"{each} is given to --config and to --unset: choose one of them")
     values |= dict.fromkeys(unset or ())
     if not values and partitions is None:
         raise UsageError("there is nothing to alter: give --config NAME=VALUE, --unset NAME or --partitions N")

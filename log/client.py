@@ -534,7 +534,8 @@ class Log(AbstractContextManager["Log"]):
         """Compacts a topic now instead of by and by: of the records with the same key only the last stays.
 
         Offsets stay as they are. What is in a partition's active segment (the one being written to), or younger than
-        `min.compaction.lag.ms`, is left alone; tombstones go `delete.retention.ms` after they were first compacted.
+        `min.compaction.lag.ms`, is left alone (a warning tells where that is all there is); tombstones go
+        `delete.retention.ms` after they were first compacted.
 
         Raises:
             TopicNotFoundError: there is none of this name.

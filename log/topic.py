@@ -98,7 +98,10 @@ def near_names(name: str, names: Iterable[str]) -> str:
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        number = int(text)
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError("it is not a whole number") from None
         if not low <= number <= high:
             raise ValueError(f"not between {low} and {high}")
         return number
@@ -107,7 +110,10 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def _ratio(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError("it is not a number") from None
     if not 0.0 <= number <= 1.0:
         raise ValueError("not between 0 and 1")
     return number

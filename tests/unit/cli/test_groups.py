@@ -149,6 +149,12 @@ def test_reset_refused(groups: Command, arguments: list[str], code: int, said: s
     assert committed(groups) == before
 
 
+@pytest.mark.parametrize("more", [[], ["--topic", "users"], ["--topic", "users", EXECUTE]])
+def test_reset_of_a_group_without_a_name_is_usage(groups: Command, more: list[str]) -> None:
+    found = groups("groups", "reset", "", "--to", "0", *more)
+    assert (found.code, found.err.startswith("error: a group's name cannot be empty")) == (2, True)
+
+
 def test_delete(groups: Command) -> None:
     assert "group readers is deleted" in groups.ok("groups", "delete", "readers").out
     assert groups.ok("groups", "delete", "others", "--json").json == [{"deleted": "others"}]

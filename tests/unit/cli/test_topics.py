@@ -44,7 +44,11 @@ def test_bad_configuration_is_usage_with_near_names(tailrace: Command) -> None:
     found = tailrace("topics", "create", "t", "--config", "retention.m=5")
     assert (found.code, "retention.ms" in found.err) == (2, True)
     assert tailrace("topics", "create", "t", "--config", "retention.ms").code == 2
-    assert tailrace("topics", "create", "t", "--config", "retention.ms=long").code == 2
+    found = tailrace("topics", "create", "t", "--config", "retention.ms=long")
+    told = "configuration retention.ms='long' cannot be used: it is not a whole number; give another value\n"
+    assert (found.code, found.err.endswith(told)) == (2, True)
+    found = tailrace("topics", "create", "t", "--config", "min.cleanable.dirty.ratio=half")
+    assert (found.code, "it is not a number; give" in found.err) == (2, True)
     assert tailrace("topics", "create", "no/slash").code == 2
 
 
@@ -57,6 +61,8 @@ def test_alter_settings_and_partitions(tailrace: Command) -> None:
     for wrong in (["--partitions", "2"], [], ["--config", "retention.m=5"], ["--unset", "retention.m"]):
         found = tailrace("topics", "alter", "clicks", *wrong)
         assert (found.code, len(found.err.splitlines())) == (2, 1), wrong
+    found = tailrace("topics", "alter", "clicks", "--config", "retention.ms=6", "--unset", "retention.ms")
+    assert (found.code, found.err.startswith("error: retention.ms is given to --config and to --unset")) == (2, True)
     assert tailrace("topics", "alter", "click", "--partitions", "4").code == 3
     assert tailrace("topics", "alter", "clicks", "--config", "retention.ms=6", "--partitions", "2").code == 2
     assert tailrace.ok("topics", "describe", "clicks", "--json").json[0]["config"]["retention.ms"] == "5"

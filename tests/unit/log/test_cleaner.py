@@ -178,6 +178,20 @@ def test_compact_now() -> None:
             log.compact("none")
 
 
+def test_compacting_what_is_in_active_segments_alone_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with Log.open("memory:", background=False) as log:
+        log.create_topic("t", partitions=2, config=CONFIG)
+        log.compact("t")
+        assert caplog.text == "", "there is nothing in it"
+        send(log, 1)
+        log.compact("t")
+        assert "t: nothing to compact yet: all of it is in the active segments" in caplog.text
+        caplog.clear()
+        send(log, 100)
+        log.compact("t")
+        assert "nothing to compact" not in caplog.text
+
+
 def test_a_topic_of_the_same_name_begins_anew() -> None:
     with Log.open("memory:", background=False) as log:
         for _ in range(2):
