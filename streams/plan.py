@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tailrace.log.client import CommittedOffset, Log, Producer
 from tailrace.log.clock import Clock
-from tailrace.log.errors import TailraceError
+from tailrace.log.errors import TailraceError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.mixed import MixedBackend
@@ -39,6 +39,7 @@ from tailrace.streams.positions import ChangelogReader, first_position
 from tailrace.streams.source import BadRecord, Decoding, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
+from tailrace.streams.topics_in_use import TopicsInUse
 from tailrace.streams.topology import (
     Input,
     Node,
@@ -62,6 +63,8 @@ class Plan:
     outputs: Outputs
     inner_topics: set[str]
     """What the app both reads and writes."""
+    in_use: TopicsInUse | None = None
+    """What the tasks read and keep their state in, as it was when the app began."""
     failures: Failures | None = None
     """Where the app goes on after a function has raised: what is done about it."""
     tasks: list[Task] = field(default_factory=list[Task])
@@ -179,8 +182,17 @@ class Planner:
         }
         if first:
             self._log.commit_offsets(self._app, first)
+        result.in_use = self._in_use(result.tasks)
         result.start()
         return result
+
+    def _in_use(self, tasks: Sequence[Task]) -> TopicsInUse:
+        used = {store.changelog.topic: f"it backs store {store.node.name!r}" for task in tasks for store in task.stores}
+        for node in self._topology.nodes:
+            topic = node.operator.reads
+            if topic is not None:
+                used[topic.name] = f"it is read at {node.place}"
+        return TopicsInUse(self._log, self._app, used)
 
     # ------------------------------------------------------------ tasks
 
@@ -210,7 +222,7 @@ class Planner:
             hops[cut.id] = Hop([(reader.context, reader.incoming[cut.id]) for reader in readers])
             delay_ms, after_state = self._lag(sub, cut, caching=context.caching)
             task.outgoing.append(Outgoing((cut.id, partition), readers, delay_ms, after_state))
-        restored = self._restore(task, sub, progress)
+        restored = self._restore(task, sub, progress, begun=bool(committed))
         count = self._topics.tasks[sub.id]
         chain = Chain(
             BUILDERS,
@@ -339,7 +351,9 @@ class Planner:
 
     # ------------------------------------------------------------ state
 
-    def _restore(self, task: Task, sub: SubTopology, progress: Callable[[str], Progress] | None) -> list[_Restored]:
+    def _restore(
+        self, task: Task, sub: SubTopology, progress: Callable[[str], Progress] | None, *, begun: bool
+    ) -> list[_Restored]:
         """Brings the task's stores up to their changelogs; in the order in which records reach them."""
         restored: list[_Restored] = []
         for store in stores_of(sub):
@@ -347,6 +361,8 @@ class Planner:
             assert backend is not None
             name = changelog_topic(self._app, store.name)
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition))
+            if begun:
+                self._refuse_other_changelog(backend, store, changelog)
             expire_before_ms = 0
             if store.retention_ms and isinstance(store.of, Node):
                 now_ms = task.context.stream_time_ms - self._lag(sub, store.of, caching=False)[0]
@@ -361,6 +377,17 @@ class Planner:
             )
             restored.append(_Restored(store, changelog))
         return restored
+
+    def _refuse_other_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
+        """Raises TopologyError where the store was written from a topic that is gone, and the input has been read."""
+        checkpoint = backend.keyspace(store.name).checkpoint()
+        if checkpoint is not None and checkpoint.topic_id != changelog.topic_id:
+            raise TopologyError(
+                f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition.topic}, was "
+                f"deleted since app {self._app!r} ran last: what the store holds on disk is not in it, and what that "
+                "was made of has been read; begin anew: give the app another name, or delete its internal topics, its "
+                "committed offsets and its state"
+            )
 
 
 def _watched(topology: Topology) -> set[int]:

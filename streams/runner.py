@@ -96,10 +96,14 @@ class Runner:
         Raises:
             TaskError: a function of the user raised.
             DecodeError: a record cannot be read, and the app's policy is to fail.
+            InvalidError: a topic that it reads was deleted, and perhaps made anew.
         """
         self._thread = threading.get_ident()
         try:
             self._run(self._ends() if until_end else None)
+        except InvalidError:
+            self._check_topics()
+            raise
         finally:
             self._thread = 0
             self._answer()
@@ -157,8 +161,14 @@ class Runner:
 
     def commit(self) -> None:
         """Commits what was run. Raises as `run`."""
+        self._check_topics()
         commit(self._tasks, self._committer)
         self._uncommitted = False
+
+    def _check_topics(self) -> None:
+        """Raises InvalidError where a topic is not the one that the app began with."""
+        if self._plan.in_use is not None:
+            self._plan.in_use.check()
 
     def expect(self, partition: TopicPartition) -> None:
         """Says that more will come from a partition: its task is not idle, though it has read all there is."""

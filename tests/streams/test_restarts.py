@@ -1,8 +1,6 @@
 """What a run finds of the runs before it: stores on disk, changelogs, offsets; and what it refuses."""
 
 import asyncio
-import logging
-import re
 import shutil
 import threading
 from collections import Counter
@@ -287,18 +285,6 @@ def test_inputs_of_unlike_partition_counts_are_refused_by_state_only() -> None:
         stream.group_by(all_together).count(store="n").changes().to(rekeyed.topic("counts", key=str, value=int))
         assert rekeyed.run(until="end").records_in == 2
         assert last(log) == {"all": 2}
-
-
-def test_a_store_whose_changelog_was_made_anew_is_rebuilt_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with open_with_clicks(tmp_path) as log:
-        send(log, CLICKS[:100])
-        click_app(log).run(until="end")
-        log.delete_topic("counter-clicks-changelog")
-        with caplog.at_level(logging.WARNING):
-            click_app(log).run(until="end")
-        assert re.search("store clicks is rebuilt from its changelog .*-0: it was written from topic id", caplog.text)
 
 
 def test_a_deleted_input_begins_anew(tmp_path: Path) -> None:
