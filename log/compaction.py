@@ -11,7 +11,8 @@
 4. Keys are compared as bytes, never by a digest. They take at most about `budget_bytes`: the records are gone through
    from the newest back, until the keys do not fit; from there on only those known are looked for, and another round
    begins there with none. What is found is a bit for each record; then the files are written, once.
-5. Nothing here holds the partition's lock; `breathe` is called every millisecond or so, lets other threads on, and may
+5. Nothing here holds the partition's lock; `breathe` is called every millisecond or so, however large or small batches
+   are, lets other threads on (who waits for the interpreter without that waits 5 ms, for each time it lets go), and may
    raise to stop: every file is as it was or replaced.
 
 Not here: when to clean (`cleaner`), how files are replaced (`swap`, `Partition.replace`).
@@ -20,7 +21,7 @@ Not here: when to clean (`cleaner`), how files are replaced (`swap`, `Partition.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, islice
 from typing import Final
 
 from tailrace.log import codec
@@ -37,6 +38,7 @@ BUDGET_BYTES: Final = 768 << 20  # some 8 million short keys; Kafka takes 128 Mi
 SHARDS: Final = 1024  # one table of millions would stand still for a second when it grows
 KEY_BYTES: Final = 88  # of a dict entry and an object, beside the key's own bytes; measured
 BREATH_RECORDS: Final = 1500  # a millisecond
+BATCH_RECORDS: Final = 5  # so many take the time that a batch takes beside its records
 
 _AS_TEXT: Final = bytes.maketrans(b"\0\1", b"01")
 _AS_FLAGS: Final = bytes.maketrans(b"01", b"\0\1")
@@ -184,10 +186,19 @@ class _Cleaning:
                 return
             offsets, times = segment.indexer.offsets, segment.indexer.times
             sizes = len(offsets) * OFFSET_ENTRY.size, (len(times) + 1) * TIME_ENTRY.size
-            old = _Old(segment, _pieces(segment), sizes)
+            old = _Old(segment, self._pieces(segment), sizes)
             segment.unload()  # a log may have more segments than a process may open files
             yield old
             self.breathe()
+
+    def _pieces(self, segment: Segment) -> list[tuple[int, int]]:
+        """The file in parts of some megabytes, of whole batches: these are read forward, the file from its end."""
+        starts = [0]
+        for entry in segment.indexer.offsets:
+            if entry.position - starts[-1] >= CHUNK_BYTES:
+                starts.append(entry.position)
+            self._breathe(2)
+        return list(zip(starts, [*starts[1:], segment.size], strict=True)) if segment.size else []
 
     # ---- which records go
 
@@ -216,7 +227,7 @@ class _Cleaning:
     def _mark(self, at: int, piece: tuple[int, int]) -> None:
         old = self.olds[at]
         flags: list[bytearray] = []
-        for position, header, batch in reversed(list(_whole(old.segment, *piece))):
+        for position, header, batch in reversed(self._batches(old.segment, *piece)):
             if header.control or header.transactional:
                 raise _UncleanableError(at)
             codec.check_crc(batch, file=old.segment.path, position=position)
@@ -226,21 +237,44 @@ class _Cleaning:
             elif self.result.rounds == 0:
                 self._saw_horizon(old, header)
             flags.append(self._flags(old, position, header, batch, take_in=dirty and not self.full))
-            self._breathe(header.record_count)
         every = b"".join(reversed(flags))
         if 0 in every:
             mask = int(b"1" + every.translate(_AS_TEXT), 2)
             old.masks[piece[0]] = old.masks.get(piece[0], mask) & mask
 
+    def _batches(self, segment: Segment, start: int, end: int) -> list[tuple[int, BatchHeader, memoryview]]:
+        found: list[tuple[int, BatchHeader, memoryview]] = []
+        for each in _whole(segment, start, end):
+            found.append(each)
+            self._breathe(BATCH_RECORDS)
+        return found
+
     def _flags(self, old: _Old, position: int, header: BatchHeader, batch: memoryview, *, take_in: bool) -> bytearray:
         """Per record 1 or 0: it stays or goes, as far as the keys known say. This and `decode` take the time."""
-        keys = [record.key for record in codec.decode(batch)]
+        keys: list[bytes | None] = []
+        records = islice(codec.decode(batch), None)  # the compiled reader itself cannot be asked again at its end
+        while part := [record.key for record in islice(records, BREATH_RECORDS)]:
+            keys += part
+            self._breathe(len(part) // 4)
         if len(keys) != header.record_count:
             raise _miscounted(old.segment.path, position, header.record_count, len(keys))
+        mark = self._take_in if take_in else self._look_up
+        flags = bytearray()
+        while keys:
+            part = keys[-BREATH_RECORDS:]
+            del keys[-BREATH_RECORDS:]
+            flags[:0] = mark(part)
+            self._breathe(len(part))
+        self._breathe(BATCH_RECORDS)
+        return flags
+
+    def _look_up(self, keys: list[bytes | None]) -> bytearray:
+        known, mask = self.known, SHARDS - 1
+        return bytearray([key is not None and key not in known[hash(key) & mask] for key in keys])
+
+    def _take_in(self, keys: list[bytes | None]) -> bytearray:
         flags = bytearray(b"\1") * len(keys)
         known, mask, index = self.known, SHARDS - 1, len(keys)
-        if not take_in:
-            return bytearray([key is not None and key not in known[hash(key) & mask] for key in keys])
         fresh = fresh_bytes = 0
         for key in reversed(keys):
             index -= 1
@@ -272,7 +306,7 @@ class _Cleaning:
                     del self.olds[self.olds.index(old) :]
                     return
                 self._saw_horizon(old, header)
-                self._breathe(1)
+                self._breathe(BATCH_RECORDS)
             old.segment.close()
 
     def _saw_horizon(self, old: _Old, header: BatchHeader) -> None:
@@ -354,7 +388,7 @@ class _Cleaning:
                         changed = True
                     if kept is not None:
                         cleaned.add(header if kept is batch else BatchHeader.parse(kept), kept)
-                    self._breathe(header.record_count)
+                    self._breathe(header.record_count + BATCH_RECORDS)
             old.segment.close()
         self.result.bytes_before += sum(old.segment.size for old in group)
         self.result.bytes_after += cleaned.size
@@ -393,15 +427,6 @@ class _Cleaning:
 def _has_tombstones(batch: Data) -> bool:
     # Not by a list of the records: Python's collector goes through what it holds, which took four times as long.
     return None in [record.value for record in codec.decode(batch)]
-
-
-def _pieces(segment: Segment) -> list[tuple[int, int]]:
-    """The file in parts of some megabytes, of whole batches: these are read forward only, and the file from its end."""
-    starts = [0]
-    for entry in segment.indexer.offsets:
-        if entry.position - starts[-1] >= CHUNK_BYTES:
-            starts.append(entry.position)
-    return list(zip(starts, [*starts[1:], segment.size], strict=True)) if segment.size else []
 
 
 def _whole(segment: Segment, start: int, end: int) -> Iterator[tuple[int, BatchHeader, memoryview]]:

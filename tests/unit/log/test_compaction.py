@@ -388,3 +388,16 @@ def test_any_appends_and_cleanings_leave_what_a_dict_would(seed: int, budget_byt
             assert found[0] == offset
     report = verify(disk, FOLDER)
     assert report.damage == []
+
+
+@pytest.mark.parametrize(("batches", "records", "breaths"), [(1, 12_000, 10), (2_000, 1, 10)])
+def test_other_threads_are_let_on_however_large_or_small_batches_are(batches: int, records: int, breaths: int) -> None:
+    disk = MemoryDisk()
+    partition = opened(disk, replace(COMPACT, segment_bytes=1 << 20, max_message_bytes=1 << 20))
+    for number in range(batches):
+        partition.append(keyed(*((b"%d" % (number + each), b"v") for each in range(records))))
+    partition.append(keyed((b"last", b"v" * ((1 << 20) - 200))))
+    breathed: list[None] = []
+    clean(disk, ManualClock(NOW_MS), partition, 0, breathe=lambda: breathed.append(None))
+    without_work = 1024 + 1  # a breath for each table of keys that is given back, and for each segment that is opened
+    assert len(breathed) - without_work >= breaths
