@@ -1,5 +1,6 @@
 """A producer that keeps what it sends: what an app under test has written, in the order of writing."""
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
@@ -16,16 +17,16 @@ class KeepingProducer(Producer):
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._kept: dict[str, list[Raw]] = {}
-        self._partitions: set[TopicPartition] = set()
+        self._counts = Counter[TopicPartition]()
 
     def take(self, topic: str) -> list[Raw]:
         """What was sent to a topic since it was taken last."""
         return self._kept.pop(topic, [])
 
-    def take_partitions(self) -> set[TopicPartition]:
-        """The partitions that were written to since this was asked last."""
-        partitions, self._partitions = self._partitions, set()
-        return partitions
+    def take_counts(self) -> Counter[TopicPartition]:
+        """How many records were sent to each partition since this was asked last."""
+        counts, self._counts = self._counts, Counter()
+        return counts
 
     def send(
         self,
@@ -42,7 +43,7 @@ class KeepingProducer(Producer):
             topic, value, key=key, timestamp_ms=timestamp_ms, headers=headers, partition=partition
         )
         at = delivery.result()
-        self._partitions.add(TopicPartition(topic, at.partition))
+        self._counts[TopicPartition(topic, at.partition)] += 1
         record = Record(topic, at.partition, at.offset, at.timestamp_ms, key, value, tuple(headers))
         self._kept.setdefault(topic, []).append(record)
         return delivery

@@ -150,9 +150,13 @@ class Runner:
     # ------------------------------------------------------------ by hand
 
     def run_waiting(self, consumer: Consumer) -> None:
-        """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `run`."""
+        """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `run`.
+
+        What is written meanwhile to topics that the app reads waits for the next call.
+        """
+        ends = self._ends()
         while True:
-            self._fetch(consumer, None)
+            self._fetch(consumer, ends)
             task = self._oldest()
             if task is None:
                 break

@@ -4,7 +4,8 @@ The same planner, tasks, runner and commit as in production, over a log in memor
 it in the order in which it was made. Between two calls the app is one that has read all there is.
 
 1. When `pipe` returns, the record has run through every sub-topology: through repartitions, and through topics that the
-   app both writes and reads.
+   app both writes and reads. Where a function chooses a topic that brought the record, that is a loop, which must end:
+   one that goes on for 1,000 rounds, or has made 100,000 records, is an error.
 2. Nothing is committed but by `commit`. With the cache on, results of stateful nodes wait for it.
 3. With one partition, windows close as in Kafka Streams' TopologyTestDriver: by the largest timestamp seen. With more,
    records that are piped at one moment of the wall clock stand for a backlog of all partitions: behind a repartition
@@ -15,7 +16,8 @@ it in the order in which it was made. Between two calls the app is one that has 
 Not here: what a record does (operators), how a store is read (query).
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -24,7 +26,7 @@ from typing import Any, TypeVar
 
 from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
-from tailrace.log.errors import InvalidError, TopicNotFoundError
+from tailrace.log.errors import InvalidError, TopicNotFoundError, TopologyError
 from tailrace.log.partitioner import partition_of
 from tailrace.log.record import Headers, Record, TopicPartition
 from tailrace.log.topic import INT64_MAX, near_names
@@ -45,6 +47,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 _CACHE_BYTES = 64 << 20
 _CACHE_ENTRIES = 100_000
+# When records that come back to a topic of theirs are taken to do so for ever: far above what a program that counts
+# its attempts needs, and soon reached.
+_ROUNDS_MAX = 1_000
+_MADE_MAX = 100_000
 
 
 class TopologyDriver(AbstractContextManager["TopologyDriver"]):
@@ -123,6 +129,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
                 has ended.
             EncodeError: key or value do not fit the topic's types.
             TaskError: a function of the user raised.
+            TopologyError: records go round for ever, through a topic that `to(function)` chooses again and again.
             DecodeError: the record cannot be read and `on_bad_record` is "fail".
         """
         self._refuse_ended()
@@ -220,18 +227,37 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
 
     def _run(self) -> None:
         """Runs until nothing is left to run, and hands the results over."""
-        fed = True
-        while fed:
+        rounds, made = 0, 0
+        while True:
             self._runner.run_waiting(self._consumer)
             self._plan.outputs.send()
+            rounds += 1
             fed = self._feed()
+            if not fed:
+                return
+            made += fed.total()
+            # With more rounds than topics, some topic has what it brought itself: only then can there be no end.
+            if rounds > len({partition.topic for partition in self._inputs}) and (
+                rounds >= _ROUNDS_MAX or made > _MADE_MAX
+            ):
+                raise self._circle({partition.topic for partition in fed}, rounds)
 
-    def _feed(self) -> bool:
-        """Whether something was written to topics that the app also reads."""
-        fed = self._written.take_partitions() & self._inputs
+    def _feed(self) -> Counter[TopicPartition]:
+        """How many records were written since the last time to partitions that the app also reads."""
+        written = self._written.take_counts()
+        fed = Counter({partition: count for partition, count in written.items() if partition in self._inputs})
         for partition in fed:
             self._expect(partition)
-        return bool(fed)
+        return fed
+
+    def _circle(self, fed: Collection[str], rounds: int) -> TopologyError:
+        sinks = [node.operator for node in self._topology.nodes if isinstance(node.operator, Sink)]
+        places = ", ".join(str(sink.place) for sink in sinks if sink.topic is None)
+        return TopologyError(
+            f"records go round and round through topic {', '.join(map(repr, sorted(fed)))}, which app {self._app!r} "
+            f"reads and the function of to() at {places} chooses again: no end after {rounds} rounds; have it choose "
+            "another topic at last"
+        )
 
     def _expect(self, partition: TopicPartition) -> None:
         if self._partitions > 1:

@@ -277,7 +277,7 @@ def _check_cycles(order: Collection[Node]) -> None:
                 places = ", ".join(str(sink.place) for sink in writers[name])
                 raise TopologyError(
                     f"topic {name!r}, read at {source.place}, is written at {places} from what it brought, and a "
-                    "record would go round for ever: write to another topic, or let a function choose the topic"
+                    "record would go round for ever: write to another topic"
                 )
             if node.id not in seen:
                 seen.add(node.id)
