@@ -43,8 +43,9 @@ def _sink(chain: Chain, node: Node, sink: Sink) -> Forward:
 
 def _sink_to(chain: Chain, node: Node, sink: Sink, topic: Topic[Any, Any]) -> Forward:
     key, value = sink.codecs(topic)
-    encode_key = guarded(key, f"the key for topic {topic.name!r}, written at {sink.place},").encode
-    encode_value = guarded(value, f"the value for topic {topic.name!r}, written at {sink.place},").encode
+    encode_key = guarded(key, f"the key for topic {topic.name!r}, written at {sink.place},", sink.key.advice).encode
+    what = f"the value for topic {topic.name!r}, written at {sink.place},"
+    encode_value = guarded(value, what, sink.value.advice).encode
     encode_key, encode_value = chain.known_as(node, encode_key), chain.known_as(node, encode_value)
     partitions = chain.output_partitions(topic)
     form = windowed_form(key)
@@ -54,10 +55,32 @@ def _sink_to(chain: Chain, node: Node, sink: Sink, topic: Topic[Any, Any]) -> Fo
 
 
 def _repartition(chain: Chain, node: Node, operator: Repartition) -> Forward:
-    key = operator.key.codec
-    return chain.hops[node.id].sink(
+    key, value = operator.key.told, operator.value
+    to_reader = chain.hops[node.id].sink(
         chain.context, key.partition_bytes, hashable=key.hashable, keeps_null_keys=operator.keeps_null_keys
     )
+    return to_reader if value.trusted else _checking(chain.known_as(node, value.told.encode), to_reader)
+
+
+def _checking(encode_value: Callable[[Any], bytes], forward: Forward) -> Forward:
+    """A link that passes on the values that can be written, and raises for others, though nothing is written here.
+
+    A class counts as known from its first value on: encoding each one would cost more than the hop. Not so where the
+    class says nothing of what is inside, or of how large it is.
+    """
+    known: set[type] = {type(None)}
+
+    def look_at(value: Any) -> None:
+        encode_value(value)
+        if value.__class__ is bool or not isinstance(value, int | list | dict | tuple | set | frozenset):
+            known.add(value.__class__)
+
+    def checking_link(key: Any, value: Any, timestamp_ms: int) -> None:
+        if value.__class__ not in known:
+            look_at(value)
+        forward(key, value, timestamp_ms)
+
+    return checking_link
 
 
 def _split(chain: Chain, node: Node, operator: Split) -> Forward:

@@ -52,6 +52,8 @@ class TypeCodec:
     """The class that every value has exactly, where `encode` and a dict are to be trusted only then."""
     fields: tuple[str, ...] = ()
     """Of a class that it writes by field: the names of these as they are written."""
+    bare: Callable[[Any], bytes] | None = None
+    """`encode` as it was before `guarded` put words to its errors; None where nobody did."""
     show: Callable[[Any], Any] | None = None
     """What programs see of a value in a store, where it is not the value itself: always a copy."""
 
@@ -355,7 +357,15 @@ def encode_error(what: str, codec: TypeCodec, value: object, error: Exception) -
     """The error for a value that could not be encoded; `what` names it: "the key of topic 'clicks'"."""
     shown = repr(value)
     shown = shown if len(shown) <= 100 else shown[:100] + "…"
-    return EncodeError(f"{what} cannot be encoded as {codec.name}: {error} (the value: {shown})")
+    # Nobody named a type: there is no codec whose name would tell anything.
+    how = "" if codec.name == NATURAL_VALUE.name else f" as {codec.name}"
+    return EncodeError(f"{what} cannot be encoded{how}: {_reason(value, error)} (the value: {shown})")
+
+
+def _reason(value: object, error: Exception) -> str:
+    if isinstance(value, int) and isinstance(error, (struct.error, OverflowError)):
+        return "an int has 64 bits, and this one needs more"
+    return str(error)
 
 
 def decode_error(what: str, codec: TypeCodec, error: Exception) -> DecodeError:
@@ -364,15 +374,24 @@ def decode_error(what: str, codec: TypeCodec, error: Exception) -> DecodeError:
 
 
 def guarded(codec: TypeCodec, what: str, advice: str = "") -> TypeCodec:
-    """The same codec, with errors of `encode` as `EncodeError` that name `what`; `advice` says what to do."""
-    inner = codec.encode
+    """The same codec, with errors as `EncodeError` that name `what`; `advice` says what to do.
 
-    def encode(value: Any) -> bytes:
-        try:
-            return inner(value)
-        except Exception as error:
-            raised = encode_error(what, codec, value, error)
-            raise EncodeError(f"{raised}{advice}") from error
+    Of one that is guarded already the new words take the place of the old ones.
+    """
 
-    natural = codec.natural
-    return dataclasses.replace(codec, encode=encode, natural=natural)
+    def telling(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+        def told(value: Any) -> bytes:
+            try:
+                return encode(value)
+            except EncodeError:
+                raise
+            except Exception as error:
+                raised = encode_error(what, codec, value, error)
+                raise EncodeError(f"{raised}{advice}") from error
+
+        return told
+
+    bare, natural = codec.bare or codec.encode, codec.natural
+    return dataclasses.replace(
+        codec, encode=telling(bare), natural=None if natural is None else telling(natural), bare=bare
+    )

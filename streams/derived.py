@@ -4,7 +4,8 @@
    hand the same slot on, so what is learned of it later (the type of the topic that follows) holds all along.
 2. A slot is settled by, in this order: the operator's `key=` or `value=`; the function's return annotation; for an
    aggregate, what `zero()` returns; the topic that follows; else the natural codec for values of built-in types.
-3. A type that has no codec is refused only where bytes are needed: a value that never leaves the chain may be anything.
+3. A type that has no codec, and types that have none in common, are refused only where bytes are needed: a value that
+   never leaves the chain may be anything.
 
 Not here: the codecs (codec).
 """
@@ -12,7 +13,8 @@ Not here: the codecs (codec).
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from types import FunctionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from tailrace.log.errors import EncodeError, TopologyError
@@ -23,9 +25,11 @@ from tailrace.streams.codec import (
     codec_of,
     guarded,
     msgpack,
+    type_name,
     windowed_codec,
     windowed_form,
 )
+from tailrace.streams.fitting import fits
 from tailrace.streams.place import Place
 from tailrace.windows.window import Window
 
@@ -58,6 +62,7 @@ class Slot:
         self.of = of
         self.named_by = named_by or f"{part}="
         self._codec = codec
+        self._given = codec is not None
         self._followed: TypeCodec | None = None
         self.needed = False
         """Whether something partitions or stores by it, so that its bytes will be asked for."""
@@ -66,6 +71,37 @@ class Slot:
     def known(self) -> bool:
         """Whether more is known than what may still follow."""
         return self._codec is not None or self.of is not UNKNOWN
+
+    @property
+    def where(self) -> str:
+        """What made it, and the user's line."""
+        return f"{self.maker} at {self.place}" if self.place else self.maker
+
+    @property
+    def advice(self) -> str:
+        """What to do about one that cannot be written: the end of a sentence that has told which one it is."""
+        if self.trusted:
+            return f"; it comes from {self.where}"
+        return f"; it comes from {self.where}: mend its function, or name its type with {self.named_by} there"
+
+    @property
+    def sources(self) -> "tuple[Slot, ...]":
+        """The slots that it stands for: itself, or those that were merged."""
+        return (self,)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its values are what their codec takes, since that codec, or an operator of ours, made them."""
+        return self._given
+
+    @property
+    def told(self) -> TypeCodec:
+        """The codec, with errors that name what made the key or value."""
+        if self.trusted:
+            return self.codec
+        return guarded(
+            self.codec, f"the {self.part} that {self.where} makes", f"; name its type with {self.named_by} there"
+        )
 
     def need(self) -> None:
         """Tells that something partitions or stores by it."""
@@ -91,7 +127,7 @@ class Slot:
         return found
 
     def _settle(self) -> TypeCodec:
-        where = f"{self.maker} at {self.place}" if self.place else self.maker
+        where = self.where
         if self.of is not UNKNOWN and self.of not in (list, dict):
             try:
                 # Bare ones do not say what is in them: msgpack brings built-in contents back, JSON not even bytes.
@@ -110,9 +146,14 @@ class WindowedSlot(Slot):
     """The windowed key of a windowed aggregate, around the slot of the key inside."""
 
     def __init__(self, inner: Slot, window: Window) -> None:
-        super().__init__("key", inner.maker, place=inner.place)
+        super().__init__("key", inner.maker, place=inner.place, named_by=inner.named_by)
         self.inner = inner
         self.window = window
+
+    @property
+    def trusted(self) -> bool:
+        """See `Slot`."""
+        return self.inner.trusted
 
     def follow(self, codec: TypeCodec) -> None:
         """Tells the key inside of the topic that follows, and that topic of the window."""
@@ -128,10 +169,25 @@ class WindowedSlot(Slot):
 class MergedSlot(Slot):
     """The key or value of streams that were merged: one type, that of the first one that knows its own."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+    def __init__(self, slots: Sequence[Slot], place: Place | None) -> None:
         self._slots = slots
         self._first = next((slot for slot in slots if slot.known), slots[0])
-        super().__init__(self._first.part, self._first.maker, place=self._first.place)
+        super().__init__(self._first.part, self._first.maker, place=place, named_by=self._first.named_by)
+
+    @property
+    def where(self) -> str:
+        """All that it may have been made by."""
+        return " or ".join(dict.fromkeys(slot.where for slot in self._slots))
+
+    @property
+    def sources(self) -> tuple[Slot, ...]:
+        """See `Slot`."""
+        return tuple(dict.fromkeys(source for slot in self._slots for source in slot.sources))
+
+    @property
+    def trusted(self) -> bool:
+        """See `Slot`: where all have one codec."""
+        return all(slot.trusted for slot in self._slots) and len({slot.codec.name for slot in self._slots}) == 1
 
     @property
     def known(self) -> bool:
@@ -150,22 +206,31 @@ class MergedSlot(Slot):
             slot.follow(codec)
 
     def _settle(self) -> TypeCodec:
+        known = [source for source in self.sources if source.of is not UNKNOWN]
+        first = known[0] if known else self
+        for other in known[1:]:
+            if not fits(other.of, first.of):
+                raise TopologyError(
+                    f"what is merged at {self.place} has {self.part}s of type {type_name(first.of)}, from "
+                    f"{first.where}, and of type {type_name(other.of)}, from {other.where}, and what follows writes "
+                    "them with one codec: map them to one type"
+                )
         codec = self._first.codec
         for slot in self._slots:
             slot.follow(codec)
         return codec
 
 
-def merged_slot(slots: Sequence[Slot]) -> Slot:
-    """The slot of what several streams bring together."""
+def merged_slot(slots: Sequence[Slot], place: Place | None = None) -> Slot:
+    """The slot of what several streams bring together; `place` is where."""
     first = slots[0]
     if all(slot is first for slot in slots):
         return first
     if isinstance(first, WindowedSlot):
         windowed = [slot for slot in slots if isinstance(slot, WindowedSlot) and slot.window == first.window]
         if len(windowed) == len(slots):
-            return WindowedSlot(merged_slot([slot.inner for slot in windowed]), first.window)
-    return MergedSlot(slots)
+            return WindowedSlot(merged_slot([slot.inner for slot in windowed], place), first.window)
+    return MergedSlot(slots, place)
 
 
 EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
@@ -260,9 +325,29 @@ def made_slot(part: Part, maker: str, place: Place, of: Any, hint: Any) -> Slot:
 
 
 def zero_slot(maker: str, place: Place, zero: Callable[[], Any], of: Any, add: Callable[[Any, Any], Any]) -> Slot:
-    """The slot of an aggregate: from `value=`, the annotation of `add`, or what `zero()` returns."""
-    known = of if of is not None else returned(add)
+    """The slot of an aggregate: from `value=`, the annotation of `add`, or what `zero()` returns.
+
+    `zero` is called once, also where the type is known: it runs for every new key, and what is wrong with it shows now.
+
+    Raises:
+        TopologyError: `zero` raised, or returned what no result can begin with.
+    """
+    known, where = of if of is not None else returned(add), f"{maker} at {place}"
+    try:
+        first: Any = zero()
+    except Exception as error:
+        raise TopologyError(
+            f"zero() of {where} raised {type(error).__name__}: {error}; it is called without arguments and returns the "
+            "value that every key begins with"
+        ) from error
+    kind: object = first  # looked at under another name, so that `first` stays what nobody knows
+    if isinstance(kind, Coroutine):
+        first.close()
+    wrong = isinstance(kind, (Awaitable, Generator, AsyncGenerator, type, FunctionType))
+    cls = cast("type[object]", type(first))
+    if wrong or (first is not None and of is not None and not fits(cls, of)):
+        wanted = "it must return the value that every key begins with" if wrong else f"value= says {type_name(of)}"
+        raise TopologyError(f"zero() of {where} returned {first!r} of type {cls.__name__}, and {wanted}")
     if known is UNKNOWN:
-        cls = cast("type[object]", type(zero()))
-        known = UNKNOWN if cls is type(None) else cls
+        known = UNKNOWN if first is None else cls
     return Slot("value", maker, place=place, of=known)

@@ -59,8 +59,8 @@ def source(graph: Graph, topic: Topic[Any, Any]) -> Flow:
     if node is None:
         node = graph.add(Source(name=graph.name_for("source"), place=user_place(), topic=topic))
     maker = f"topic {topic.name!r}"
-    key = Slot("key", maker, place=topic.place, codec=topic.key_codec)
-    value = Slot("value", maker, place=topic.place, codec=topic.value_codec)
+    key = Slot("key", maker, place=topic.place, of=topic.key_takes, codec=topic.key_codec)
+    value = Slot("value", maker, place=topic.place, of=topic.value_takes, codec=topic.value_codec)
     return Flow(graph, Input(node.id), key, value)
 
 
@@ -98,7 +98,7 @@ def merged(graph: Graph, name: str, flows: Sequence[Flow], operator: Callable[[s
     return Flow(
         graph,
         Input(node.id),
-        merged_slot([flow.key for flow in flows]),
-        merged_slot([flow.value for flow in flows]),
+        merged_slot([flow.key for flow in flows], user_place()),
+        merged_slot([flow.value for flow in flows], user_place()),
         rekeyed=any(flow.rekeyed for flow in flows),
     )

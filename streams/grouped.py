@@ -53,7 +53,11 @@ class _Fold:
 
 
 def _count(store: str) -> _Fold:
-    return _Fold("count", checked_store(store, "count"), Slot("value", f"count(store={store!r})", codec=codec_of(int)))
+    return _Fold(
+        "count",
+        checked_store(store, "count"),
+        Slot("value", f"count(store={store!r})", place=user_place(), of=int, codec=codec_of(int)),
+    )
 
 
 def _reduce(f: Callable[[Any, Any], Any], store: str, value: Slot) -> _Fold:
@@ -63,7 +67,7 @@ def _reduce(f: Callable[[Any, Any], Any], store: str, value: Slot) -> _Fold:
 
 def _aggregate(zero: Callable[[], Any], add: Callable[[Any, Any], Any], store: str, value: Any, place: Place) -> _Fold:
     where = f"aggregate(store={store!r})"
-    check_function(zero, where)
+    check_function(zero, f"aggregate(store={store!r}, zero=…)")
     check_function(add, where)
     return _Fold(
         "aggregate", checked_store(store, "aggregate"), zero_slot(where, place, zero, value, add), zero=zero, add=add

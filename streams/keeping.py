@@ -17,7 +17,7 @@ class KeepingProducer(Producer):
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._kept: dict[str, list[Raw]] = {}
-        self._counts = Counter[TopicPartition]()
+        self._counts: Counter[TopicPartition] = Counter()
 
     def take(self, topic: str) -> list[Raw]:
         """What was sent to a topic since it was taken last."""

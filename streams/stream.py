@@ -373,8 +373,8 @@ class Stream(Generic[K, V]):
             Flow(
                 flow.graph,
                 Input(node.id, "errors"),
-                Slot("key", node.name, codec=raw),
-                Slot("value", node.name, codec=raw),
+                Slot("key", node.name, place=place, of=bytes, codec=raw),
+                Slot("value", node.name, place=place, of=bytes, codec=raw),
             )
             for node in sorted(sources, key=lambda node: node.id)
         ]

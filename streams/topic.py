@@ -55,6 +55,10 @@ class Topic(Generic[K, V]):
         self.value_type = value
         self.key_codec: TypeCodec = _codec(key, key_codec, f"the key of topic {name!r}")
         self.value_codec: TypeCodec = _codec(value, codec, f"the value of topic {name!r}")
+        self.key_takes = _takes(key, key_codec)
+        """The type that keys must be of; Any where a codec of the user decides."""
+        self.value_takes = _takes(value, codec)
+        """The same of values."""
         self.timestamp = timestamp
         """Takes a decoded value and returns its event time; None: the record's own timestamp."""
         self.partitions = partitions
@@ -76,6 +80,10 @@ class Topic(Generic[K, V]):
 def is_topic(given: object) -> TypeGuard[Topic[Any, Any]]:
     """Whether it is a topic, of whatever types."""
     return isinstance(given, Topic)
+
+
+def _takes(of: Any, codec: Codec) -> Any:
+    return of if codec is None or codec in ("json", "msgpack") else Any
 
 
 def _codec(of: Any, codec: Codec, what: str) -> TypeCodec:

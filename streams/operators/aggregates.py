@@ -58,9 +58,14 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
 
 def _guarded_value(operator: Aggregate) -> TypeCodec:
     """The codec of the results; one that the user's function got wrong is told with the store and the line."""
-    if operator.function == "count":
+    if operator.function in {"count", "agg"}:  # ours, and one that tells of itself
         return operator.stored
     what = f"what {operator.function}(store={operator.store_name!r}) at {operator.place} returned"
+    if operator.function == "reduce":
+        # Its results are of the type that its values have.
+        return guarded(
+            operator.stored, what, f"; mend the function, or the values that it is given{operator.value.advice}"
+        )
     return guarded(operator.stored, what, "; mend the function, or say what it returns with value=")
 
 

@@ -5,11 +5,12 @@ What they do is built beside their data by the runtime.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from tailrace.log.errors import TopologyError
-from tailrace.streams.codec import TypeCodec, windowed_codec, windowed_form
-from tailrace.streams.derived import Slot, WindowedSlot
+from tailrace.streams.codec import TypeCodec, type_name, windowed_codec, windowed_form
+from tailrace.streams.derived import UNKNOWN, Slot, WindowedSlot
+from tailrace.streams.fitting import fits
 from tailrace.streams.operators.results import truth
 from tailrace.streams.place import function_name
 from tailrace.streams.topic import Topic
@@ -78,13 +79,29 @@ class Sink(Operator):
         return {"key": key.name, "value": value.name}
 
     def check(self, inputs: int) -> None:
-        """A windowed key needs a topic that can hold it."""
+        """The topic must be able to hold what the stream's types say."""
         del inputs
-        if self.topic is not None and isinstance(self.key, WindowedSlot) and self.topic.key_codec.plain is not None:
+        if self.topic is None:
+            return
+        if isinstance(self.key, WindowedSlot) and self.topic.key_codec.plain is not None:
             raise TopologyError(
                 f"to({self.topic.name!r}) at {self.place} is given windowed keys, and that topic, declared at "
                 f"{self.topic.place}, has keys of type {self.topic.key_codec.name}: declare key=Windowed[…], or take "
                 "the key out of the window with map_kv"
+            )
+        for slot, takes in ((self.key, self.topic.key_takes), (self.value, self.topic.value_takes)):
+            for source in slot.sources:
+                self._check_fits(self.topic, source, takes)
+
+    def _check_fits(self, topic: Topic[Any, Any], slot: Slot, takes: Any) -> None:
+        of = slot.of
+        if isinstance(slot, WindowedSlot):
+            of, takes = slot.inner.of, (*get_args(takes), Any)[0]
+        if of is not UNKNOWN and not fits(of, takes):
+            raise TopologyError(
+                f"to({topic.name!r}) at {self.place} is given {slot.part}s of type {type_name(of)}, from {slot.where}, "
+                f"and that topic, declared at {topic.place}, has {slot.part}s of type {type_name(takes)}: name their "
+                f"type with {slot.named_by} there, map them to that type, or write to another topic"
             )
 
 

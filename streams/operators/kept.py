@@ -59,7 +59,9 @@ def build_table(chain: Chain, node: Node, operator: TableNode) -> Forward:
     if name is None:
         assert rule is not None
         return derived(context, rule, forward, sparse=sparse, old=old)
-    value = guarded(operator.value.codec, f"a value of store {name!r}, made at {operator.place},")
+    value = guarded(
+        operator.value.codec, f"a value of store {name!r}, made at {operator.place},", operator.value.advice
+    )
     store = KeyValueStore[Any, Any](name, chain.keyspace(name), operator.key.codec, value)
     if context.goes_on:
         rule = chain.known_as(node, _encodable(rule, value.encode))

@@ -37,7 +37,8 @@ def test_a_loop_without_an_end_is_told_by_its_topic(partitions: int) -> None:
     app.stream(source).map(lambda n: n + 1).to(lambda _key, _n: source)
     with TopologyDriver(app, partitions=partitions) as driver:
         with pytest.raises(
-            TopologyError, match=r"go round .* through topic 'again', which app 'app' reads .*test_loops\.py:\d+ chooses"
+            TopologyError,
+            match=r"go round .* through topic 'again', which app 'app' reads .*test_loops\.py:\d+ chooses",
         ):
             driver.pipe(source, 0, key="k")
         with pytest.raises(InvalidError, match="has ended with TopologyError"):
@@ -58,7 +59,7 @@ def test_many_records_through_topics_of_the_app_are_no_loop(monkeypatch: pytest.
     monkeypatch.setattr("tailrace.streams.testing._MADE_MAX", 10)
     app = App("app", log="memory:")
     source, inner = (app.topic(name, key=str, value=int) for name in ("in", "inner"))
-    numbers = app.stream(source).flat_map(lambda n: range(n))
+    numbers = app.stream(source).flat_map(range)
     numbers.to(lambda _key, _n: inner)
     app.stream(inner).filter(lambda n: n == 0).to(app.topic("out", key=str, value=int))
     with TopologyDriver(app) as driver:

@@ -209,3 +209,49 @@ def test_a_key_that_nobody_needs_as_bytes_may_be_anything() -> None:
     assert key_check(Slot("key", "key-by-1"), HERE)[0] is None
     assert key_check(needed(tuple[int, int]), HERE)[0] is None
     assert NATURAL_KEY.plain is str
+
+
+def boom() -> int:
+    raise LookupError("no such thing")
+
+
+async def later() -> int:
+    return 0
+
+
+def iter_of(n: int) -> Iterator[int]:
+    yield n
+
+
+def awaiting() -> Any:
+    return later()
+
+
+@pytest.mark.parametrize("of", [None, int])
+def test_a_zero_that_raises_is_told_when_the_program_is_made(of: Any) -> None:
+    with pytest.raises(
+        TopologyError, match=r"zero\(\) of aggregate\(store='s'\) at shop\.py:7 raised LookupError: no such thing"
+    ) as raised:
+        zero_slot("aggregate(store='s')", HERE, boom, of, lambda a, _b: a)
+    assert isinstance(raised.value.__cause__, LookupError)
+
+
+@pytest.mark.parametrize(
+    ("zero", "of", "words"),
+    [
+        (awaiting, None, "<coroutine .*> of type coroutine, and it must return the value that every key begins with"),
+        (lambda: iter_of(1), list, "of type generator"),
+        (lambda: dict, None, "<class 'dict'> of type type"),
+        (lambda: boom, int, "of type function"),
+        (lambda: "x", int, "'x' of type str, and value= says int"),
+        (lambda: 0, Total, "0 of type int, and value= says Total"),
+    ],
+)
+def test_a_zero_that_returns_the_wrong_thing(zero: Any, of: Any, words: str) -> None:
+    with pytest.raises(TopologyError, match=rf"zero\(\) of aggregate at shop\.py:7 returned .*{words}"):
+        zero_slot("aggregate", HERE, zero, of, lambda a, _b: a)
+
+
+def test_a_zero_of_another_class_that_fits() -> None:
+    for zero, of in ((lambda: 0, float), (lambda: None, int), (lambda: Color.RED, str), (dict, dict[str, int])):
+        assert zero_slot("aggregate", HERE, zero, of, lambda a, _b: a).of is of

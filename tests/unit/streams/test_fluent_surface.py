@@ -65,7 +65,7 @@ def test_functions_of_aggregates(stream: Stream[str, Click]) -> None:
         grouped.reduce(later, store="a")
     with pytest.raises(TypeError, match=r"aggregate\(store='a'\)"):
         grouped.aggregate(int, later, store="a")
-    with pytest.raises(TypeError, match=r"aggregate\(store='a'\) takes a function, not 0"):
+    with pytest.raises(TypeError, match=r"aggregate\(store='a', zero=…\) takes a function, not 0"):
         grouped.aggregate(wrong(0), lambda a, _v: a, store="a")
     with pytest.raises(TypeError, match=r"aggregate\(store='a', merge=…\)"):
         grouped.windowed_by(session(seconds(1))).aggregate(int, lambda a, _v: a, store="a", merge=later)
