@@ -5,8 +5,8 @@
 3. At most one background thread each: syncing, lingering, looking after (checkpoints every minute, retention every
    five, compaction every quarter); `background=False` has none, and does all in the calls.
 
-Locks, outermost first: cleaner, producer or consumer, catalog, `_commits` (the order of commits), coordinator,
-partition.
+Locks, outermost first: cleaner, producer or consumer, catalog, `_commits` (the order of commits), groups, coordinator
+(its offsets), partition.
 Not here: batching (`producer`), positions (`consumer`), topics (`catalog`), the bytes (`partition`).
 """
 

@@ -48,8 +48,9 @@ def decode_subscription(data: bytes, instance: str | None = None) -> Subscriptio
     version = reader.int16()
     topics = [reader.string() for _ in range(reader.int32())]
     userdata = reader.data()
-    owned = reader.partitions() if version >= 1 else []
-    generation = reader.int32() if version >= 2 else -1
+    # KafkaJS says version 1 and leaves out what version 1 has added.
+    owned = reader.partitions() if version >= 1 and reader.left() else []
+    generation = reader.int32() if version >= 2 and reader.left() else -1
     return Subscription(topics, owned, userdata, instance, generation)
 
 
@@ -91,6 +92,9 @@ class _Reader:
         self._bytes = data
         self._what = what
         self._at = 0
+
+    def left(self) -> int:
+        return len(self._bytes) - self._at
 
     def int16(self) -> int:
         return int.from_bytes(self._take(2), "big", signed=True)

@@ -317,6 +317,10 @@ class Group:
         self._heard(self.members[member], now_ms)
         return Failure.REBALANCE_IN_PROGRESS if self.state == PREPARING else None
 
+    def static(self, instance: str | None) -> Member | None:
+        """The static member of this name."""
+        return None if instance is None else self.members.get(self._instances.get(instance, ""))
+
     def alive(self, member: str, now_ms: int) -> None:
         """A sign of life from a member of this process, which learns all else by other ways."""
         self._heard(self.members[member], now_ms)

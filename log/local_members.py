@@ -54,9 +54,13 @@ class LocalMembers:
         self, request: JoinRequest, assign: Assign, now_ms: int, *, new_id: str
     ) -> tuple[Failure | None, list[Answer]]:
         """A member comes or joins anew; what others are told is returned."""
-        answers = [] if not request.member or self.group.state == PREPARING else self.group.rebalance(now_ms)
+        answers: list[Answer] = []
+        if self.group.state != PREPARING and (request.member or self._wants_other(request)):
+            answers = self.group.rebalance(now_ms)
         ticket = Here()
         member = request.member or new_id
+        if self._gives_all(member):
+            self._targets.pop(member, None)  # what of it is not taken by now may be another's in the new round
         known = self._assigns.get(member)
         self._assigns[member] = assign
         others = self.take_in(answers + self.group.join(request, ticket, now_ms, new_id=new_id), now_ms)
@@ -64,16 +68,26 @@ class LocalMembers:
             self._assigns[member] = known
         return ticket.failure, others
 
+    def _wants_other(self, request: JoinRequest) -> bool:
+        """Whether a static member comes back with other topics, so that what it had will not do."""
+        old = self.group.static(request.instance)
+        if old is None:
+            return False
+        before, now = (decode_subscription(each.protocols[0][1]).topics for each in (old.request, request))
+        return set(before) != set(now)
+
     def must_join(self, member: str) -> bool:
         """Whether a round waits for this member."""
         known = self.group.members.get(member)
         return self.group.state == PREPARING and known is not None and known.join is None
 
     def stranger_comes(self) -> None:
-        """Before a member elsewhere joins: those here that kept something must give it up, and join again."""
-        for owner in set(self._owners.values()):
-            if self.group.members[owner].join is not None:
-                self.group.withdraw(owner)
+        """Before a member elsewhere joins: those here that are parked with a share must give it up, and join again."""
+        owners = set(self._owners.values())
+        for member in self._assigns:
+            has_share = member in owners or bool(self._targets.get(member))
+            if has_share and self.group.members[member].join is not None:
+                self.group.withdraw(member)
                 self.changes += 1
 
     def take_in(self, answers: Sequence[Answer], now_ms: int) -> list[Answer]:
@@ -173,8 +187,6 @@ class LocalMembers:
 
     def release(self, member: str, partitions: Sequence[TopicPartition]) -> None:
         """A member has given these up."""
-        if self._gives_all(member):
-            self._targets.pop(member, None)
         for partition in partitions:
             self._stale.discard(partition)
             if self._owners.get(partition) == member:

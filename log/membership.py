@@ -10,6 +10,7 @@ Not here: who gets what (`assignors`), the group (`groups`), positions (`consume
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -67,6 +68,8 @@ class Membership:
         self._assignor = assignor(options.assignor)
         self._held: list[TopicPartition] = []
         self._seen_changes = -1
+        self._left = False
+        self._joining = threading.Lock()  # a close by another thread: nobody joins after leaving
 
     @property
     def wait_s(self) -> float:
@@ -104,7 +107,9 @@ class Membership:
             rebalance_timeout_ms=interval_ms,
             instance=self._options.instance,
         )
-        self._member = self._groups.join(self._group, request, assign)
+        with self._joining:
+            if not self._left:
+                self._member = self._groups.join(self._group, request, assign)
 
     def current(self) -> tuple[str, int]:
         """Id and generation; see `Consumer.member`."""
@@ -140,7 +145,7 @@ class Membership:
             if self._is_out(listener, drop):
                 continue
             if not self._groups.must_join(self._group, self._member):
-                self._groups.lead(self._group, self._member)
+                self._lead()
                 self._give_up(listener, drop)
                 self._take(listener, take)
                 continue
@@ -150,10 +155,17 @@ class Membership:
             except FencedError:  # expelled while the listener was busy
                 self._seen_changes = -1
 
+    def _lead(self) -> None:
+        try:
+            self._groups.lead(self._group, self._member)
+        except BaseException:
+            self._seen_changes = -1  # the group waits for us: the next poll raises again, unless it was put right
+            raise
+
     def _is_out(self, listener: Listener, drop: Rebalance) -> bool:
         """Whether the group has done without us: then what we had is lost, and we join anew."""
         failure = self._groups.standing(self._group, self._member, self._options.instance)
-        if failure is None:
+        if failure is None or self._left:
             return False
         lost, self._held = self._held, []
         drop(lost)
@@ -166,8 +178,8 @@ class Membership:
         expelled, self._member = self._member, ""
         if expelled:
             logger.warning(
-                "%s was expelled from group %r, as it had not polled for %d ms; it lost %s and joins anew: poll more "
-                "often, with fewer records at a time, or raise max_poll_interval_ms",
+                "%s was expelled from group %r, as it had not polled (or its assignor had failed) for %d ms; it lost "
+                "%s and joins anew: poll more often, with fewer records at a time, or raise max_poll_interval_ms",
                 expelled,
                 self._group,
                 self._options.max_poll_interval_ms,
@@ -202,8 +214,10 @@ class Membership:
 
     def leave(self) -> None:
         """Leaves the group, and frees what it owns; a static member keeps its place until its session ends."""
-        if self._options.instance is None:
-            self._groups.leave(self._group, self._member)
+        with self._joining:
+            self._left = True
+            if self._options.instance is None:
+                self._groups.leave(self._group, self._member)
 
     def drop(self) -> None:
         """The same for a garbage collector, which may hold any lock: done when somebody looks."""
