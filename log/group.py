@@ -149,7 +149,10 @@ class Group:
             self._answers.append(Answer(ticket, self._joined(member)))  # it has not seen the answer, or asks in vain
             self._heard(member, now_ms)
             return
-        member.request, member.join = request, ticket
+        member.request, member.join = (
+            request._replace(instance=member.request.instance),
+            ticket,
+        )  # static once is always
         self._heard(member, now_ms)
         self._rebalance(now_ms)
 

@@ -1,7 +1,5 @@
 """Members of this process in a group, with members elsewhere: rounds, hand-over, expelling, stuck assignors."""
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,7 +89,7 @@ class Client:
         self.world, self.name = world, name
         self.member, self.generation = "", -1
         self.owned: set[TopicPartition] = set()
-        self.waits = False
+        self.waits = self.rubbish = False
         self.failures: list[Failure] = []
         world.clients[name] = self
 
@@ -112,16 +110,18 @@ class Client:
         if answer.members:
             members = {each.member: decode_subscription(each.metadata) for each in answer.members}
             assigned = self.world.assign(members, self.world.counts)
-            assignments = {member: encode_assignment(share) for member, share in assigned.items()}
+            assignments = {
+                member: b"\0" if self.rubbish else encode_assignment(share) for member, share in assigned.items()
+            }
         self.waits = True
         self.world.groups.sync_group("g", SyncRequest(self.member, self.generation, assignments), self.synced)
 
     def synced(self, answer: Joined | Synced) -> None:
         assert isinstance(answer, Synced)
         self.waits = False
-        if answer.failure is None:
+        if answer.failure is None and not self.rubbish:
             self.owned = set(decode_assignment(answer.assignment))
-        else:
+        elif answer.failure is not None:
             self.failed(answer.failure)
 
     def failed(self, failure: Failure) -> None:
@@ -343,16 +343,19 @@ def test_requests_for_groups_that_are_not_there() -> None:
     world.groups.forget("g")
 
 
-def test_rubbish_from_a_leader_elsewhere_is_nobodys_assignment() -> None:
+def test_rubbish_from_a_leader_elsewhere_is_nobodys_assignment(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     client = Client(world, "c")
     client.join()
     here = world.come()
-    world.assign = lambda members, counts: {}
-    encode: Callable[[], None] = client.beat
-    encode()
-    world.groups.sync_group("g", SyncRequest(client.member, client.generation, {here: b"\0"}), client.synced)
+    client.rubbish = True
+    client.beat()
     assert world.poll(here) == []
+    assert "group 'g': an assignment of a group's member ends after 1 bytes" in caplog.text
+    client.rubbish = False
+    client.join()
+    world.poll(here)
+    assert world.poll(here) == tps(2, 3)
 
 
 EVENTS = st.lists(
