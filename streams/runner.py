@@ -5,28 +5,35 @@
 2. A partition counts as idle only when its task has taken everything up to the partition's end.
 3. Everything runs in one thread. `stop` and `summary` may be called from any other: the slice at hand is finished, and
    committed before `run` returns.
+4. An error that may pass (RetriableError) aborts: all tasks are dropped with whatever they hold, and made anew from the
+   last commit, as a restart would make them (start). So nothing that is added to a task can be forgotten by an abort.
 
 Not here: what a task does (task), what a commit does (commit), which tasks there are (plan).
 """
 
+import logging
 import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import Clock
-from tailrace.log.errors import InvalidError
+from tailrace.log.errors import InvalidError, RetriableError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
+from tailrace.streams.patience import Patience
 from tailrace.streams.plan import Plan
 from tailrace.streams.positions import warn_deleted
 from tailrace.streams.schedule import NONE_DUE
 from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
 from tailrace.streams.task import Task
+
+_logger = logging.getLogger(__name__)
 
 # Records between two looks at the other tasks and at the clock: fewer where the user's functions are slow, so that a
 # commit and a stop need not wait for a thousand of them.
@@ -39,27 +46,57 @@ _FETCH_BYTES = 1 << 20
 _WAIT_MAX_S = 0.5
 
 
-class Runner:
-    """Runs a plan until its inputs end, or until it is stopped."""
+class _Counts(NamedTuple):
+    """What was done, for the summary."""
 
-    def __init__(self, plan: Plan, log: Log, clock: Clock, *, commit_interval_ms: int, entries_max: int) -> None:
-        self._plan = plan
+    records_in: int
+    records_out: int
+    dropped: Counter[str]
+
+
+class Runner:
+    """Runs a plan until its inputs end, or until it is stopped.
+
+    again makes another plan from the last commit, given the error for which the one at hand is dropped; without it such
+    an error ends the run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        log: Log,
+        clock: Clock,
+        *,
+        commit_interval_ms: int,
+        entries_max: int,
+        again: Callable[[RetriableError], Plan] | None = None,
+    ) -> None:
         self._log = log
         self._clock = clock
         self._interval = commit_interval_ms / 1000
+        self._entries_max = entries_max
+        self._again = again
+        self._patience = Patience(clock)
         self._stopping = threading.Event()
-        self._committer = Committer(plan.group, log, plan.producer, plan.outputs, plan.failing, entries_max)
+        self._before = self._committed = _Counts(0, 0, Counter())
+        self._adopt(plan)
+        self._expected: set[TopicPartition] = set()
+        self._started = clock.monotonic()
+        self._slice = _SLICE
+        self._thread = 0
+        self._asked: deque[Future[Summary]] = deque()
+
+    def _adopt(self, plan: Plan) -> None:
+        """Takes a plan up whose tasks stand at the last commit."""
+        self._plan = plan
+        self._committer = Committer(plan.group, self._log, plan.producer, plan.outputs, plan.failing, self._entries_max)
         self._tasks = plan.tasks
         self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
             source.partition: (task, source) for task in plan.tasks for source in task.inputs
         }
-        self._expected: set[TopicPartition] = set()
-        self._started = clock.monotonic()
         self._uncommitted = False
-        self._slice = _SLICE
-        self._thread = 0
-        self._asked: deque[Future[Summary]] = deque()
-        self.records_in = 0
+        self._before = self._committed
+        self._records_in = 0
 
     def stop(self) -> None:
         """Has `run` finish its slice, commit and return."""
@@ -78,17 +115,21 @@ class Runner:
         return answer.result()
 
     def _summary(self) -> Summary:
-        dropped: dict[str, int] = {}
-        for task in self._tasks:
-            for reason, count in task.context.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count
+        counts = self._counts()
         return Summary(
-            records_in=self.records_in,
-            records_out=self._plan.outputs.sent,
-            dropped=dropped,
+            records_in=counts.records_in,
+            records_out=counts.records_out,
+            dropped=dict(counts.dropped),
             open_windows=sum(task.open_windows() for task in self._tasks),
             seconds=self._clock.monotonic() - self._started,
         )
+
+    def _counts(self) -> _Counts:
+        before = self._before
+        dropped = before.dropped.copy()
+        for task in self._tasks:
+            dropped.update(task.context.dropped)
+        return _Counts(before.records_in + self._records_in, before.records_out + self._plan.outputs.sent, dropped)
 
     def run(self, *, until_end: bool) -> Summary:
         """Runs until `stop`, or until every input was read to where it ended at the start; commits and returns.
@@ -110,7 +151,17 @@ class Runner:
         return self._summary()
 
     def _run(self, ends: dict[TopicPartition, int] | None) -> None:
-        with seldom_collected(), self.reading() as consumer:
+        with seldom_collected():
+            while True:
+                try:
+                    self._run_plan(ends)
+                except RetriableError as error:
+                    self._abort(error)
+                else:
+                    return
+
+    def _run_plan(self, ends: dict[TopicPartition, int] | None) -> None:
+        with self.reading() as consumer:
             commit_due = self._clock.monotonic() + self._interval
             while not self._stopping.is_set():
                 self._answer()
@@ -137,6 +188,23 @@ class Runner:
                         commit_due = self._clock.monotonic() + self._interval
             if self._uncommitted:
                 self.commit()
+
+    def _abort(self, error: RetriableError) -> None:
+        """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""
+        while self._again is not None:
+            pause = self._patience.after(error)
+            _logger.warning(
+                "app %s goes back to its last commit, and on from there in %.1f s: %s", self._plan.group, pause, error
+            )
+            if self._stopping.wait(pause):
+                raise error
+            try:
+                self._adopt(self._again(error))
+            except RetriableError as another:
+                error = another
+            else:
+                return
+        raise error
 
     def _answer(self) -> None:
         with suppress(IndexError):  # nobody waits any more
@@ -168,6 +236,8 @@ class Runner:
         self._check_topics()
         commit(self._tasks, self._committer)
         self._uncommitted = False
+        self._committed = self._counts()
+        self._patience.reset()
 
     def _check_topics(self) -> None:
         """Raises InvalidError where a topic is not the one that the app began with."""
@@ -277,7 +347,7 @@ class Runner:
         self._uncommitted = True
         began = self._clock.monotonic()
         with self._plan.failing(task):
-            self.records_in += task.run(self._slice)
+            self._records_in += task.run(self._slice)
             task.tell_time(flushed=False)
         took = self._clock.monotonic() - began
         if took > _SLICE_SECONDS:

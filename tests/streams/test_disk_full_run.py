@@ -9,7 +9,7 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.log.disk import disk_full
 from tailrace.log.errors import DiskFullError
-from tailrace.streams import runner
+from tailrace.streams import patience, runner
 from tailrace.tests.support.disk import FaultyDisk
 from tailrace.tests.support.programs import arrivals, click_app, last, plain_count, send
 
@@ -25,6 +25,7 @@ def disk() -> FaultyDisk:
 def log(disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     monkeypatch.setattr(runner, "_SLICE", 100)
     monkeypatch.setattr(runner, "_DIRTY_MAX", 30)
+    monkeypatch.setattr(patience, "GIVE_UP_S", 0)
     with Log.open("memory:", disk=disk) as opened:
         opened.create_topic("clicks", partitions=4)
         send(opened, CLICKS)

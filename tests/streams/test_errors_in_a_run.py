@@ -115,6 +115,7 @@ def test_a_log_that_refuses_to_write_is_no_error_of_the_program(
     feed(log, "in", [("k", str(n), n) for n in range(40)])
     app = App("app", log=log, on_error=policy)
     app.stream(app.topic("in", key=str, value=str)).map(number).to(app.topic("out", key=str, value=int))
+    monkeypatch.setattr("tailrace.streams.patience.GIVE_UP_S", 0)
     monkeypatch.setattr("tailrace.streams.outputs._ROWS_MAX", 10)
     monkeypatch.setattr("tailrace.streams.outputs.Columns.send", full)
     with pytest.raises(DiskFullError):
