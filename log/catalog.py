@@ -427,6 +427,7 @@ class Catalog:
     def alter_topic(self, name: str, config: Mapping[str, Any]) -> None:
         """Changes a topic's configuration; see `Log.alter_topic`."""
         self.check_writable()
+        check_not_owned(name)
         with self.lock:
             record = self._table.require(name)
             defaults = TopicConfig().as_strings()

@@ -324,7 +324,7 @@ class Consumer(AbstractContextManager["Consumer"]):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Record[bytes | None, bytes | None]]:
-        """Records one by one, waiting for more without end; ends when the consumer is closed."""
+        """Records one by one, waiting for more without end; ends when closed meanwhile. InvalidError: closed before."""
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[Record[bytes | None, bytes | None]]:
@@ -352,6 +352,8 @@ class Log(AbstractContextManager["Log"]):
             InvalidError: not a log, a log of a newer format, an unknown scheme or option.
             CorruptError: a bad batch before the tail.
         """
+        if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f'Log.open takes a str, such as a folder or "memory:", not {type(url).__name__}')
         scheme, colon, address = url.partition(":")
         if not colon or "/" in scheme or len(scheme) == 1:  # "data", "./a:b", and a drive letter are paths
             scheme, address = "", url
@@ -410,15 +412,13 @@ class Log(AbstractContextManager["Log"]):
 
         Raises:
             TopicNotFoundError: there is none of this name; near ones are in the message.
-            InvalidError: an unknown setting (near ones are in the message), a value that it cannot have, or two that
-                contradict each other; nothing is changed.
+            InvalidError: a topic of the log's own, an unknown setting (near ones are in the message), a value that it
+                cannot have, or two that contradict each other; nothing is changed.
         """
 
     @abstractmethod
     def note_topic(self, name: str, note: str) -> None:
-        """Writes down, beside a topic's settings, a text of its owner's; on disk when the call returns.
-
-        It goes with the topic, and outlives whatever else the owner keeps. `describe_topic` has it.
+        """Keeps a text of its owner's beside a topic, and goes with it; `describe_topic` has it.
 
         Raises:
             TopicNotFoundError: there is none of this name.
@@ -504,7 +504,7 @@ class Log(AbstractContextManager["Log"]):
         """Sets a group's committed offsets; on disk when the call returns.
 
         Raises:
-            InvalidError: the group has members, or an offset is negative.
+            InvalidError: the group has members, an offset is negative or past the end; nothing is changed.
             TopicNotFoundError: no such topic or partition.
         """
 

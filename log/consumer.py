@@ -24,7 +24,7 @@ from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError, TailraceError
 from tailrace.log.membership import Listener, MemberOptions, Membership
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
-from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, instant_ms
+from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, as_partition, instant_ms
 from tailrace.log.records import BatchRecords
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
@@ -165,7 +165,7 @@ class EmbeddedConsumer(Consumer):
         self._check_open()
         if self._membership is not None:
             raise InvalidError("this consumer has subscribed: use another one to assign partitions by hand")
-        wanted = [_partition(each) for each in partitions]
+        wanted = [as_partition(each) for each in partitions]
         for each in wanted:
             self._broker.catalog.partition(each)
         with self._lock:
@@ -390,7 +390,11 @@ class EmbeddedConsumer(Consumer):
             return None
 
     def __iter__(self) -> Iterator[Raw]:
-        """Records one by one, until the consumer is closed."""
+        """Records one by one, until the consumer is closed; see `Consumer.__iter__`."""
+        self._check_open()
+        return self._each()
+
+    def _each(self) -> Iterator[Raw]:
         while not self._closed:
             record = self._pop()
             if record is not None:
@@ -401,8 +405,12 @@ class EmbeddedConsumer(Consumer):
                     self._turn += 1
                     self._wait_for_records(ITERATION_WAIT_S, FETCH_BYTES)
 
-    async def __aiter__(self) -> AsyncIterator[Raw]:
+    def __aiter__(self) -> AsyncIterator[Raw]:
         """The same without blocking the event loop: reading happens in a thread, waiting nowhere."""
+        self._check_open()
+        return self._each_async()
+
+    async def _each_async(self) -> AsyncIterator[Raw]:
         while not self._closed:
             record = self._pop()
             if record is not None:
@@ -449,7 +457,7 @@ class EmbeddedConsumer(Consumer):
         source = self._sources.get(partition)
         if source is None:
             raise InvalidError(
-                f"{_partition(partition)} is not assigned to this consumer: it reads {self.assignment()}"
+                f"{as_partition(partition)} is not assigned to this consumer: it reads {self.assignment()}"
             )
         return source
 
@@ -469,7 +477,7 @@ class EmbeddedConsumer(Consumer):
         if isinstance(offset, bool) or not isinstance(offset, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's
             raise TypeError(f"an offset is an int, not {type(offset).__name__}")
         if offset < 0:
-            raise ValueError(f"the offset {offset} for {_partition(partition)} is negative: give 0 or more")
+            raise ValueError(f"the offset {offset} for {as_partition(partition)} is negative: give 0 or more")
         with self._lock:
             self._source(partition).move(offset)
 
@@ -516,7 +524,7 @@ class EmbeddedConsumer(Consumer):
 
     def committed(self, partition: TopicPartition) -> int | None:
         """The committed offset; see `Consumer.committed`."""
-        found = self._broker.committed_offset(self._needed_group(), _partition(partition))
+        found = self._broker.committed_offset(self._needed_group(), as_partition(partition))
         return None if found is None else found.offset
 
     def commit(self, offsets: Offsets | None = None) -> None:
@@ -530,7 +538,7 @@ class EmbeddedConsumer(Consumer):
                     if source.position >= 0
                 }
         else:
-            wanted = {_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
+            wanted = {as_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
         if self._membership is not None:
             self._membership.check_commit(wanted)
         else:
@@ -568,11 +576,6 @@ class EmbeddedConsumer(Consumer):
 def _check_timeout(timeout: float) -> None:
     if not timeout >= 0:  # nor is it not a number
         raise ValueError(f"timeout={timeout}: give 0 or more seconds (0: what is here already)")
-
-
-def _partition(partition: tuple[str, int]) -> TopicPartition:
-    topic, number = partition  # a plain pair will do
-    return TopicPartition(topic, number)
 
 
 def _size(batch: FetchedBatch) -> int:

@@ -35,7 +35,7 @@ from tailrace.log.errors import InvalidError
 from tailrace.log.group import UNKNOWN
 from tailrace.log.membership import MemberOptions
 from tailrace.log.producer import EmbeddedProducer
-from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
+from tailrace.log.record import At, Offsets, TopicPartition, as_partition, instant_ms
 from tailrace.log.topic import near_names
 
 OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms", "cleaner_backoff_ms")
@@ -195,7 +195,14 @@ class EmbeddedLog(Log):
     def alter_offsets(self, group: str, offsets: Offsets) -> None:
         """See `Log.alter_offsets`."""
         self._broker.coordinator.check_empty(group, "alter the offsets")
-        wanted = {TopicPartition(*tp): CommittedOffset(offset) for tp, offset in offsets.items()}
+        wanted = {as_partition(tp): CommittedOffset(offset) for tp, offset in offsets.items()}
+        for tp, committed in wanted.items():
+            end = self._broker.catalog.end_offset(tp)
+            if committed.offset > end:
+                raise InvalidError(
+                    f"the offset {committed.offset} for {tp} is past its end at {end}: records up to there would be "
+                    "skipped unread; give that or less"
+                )
         self._broker.commit_offsets(group, wanted)
 
     def commit_offsets(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:

@@ -31,6 +31,21 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+def as_partition(given: tuple[str, int]) -> TopicPartition:
+    """What a user named a partition by: a `TopicPartition`, or a plain pair.
+
+    Raises:
+        TypeError: anything else.
+    """
+    # The user's argument, whatever its annotation says.
+    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+        raise TypeError(f'a partition is named by TopicPartition("clicks", 0) or such a pair, not by {given!r}')
+    topic, number = given
+    if isinstance(number, bool) or not isinstance(number, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's too
+        raise TypeError(f"a partition's number is an int, not {type(number).__name__}")
+    return TopicPartition(topic, number)
+
+
 Offsets = Mapping[TopicPartition, int] | Mapping[tuple[str, int], int]
 
 

@@ -61,7 +61,7 @@ def check_not_owned(name: str) -> None:
             like = "" if name == owned else f", like {owned!r},"
             raise InvalidError(
                 f"the topic name {name!r}{like} belongs to the log itself, which keeps {what} there: read it, "
-                "but use another name to create, write or delete one"
+                "but use another name to create, alter, write or delete one"
             )
 
 

@@ -170,6 +170,7 @@ class _Segment:
             end = self._check_data(file, max(self.base, at_least), positions, offsets)
         finally:
             file.close()
+        self._note_cut_indexes(indexes)
         self._check_offset_index(indexes[INDEX])
         self._check_time_index(indexes[TIME_INDEX])
         self._check_txn_index(indexes[TXN_INDEX])
@@ -248,6 +249,16 @@ class _Segment:
             )
         else:
             self._found(damage.position, damage.expected, damage.found)
+
+    def _note_cut_indexes(self, indexes: dict[str, bytes]) -> None:
+        """Tells of indexes that lack their end: no damage, as opening reads from the data what they do not say."""
+        for suffix, entry in ((INDEX, OFFSET_ENTRY), (TIME_INDEX, TIME_ENTRY)):
+            rest = len(indexes[suffix]) % entry.size
+            if rest and not self._moving():
+                self.report.notes.append(
+                    f"{path_of(self.directory, self.base, suffix)} ends within an entry, at byte "
+                    f"{len(indexes[suffix]) - rest}: what is missing is rebuilt from the data at opening"
+                )
 
     def _check_offset_index(self, data: bytes) -> None:
         last = (-1, 0)

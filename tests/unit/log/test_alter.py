@@ -67,6 +67,15 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         log.alter_topic("t", {"min.compaction.lag.ms": 100, "max.compaction.lag.ms": None})
 
 
+@pytest.mark.parametrize("name", ["__consumer_offsets", "__cluster_metadata"])
+def test_the_logs_own_topics_are_not_altered(name: str) -> None:
+    with opened(MemoryDisk()) as log:
+        log.create_topic("t")
+        log.alter_offsets("g", {TP: 0})
+        with pytest.raises(InvalidError, match="belongs to the log itself"):
+            log.alter_topic(name, {"cleanup.policy": "delete"})
+
+
 def test_a_reader_beside_the_writer_sees_what_was_altered() -> None:
     disk = MemoryDisk()
     with opened(disk) as log:

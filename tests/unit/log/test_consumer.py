@@ -419,3 +419,39 @@ def test_a_negative_time_to_wait_is_refused(log: Log, timeout: float) -> None:
         for call in (consumer.poll, consumer.poll_batches):
             with pytest.raises(ValueError, match=r"timeout=.*: give 0 or more seconds"):
                 call(timeout)
+
+
+def test_a_partition_named_by_something_else_is_refused(log: Log) -> None:
+    with log.consumer() as consumer:
+        for given in ("t", 5, ("t",), ("t", "0"), ("t", True), None):
+            with pytest.raises(TypeError, match=r"a partition"):
+                consumer.assign([given])  # type: ignore[list-item]  # what a user may mistake for one
+        consumer.assign([("t", 1)])  # type: ignore[list-item]  # a plain pair will do
+        assert consumer.assignment() == [T1]
+    with pytest.raises(TypeError, match=r"a partition is named by .*, not by 't'"):
+        log.alter_offsets("g", {"t": 0})  # type: ignore[arg-type]  # the same
+
+
+async def test_iterating_a_closed_consumer_is_refused(log: Log) -> None:
+    send(log, *numbers(2))
+    consumer = log.consumer()
+    consumer.assign([T0])
+    seen = list[int]()
+    for record in consumer:
+        seen.append(record.offset)
+        if record.offset == 1:
+            consumer.close()
+    assert seen == [0, 1], "closed meanwhile, it ends"
+    with pytest.raises(InvalidError, match="the consumer is closed"):
+        next(iter(consumer))
+    with pytest.raises(InvalidError, match="the consumer is closed"):
+        async for _ in consumer:
+            pass
+
+
+def test_offsets_past_the_end_are_refused(log: Log) -> None:
+    send(log, *numbers(3))
+    log.alter_offsets("g", {T0: 3})
+    with pytest.raises(InvalidError, match="the offset 4 for t-0 is past its end at 3"):
+        log.alter_offsets("g", {T0: 4, T1: 0})
+    assert log.committed("g") == {T0: 3}

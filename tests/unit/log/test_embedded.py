@@ -93,3 +93,9 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path: Path) -> None
     with pytest.raises(InvalidError, match="not a log"):
         Log.open(str(tmp_path))
     assert [each.name for each in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("given", [3, None, b"data"])
+def test_a_log_is_named_by_text(given: object) -> None:
+    with pytest.raises(TypeError, match=r"Log.open takes a str, such as a folder or .*, not (int|NoneType|bytes)"):
+        Log.open(given)  # type: ignore[arg-type]  # the user's mistake

@@ -88,6 +88,22 @@ def test_a_torn_tail_is_a_note() -> None:
     ]
 
 
+@pytest.mark.parametrize(("path", "size", "whole"), [(INDEX, 5, 0), (INDEX, 11, 8), (TIMES, 13, 12)])
+def test_an_index_cut_short_is_noted_and_rebuilt_at_opening(path: str, size: int, whole: int) -> None:
+    disk = a_log()
+
+    disk.open(path, write=True).truncate(size)
+    report = verify(disk, "/log")
+    assert report.ok
+    assert report.notes == [
+        f"{path} ends within an entry, at byte {whole}: what is missing is rebuilt from the data at opening"
+    ]
+    partition = opened(disk, TopicConfig(segment_bytes=20 * BATCH, index_interval_bytes=3 * BATCH))
+    assert partition.read(7, 1)[:8] == (7).to_bytes(8, "big")
+    assert partition.offset_for_time(NOW_MS + 13) == (13, NOW_MS + 13)
+    partition.close()
+
+
 def test_records_missing_at_the_end() -> None:
     disk = a_log()
     disk.open(SECOND, write=True).truncate(9 * BATCH)
