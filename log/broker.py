@@ -331,7 +331,7 @@ class Broker:
                 f"the topic {name!r} is not compacted: give it cleanup.policy=compact, or compact,delete, first"
             )
         filled = [log for log in topic.logs if log.log_end_offset > log.log_start_offset]
-        if filled and not any(log.closed_segments() for log in filled):
+        if filled and not any(len(log.segment_offsets) > 1 for log in filled):
             logger.warning(
                 "%s: nothing to compact yet: all of it is in the active segments, which are left alone until "
                 "segment.ms, segment.bytes or max.compaction.lag.ms closes them",

@@ -87,7 +87,7 @@ class Cleaner:
         if not config.compacted or self._failed.get(tp) is partition:
             return None
         try:
-            segments = partition.closed_segments()
+            segments = partition.cleanable_segments()
             first_dirty = self._first_dirty(partition)
             every = sum(size for _, size in segments)
             dirty = [(base, size) for base, size in segments if base >= first_dirty]

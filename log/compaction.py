@@ -1,7 +1,8 @@
 """One cleaning of one partition: of the records with the same key, only the last stays.
 
-1. What is cleaned is the closed segments before the first that is not to be: one younger than `min.compaction.lag.ms`,
-   one with transactions. A record in them goes if a later one in them has its key, or if it has none.
+1. What is cleaned is the closed segments below the last stable offset, before the first that is younger than
+   `min.compaction.lag.ms`. A record in them goes if a later one in them has its key, if it has none, or if its
+   transaction was aborted; the aborted count for nothing. Markers and last batches of producers: `retained`.
 2. What stays keeps its offset, order, time, headers and leader epoch; a batch keeps its first and last offset, as holes
    in it are allowed. The last batch of a file stays, empty if need be: a log never seems to end earlier than it does,
    and who reads gets past the hole.
@@ -18,7 +19,6 @@
 Not here: when to clean (`cleaner`), how files are replaced (`swap`, `Partition.replace`).
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress, islice
@@ -31,7 +31,8 @@ from tailrace.log.disk import Disk
 from tailrace.log.errors import CorruptError
 from tailrace.log.index import INT32_MAX, OFFSET_ENTRY, TIME_ENTRY
 from tailrace.log.partition import Partition
-from tailrace.log.segment import CHUNK_BYTES, Segment, scan
+from tailrace.log.retained import Retained
+from tailrace.log.segment import CHUNK_BYTES, TXN_INDEX, Segment, path_of, scan
 from tailrace.log.swap import CleanedSegment
 
 BUDGET_BYTES: Final = 768 << 20  # some 8 million short keys; Kafka takes 128 MiB, for 5 million digests
@@ -42,8 +43,6 @@ BATCH_RECORDS: Final = 5  # so many take the time that a batch takes beside its 
 
 _AS_TEXT: Final = bytes.maketrans(b"\0\1", b"01")
 _AS_FLAGS: Final = bytes.maketrans(b"01", b"\0\1")
-
-logger = logging.getLogger(__name__)
 
 
 def no_breath() -> None:
@@ -72,15 +71,8 @@ class _Old:
     index_bytes: tuple[int, int]
     masks: dict[int, int] = field(default_factory=dict[int, int])
     dirty: bool = False
+    stamps: bool = False  # a marker in it gets a delete horizon
     horizon_ms: int | None = None  # the earliest of its batches
-
-
-class _UncleanableError(Exception):
-    """A segment that must not be touched, by its place in the list."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(at)
-        self.at = at
 
 
 def clean(
@@ -130,26 +122,19 @@ class _Cleaning:
         self.known_bytes = 0
         self.full = False  # no more keys are taken in
         self.olds: list[_Old] = []
+        self.retained = Retained((), ())
+        self.markers: set[int] = set()  # that stay, of the group that is being written
         self.result = Cleaned(first_dirty)
 
     def run(self) -> Cleaned:
         self.olds = list(self._cleanable())
-        while self.olds and self.olds[-1].segment.next_offset > self.first_dirty:
-            try:
+        if self.olds:
+            start, end = self.olds[0].segment.base_offset, self.olds[-1].segment.next_offset
+            self.retained = Retained(self.partition.aborted(start, end), self.partition.producer_ends())
+            if end > self.first_dirty:
                 self._mark_all()
-                break
-            except _UncleanableError as found:
-                logger.warning(
-                    "%s: compaction stops before %s, which holds transactions; it does not clean these yet",
-                    self.partition.tp,
-                    self.olds[found.at].segment.path,
-                )
-                self._close(self.olds[found.at :])
-                del self.olds[found.at :]
-                for old in self.olds:
-                    old.masks.clear()
-        else:
-            self._look_for_horizons()
+            else:
+                self._look_for_horizons()
         self._forget_keys()
         for group in self._groups():
             if not self._replace(group):
@@ -169,7 +154,7 @@ class _Cleaning:
 
     def _cleanable(self) -> Iterator[_Old]:
         lag_ms = self.config.min_compaction_lag_ms
-        for base, _ in self.partition.closed_segments():
+        for base, _ in self.partition.cleanable_segments():
             segment = Segment(
                 self.disk,
                 self.partition.directory,
@@ -209,6 +194,8 @@ class _Cleaning:
             self.known = [{} for _ in range(SHARDS)]
             at, piece = self._round(at, piece)
             self.result.rounds += 1
+        for place in self.retained.places():
+            self.olds[place].stamps = True
 
     def _round(self, newest: int, newest_piece: int) -> tuple[int, int]:
         """One walk from a place back to the start; returns where the keys did not fit any more, or (-1, -1)."""
@@ -228,9 +215,9 @@ class _Cleaning:
         old = self.olds[at]
         flags: list[bytearray] = []
         for position, header, batch in reversed(self._batches(old.segment, *piece)):
-            if header.control or header.transactional:
-                raise _UncleanableError(at)
             codec.check_crc(batch, file=old.segment.path, position=position)
+            if header.transactional and self.result.rounds == 0:
+                self.retained.saw(header, at)
             dirty = header.last_offset >= self.first_dirty
             if dirty:
                 old.dirty = True
@@ -251,6 +238,10 @@ class _Cleaning:
 
     def _flags(self, old: _Old, position: int, header: BatchHeader, batch: memoryview, *, take_in: bool) -> bytearray:
         """Per record 1 or 0: it stays or goes, as far as the keys known say. This and `decode` take the time."""
+        if header.control:
+            return bytearray(b"\1") * header.record_count
+        if self.retained.is_aborted(header):
+            return bytearray(header.record_count)
         keys: list[bytes | None] = []
         records = islice(codec.decode(batch), None)  # the compiled reader itself cannot be asked again at its end
         while part := [record.key for record in islice(records, BREATH_RECORDS)]:
@@ -301,10 +292,6 @@ class _Cleaning:
         """Nothing is dirty: it is only tombstones that may go."""
         for old in self.olds:
             for _, header, _ in _whole(old.segment, 0, old.segment.size):
-                if header.control or header.transactional:
-                    self._close(self.olds[self.olds.index(old) :])
-                    del self.olds[self.olds.index(old) :]
-                    return
                 self._saw_horizon(old, header)
                 self._breathe(BATCH_RECORDS)
             old.segment.close()
@@ -357,8 +344,11 @@ class _Cleaning:
             if not changed and len(group) == 1:
                 cleaned.discard()
                 return True
-            cleaned.finish()
-            replaced = self.partition.replace([old.segment.base_offset for old in group], cleaned)
+            bases = [old.segment.base_offset for old in group]
+            entries = self.partition.aborted_entries(bases)
+            cleaned.aborted = [each for each in entries if each.last_offset in self.markers]
+            cleaned.finish(transactions=bool(entries) or any(self._has_aborted(each) for each in bases))
+            replaced = self.partition.replace(bases, cleaned)
         except BaseException:
             cleaned.discard()
             raise
@@ -368,12 +358,18 @@ class _Cleaning:
             cleaned.discard()
         return replaced
 
+    def _has_aborted(self, base_offset: int) -> bool:
+        return self.disk.exists(path_of(self.partition.directory, base_offset, TXN_INDEX))
+
     def _anything_to_do(self, old: _Old) -> bool:
-        return old.dirty or bool(old.masks) or (old.horizon_ms is not None and old.horizon_ms <= self.now_ms)
+        return (
+            old.dirty or old.stamps or bool(old.masks) or (old.horizon_ms is not None and old.horizon_ms <= self.now_ms)
+        )
 
     def _write(self, group: list[_Old], cleaned: CleanedSegment) -> bool:
         """Whether anything is different from what was."""
         changed = False
+        self.markers = set()
         for old in group:
             for start, end in old.pieces:
                 mask = old.masks.get(start)
@@ -400,7 +396,9 @@ class _Cleaning:
         whole = flags is None or 0 not in flags
         self.result.records_before += header.record_count
         if header.record_count == 0:
-            return batch if last else None
+            return batch if last or self.retained.is_last(header) else None
+        if header.control:
+            return self._kept_marker(header, batch, last=last)
         if whole and horizon_ms is None and (header.last_offset < self.first_dirty or not _has_tombstones(batch)):
             self.result.records_after += header.record_count
             return batch
@@ -418,7 +416,24 @@ class _Cleaning:
         self.result.records_after += len(kept)
         if len(kept) == header.record_count and horizon_ms == header.delete_horizon_ms:
             return batch
-        return codec.keep(batch, kept, delete_horizon_ms=horizon_ms) if kept or last else None
+        if kept or last or self.retained.is_last(header):
+            return codec.keep(batch, kept, delete_horizon_ms=horizon_ms)
+        return None
+
+    def _kept_marker(self, header: BatchHeader, batch: memoryview, *, last: bool) -> Data | None:
+        """Itself, the same with a delete horizon, an empty one or None: see `retained`."""
+        horizon_ms = header.delete_horizon_ms
+        if horizon_ms is not None and horizon_ms <= self.now_ms and not self.retained.is_last(header):
+            return codec.keep(batch, []) if last else None
+        self.markers.add(header.base_offset)
+        self.result.records_after += header.record_count
+        if horizon_ms is None and self.retained.is_without_data(header):
+            horizon_ms = self.now_ms + self.config.delete_retention_ms
+            self._due(horizon_ms)
+            return codec.keep(batch, list(codec.decode(batch)), delete_horizon_ms=horizon_ms)
+        if horizon_ms is not None and horizon_ms > self.now_ms:
+            self._due(horizon_ms)
+        return batch
 
     def _due(self, horizon_ms: int) -> None:
         self.result.due_ms = horizon_ms if self.result.due_ms is None else min(self.result.due_ms, horizon_ms)

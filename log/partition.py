@@ -33,7 +33,7 @@ from tailrace.log.epochs import LeaderEpochs
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.index import INT32_MAX
 from tailrace.log.markers import Marker, decode_marker, encode_marker
-from tailrace.log.producers import AbortedTransaction, KnownBatch, OpenTransaction
+from tailrace.log.producers import AbortedTransaction, KnownBatch, OpenTransaction, ProducerEnd
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import recover_segment
 from tailrace.log.retention import surplus_segments
@@ -42,6 +42,7 @@ from tailrace.log.segments import Segments
 from tailrace.log.stability import Stability
 from tailrace.log.swap import CleanedSegment, settle
 from tailrace.log.topic import INT64_MAX, TopicConfig
+from tailrace.log.txn_index import AbortedEntry
 
 logger = logging.getLogger(__name__)
 
@@ -413,7 +414,7 @@ class Partition:
             active = self._segments.active
             if not active.settled:
                 active.settle()
-            self._stability.rebuild(end=active.next_offset, synced_offset=self._synced_offset)
+            self._stability.rebuild(synced_offset=self._synced_offset)
             self._log_end_offset = active.next_offset
             self._settled = True
         return self._log_end_offset
@@ -524,7 +525,7 @@ class Partition:
                 for segment in self._segments:
                     if segment.loaded and not segment.indexes_written:
                         segment.write_indexes()
-                self._stability.write(captured)
+                self._stability.write_snapshot(captured)
             self._recovery_point = end
             return end
 
@@ -610,11 +611,30 @@ class Partition:
 
     # ---- cleaning
 
-    def closed_segments(self) -> list[tuple[int, int]]:
-        """Base offset and bytes of each segment but the active one, in order."""
+    def cleanable_segments(self) -> list[tuple[int, int]]:
+        """Base offset and bytes of each segment that ends at or below the last stable offset and is not the active one.
+
+        In order.
+        """
         with self._lock:
             self._check_writable()
-            return [(each.base_offset, self._segments.size_of(each)) for each in self._segments.closed]
+            ends, limit = self._segments.base_offsets[1:], self.last_stable_offset
+            return [
+                (each.base_offset, self._segments.size_of(each))
+                for each, end in zip(self._segments.closed, ends, strict=True)
+                if end <= limit
+            ]
+
+    def aborted_entries(self, bases: Sequence[int]) -> list[AbortedEntry]:
+        """The aborted transactions whose markers stand in these segments."""
+        with self._lock:
+            indexes = [self._segments.index_of(base) for base in bases]
+            return [entry for index in indexes for entry in self._segments.loaded(index).aborted]
+
+    def producer_ends(self) -> list[ProducerEnd]:
+        """Where the last batch of each producer stands."""
+        with self._lock:
+            return self._stability.producers.ends()
 
     def first_timestamp_ms(self, base_offset: int) -> int:
         """The largest timestamp in the first batch of a segment: how long its records have been waiting."""

@@ -71,6 +71,14 @@ class AbortedTransaction(NamedTuple):
     last_offset: int
 
 
+class ProducerEnd(NamedTuple):
+    """Where what is known of a producer stands: the last offset of its last batch, -1 where that is a marker."""
+
+    producer_id: int
+    epoch: int
+    last_offset: int
+
+
 class Ended(NamedTuple):
     """A transaction whose marker was just counted in; `last_offset` is the marker's."""
 
@@ -132,6 +140,13 @@ class Producers:
         return [
             OpenTransaction(each.producer_id, each.epoch, each.first_offset, each.started_ms)
             for each in self._open.values()
+        ]
+
+    def ends(self) -> list[ProducerEnd]:
+        """Where each producer's last batch stands."""
+        return [
+            ProducerEnd(each.producer_id, each.epoch, each.batches[-1].last_offset if each.batches else NONE)
+            for each in self._states.values()
         ]
 
     # ---- what may be appended

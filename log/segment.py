@@ -85,7 +85,7 @@ class Segment:
         self._file: File | None = None
         self._indexer = Indexer(base_offset, interval_bytes)
         self._indexes_on_disk = (0, 0)  # bytes of the two index files that are equal to what is in memory
-        self._aborted_on_disk = 0  # how many of the first in `aborted` stand in the file
+        self._aborted_on_disk = (0, 0)  # how many of the first in `aborted` stand in the file; its bytes
         self._hints: dict[int, int] = {}
 
     @property
@@ -126,8 +126,9 @@ class Segment:
         self._indexer = Indexer.load(self.base_offset, interval, self._read(INDEX), self._read(TIME_INDEX), below)
         self.next_offset, self.size, self.first_timestamp_ms = self.base_offset, 0, None
         self._hints.clear()
-        self.aborted = unpack(self._read(TXN_INDEX))
-        self._aborted_on_disk = len(self.aborted)
+        data = self._read(TXN_INDEX)
+        self.aborted = unpack(data)
+        self._aborted_on_disk = (len(self.aborted), len(data))
         file, offsets = self.file, self._indexer.offsets
         size = file.size
         if size >= HEADER_BYTES:
@@ -162,9 +163,12 @@ class Segment:
                 break
             self.added(header, at)
 
-    def adopt(self, indexer: Indexer, first: BatchHeader, last: BatchHeader, size: int) -> None:
-        """Takes what is known of a data file that was just written as a whole, instead of loading it."""
+    def adopt(
+        self, indexer: Indexer, first: BatchHeader, last: BatchHeader, size: int, aborted: list[AbortedEntry]
+    ) -> None:
+        """Takes what is known of files that were just written as a whole, instead of loading them."""
         self._indexer = indexer
+        self.aborted, self._aborted_on_disk = aborted, (len(aborted), len(aborted) * ENTRY_BYTES)
         self.first_timestamp_ms, self.last_leader_epoch = first.max_timestamp_ms, last.leader_epoch
         self.next_offset, self.size, self.loaded = last.next_offset, size, True
         self._remember_indexes_on_disk()
@@ -227,21 +231,28 @@ class Segment:
         self.file.truncate(self.size)
 
     def write_indexes(self) -> None:
-        """Appends to the index files what they lack, and returns when that is on disk.
-
-        Of the aborted transactions, the name too: what a snapshot of the producers does not say must be found there.
-        """
+        """Appends to the index files what they lack, and returns when that is on disk."""
         offsets, times = self._indexer.offsets.data, self._indexer.times.data
         written = self._indexes_on_disk
         self._append_index(INDEX, bytes(offsets), written[0])
         self._append_index(TIME_INDEX, bytes(times), written[1])
         self._indexes_on_disk = (len(offsets), len(times))
         if not self.aborted_written:
-            made = not self._disk.exists(self._stem + TXN_INDEX)
-            self._append_index(TXN_INDEX, pack(self.aborted), self._aborted_on_disk * ENTRY_BYTES)
-            if made:
-                self._disk.sync_dir(parent(self._stem))
-            self._aborted_on_disk = len(self.aborted)
+            self._write_aborted()
+
+    def _write_aborted(self) -> None:
+        """Synced in any case, with the name: no snapshot of the producers says again what must be found here."""
+        path, data, count = self._stem + TXN_INDEX, pack(self.aborted), self._aborted_on_disk[0]
+        file = self._disk.open(path, write=True)
+        try:
+            file.truncate(min(count * ENTRY_BYTES, file.size))
+            if len(data) > file.size:
+                file.append(data[file.size :])
+            file.sync()
+        finally:
+            file.close()
+        self._disk.sync_dir(parent(self._stem))
+        self._aborted_on_disk = (len(self.aborted), len(data))
 
     @property
     def indexes_written(self) -> bool:
@@ -251,13 +262,13 @@ class Segment:
 
     @property
     def aborted_written(self) -> bool:
-        """Whether all aborted transactions stand in the file; what more may stand there is found again anyway."""
-        return self._aborted_on_disk >= len(self.aborted)
+        """Whether the file has the aborted transactions, and nothing else."""
+        return self._aborted_on_disk == (len(self.aborted), len(self.aborted) * ENTRY_BYTES)
 
     def cut_aborted(self, offset: int) -> None:
         """Forgets the aborted transactions whose markers stand at or after `offset`: they are counted in anew."""
         self.aborted = [each for each in self.aborted if each.last_offset < offset]
-        self._aborted_on_disk = min(self._aborted_on_disk, len(self.aborted))
+        self._aborted_on_disk = (min(self._aborted_on_disk[0], len(self.aborted)), self._aborted_on_disk[1])
 
     def seal(self) -> None:
         """Ends the time index with the largest timestamp, as Kafka does at a roll and at a clean stop."""
@@ -356,7 +367,7 @@ class Segment:
         self._indexer = Indexer(self.base_offset, self._indexer.interval_bytes)
         self._remember_indexes_on_disk()
         self._hints.clear()
-        self.aborted, self._aborted_on_disk = [], 0
+        self.aborted, self._aborted_on_disk = [], (0, 0)
 
     def rename_deleted(self) -> list[str]:
         """Renames the files to `….deleted` and returns their new names; the data file first, as it alone counts."""

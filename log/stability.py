@@ -60,6 +60,7 @@ class Stability:
         self._segments = segments
         self._wait_for_sync = wait_for_sync
         self._unsynced_markers: deque[int] = deque()
+        self._write = False
         self._snapshots: list[int] = []  # the offsets of those on disk, in order
         self._synced_offset = INT64_MAX  # what is found in the segments below it needs no sync
         self._unstable_from: int | None = None
@@ -115,35 +116,37 @@ class Stability:
     # ---- what was there
 
     def open(self, names: Sequence[str], *, end: int, write: bool) -> None:
-        """Begins from the newest snapshot at or below `end`, the log end offset; those above are of no use."""
+        """Begins from the newest snapshot at or below `end`, the log end offset; with `write`, removes useless ones."""
+        self._write = write
         self._snapshots = sorted(each for name in names if (each := offset_of(name)) is not None)
-        if write:
-            for offset in [each for each in self._snapshots if each > end]:
-                self._remove(offset)
-        self._begin(end)
+        for offset in [each for each in self._snapshots if each > end]:
+            self._remove(offset)
+        self._begin()
 
-    def _begin(self, end: int) -> None:
+    def _begin(self) -> None:
         self.producers = Producers(self._tp)
-        for offset in reversed(self._snapshots):
-            if offset <= end:
-                path = path_at(self._directory, offset)
-                try:
-                    self.producers = Producers(self._tp, read_snapshot(self._disk, path), next_offset=offset)
-                    break
-                except FileNotFoundError:  # the writer has taken it away
-                    continue
-                except ValueError as error:
-                    logger.warning("%s: %s is no snapshot (%s): the log itself is read instead", self._tp, path, error)
+        for offset in reversed(self._snapshots[:]):
+            path = path_at(self._directory, offset)
+            try:
+                states = read_snapshot(self._disk, path)
+            except FileNotFoundError:  # the writer has taken it away
+                continue
+            except ValueError as error:
+                logger.info("%s: %s is torn (%s): more of the log is read instead", self._tp, path, error)
+                self._remove(offset)
+                continue
+            self.producers = Producers(self._tp, states, next_offset=offset)
+            break
         self.producers.expire(self._clock.now_ms())
 
-    def rebuild(self, *, end: int, synced_offset: int) -> None:
+    def rebuild(self, *, synced_offset: int) -> None:
         """Counts in anew what stands in the segments, from the newest snapshot on; below `synced_offset` it is on disk.
 
         After an append that was interrupted, and nobody knows where.
         """
         self._unsynced_markers.clear()
         self._synced_offset = synced_offset
-        self._begin(end)
+        self._begin()
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -175,11 +178,11 @@ class Stability:
     # ---- snapshots
 
     def capture(self) -> tuple[int, bytes]:
-        """What a snapshot of now has: its offset, its bytes. `write` it when everything below the offset is on disk."""
+        """What a snapshot of now has: its offset, its bytes. Write it when everything below the offset is on disk."""
         self.producers.expire(self._clock.now_ms())
         return self.producers.next_offset, encode_snapshot(self.producers.states)
 
-    def write(self, captured: tuple[int, bytes]) -> None:
+    def write_snapshot(self, captured: tuple[int, bytes]) -> None:
         """Writes a snapshot; the aborted ranges below its offset stand in their files. None where there is no room."""
         offset, data = captured
         if self._snapshots and self._snapshots[-1] >= offset:
@@ -195,6 +198,8 @@ class Stability:
 
     def _remove(self, offset: int) -> None:
         self._snapshots.remove(offset)
+        if not self._write:
+            return
         with suppress(FileNotFoundError):
             self._disk.remove(path_at(self._directory, offset))
 

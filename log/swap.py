@@ -6,7 +6,9 @@
 3. The old segments' files and the stale offset index go with the rename to `….log`; the name `….timeindex.swap` stays
    until all that is on disk, so that a crash in between, which may keep any of these renames, is seen and finished.
    (A stale time index does no harm meanwhile: what it says stays true when records are taken out.)
-4. `settle` removes the indexes of such a segment instead of finding out whose they are: loading rebuilds them.
+4. `settle` removes the indexes of such a segment instead of finding out whose they are: loading rebuilds them. Not so
+   the index of aborted transactions, which the data alone does not say: it is written, empty if need be, wherever one
+   of the old segments has one, so that what stands under its last name once the new data counts is the new one's.
 
 Nothing here but the files: which records stay (`compaction`), readers and appends meanwhile (`partition`). The names
 are Kafka's, as its page on segments has them; docs/log_format.md.
@@ -27,12 +29,15 @@ from tailrace.log.segment import (
     LOG,
     SWAP,
     TIME_INDEX,
+    TXN_INDEX,
     Segment,
     base_offset_of,
     path_of,
     segment_name,
 )
+from tailrace.log.txn_index import AbortedEntry, pack
 
+INDEXES: Final = (INDEX, TIME_INDEX, TXN_INDEX)
 SYNC_BYTES: Final = 32 << 20  # a sync of a whole segment at once would hold up those of others
 
 
@@ -46,6 +51,8 @@ class CleanedSegment:
         """Begins the file; what an earlier attempt left is overwritten."""
         self.base_offset = base_offset
         self.size = 0
+        self.aborted: list[AbortedEntry] = []  # whose markers were added
+        self._suffixes: tuple[str, ...] = (INDEX, TIME_INDEX)
         self._disk = disk
         self._directory = directory
         self._indexer = Indexer(base_offset, interval_bytes)
@@ -89,16 +96,23 @@ class CleanedSegment:
             self._file.sync()
             self._unsynced = 0
 
-    def finish(self) -> None:
-        """Returns when file and indexes are on disk, under names that count for nothing yet."""
+    def finish(self, *, transactions: bool) -> None:
+        """Returns when file and indexes are on disk, under names that count for nothing yet.
+
+        `transactions`: one of the old segments has an index of aborted ones.
+        """
         self._flush()
         self._file.sync()
         self._file.close()
         self._indexer.seal()
-        for suffix, data in ((INDEX, self._indexer.offsets.data), (TIME_INDEX, self._indexer.times.data)):
+        indexes = [(INDEX, bytes(self._indexer.offsets.data)), (TIME_INDEX, bytes(self._indexer.times.data))]
+        if transactions:
+            indexes.append((TXN_INDEX, pack(self.aborted)))
+            self._suffixes = (INDEX, TIME_INDEX, TXN_INDEX)
+        for suffix, data in indexes:
             file = self._begin(suffix)
             try:
-                file.append(bytes(data))
+                file.append(data)
                 file.sync()
             finally:
                 file.close()
@@ -109,7 +123,7 @@ class CleanedSegment:
         self._file.close()
         if self.decided:
             return
-        for suffix in (INDEX, TIME_INDEX, LOG):
+        for suffix in (*self._suffixes, LOG):
             for state in (CLEANED, SWAP):
                 with suppress(OSError):
                     self._disk.remove(self._path(suffix, state))
@@ -120,7 +134,7 @@ class CleanedSegment:
         Raises:
             DiskFullError: no room for a name: it does not count.
         """
-        for suffix in (INDEX, TIME_INDEX):
+        for suffix in self._suffixes:
             self._disk.rename(self._path(suffix, CLEANED), self._path(suffix, SWAP))
         self.decided = True  # before, as Ctrl-C may come between the two
         try:
@@ -132,11 +146,12 @@ class CleanedSegment:
 
     def put_in_place(self, segment: Segment) -> None:
         """Gives the data its final name and hands what is known of it to `segment`; the old files are gone by then."""
-        for suffix in (INDEX, LOG):
-            self._disk.rename(self._path(suffix, SWAP), self._path(suffix))
+        for suffix in (*self._suffixes, LOG):
+            if suffix != TIME_INDEX:
+                self._disk.rename(self._path(suffix, SWAP), self._path(suffix))
         assert self._first is not None
         assert self._last is not None
-        segment.adopt(self._indexer, self._first, self._last, self.size)
+        segment.adopt(self._indexer, self._first, self._last, self.size, self.aborted)
 
     def end(self) -> None:
         """Takes the mark away, once the names are on disk: invariant 3."""
@@ -151,8 +166,8 @@ def settle(disk: Disk, directory: str, names: Sequence[str], *, interval_bytes: 
         marked = any(stem + suffix + SWAP in names for suffix in (INDEX, TIME_INDEX))
         if decided or (marked and stem + LOG + CLEANED not in names and stem + LOG in names):
             _go_on(disk, directory, names, int(stem), interval_bytes=interval_bytes)
-        _remove_all(disk, directory, [stem + suffix + CLEANED for suffix in (INDEX, TIME_INDEX, LOG)])
-        _remove_all(disk, directory, [stem + suffix + SWAP for suffix in (INDEX, TIME_INDEX, LOG)])
+        for state in (CLEANED, SWAP):
+            _remove_all(disk, directory, [stem + suffix + state for suffix in (*INDEXES, LOG)])
     return bool(bases)
 
 
@@ -160,6 +175,9 @@ def _go_on(disk: Disk, directory: str, names: Sequence[str], base_offset: int, *
     stem = segment_name(base_offset)
     if stem + LOG + SWAP in names:
         disk.rename(join(directory, stem + LOG + SWAP), join(directory, stem + LOG))
+    for state in (SWAP, CLEANED):  # a crash may have kept the last rename before the decision from the disk
+        if stem + TXN_INDEX + state in names:
+            disk.rename(join(directory, stem + TXN_INDEX + state), join(directory, stem + TXN_INDEX))
     _remove_all(disk, directory, [stem + INDEX, stem + TIME_INDEX])
     segment = Segment(disk, directory, base_offset, interval_bytes=interval_bytes, write=False)
     segment.load()
@@ -167,7 +185,7 @@ def _go_on(disk: Disk, directory: str, names: Sequence[str], base_offset: int, *
     for name in names:
         other = base_offset_of(name)
         if other is not None and base_offset < other < segment.next_offset:
-            _remove_all(disk, directory, [segment_name(other) + suffix for suffix in (LOG, INDEX, TIME_INDEX)])
+            _remove_all(disk, directory, [segment_name(other) + suffix for suffix in (LOG, *INDEXES)])
     disk.sync_dir(directory)
 
 

@@ -208,25 +208,6 @@ def test_nothing_is_written_where_nothing_changes() -> None:
     assert disk.operations == before
 
 
-def test_transactions_stop_a_cleaning() -> None:
-    disk = MemoryDisk()
-    partition = opened(disk, COMPACT)
-    roll(partition)
-    roll(partition)
-    first, second = partition.segment_offsets[:2]
-    marker = codec.encode([(b"\0\0\0\1", b"\0\0\0\0\0\0", NOW_MS, ())], transactional=True, producer_id=1)
-    codec.set_control(marker)
-    partition.append(marker)
-    roll(partition)
-    roll(partition)
-    before = rows(partition)
-    done = cleaned(partition, disk)
-    stop = partition.segment_offsets[partition.segment_offsets.index(done.next_offset)]
-    assert first < stop
-    assert second <= stop
-    assert [row for row in rows(partition) if row[0] >= stop] == [row for row in before if row[0] >= stop]
-
-
 def test_a_damaged_segment_is_left_as_it_is() -> None:
     disk = MemoryDisk()
     partition = opened(disk, COMPACT)
