@@ -5,14 +5,14 @@
 3. At most one background thread each: syncing, lingering, looking after (checkpoints every minute, retention every
    five, compaction every quarter); `background=False` has none, and does all in the calls.
 
-Locks, outermost first: cleaner, producer or consumer, catalog, `_commits` (the order of commits), groups, coordinator
-(its offsets), partition.
+Locks, outermost first: cleaner, producer or consumer, transaction (one per transactional id), catalog, `_commits` (the
+order of commits), groups, coordinator (its offsets), partition.
 Not here: batching (`producer`), positions (`consumer`), topics (`catalog`), the bytes (`partition`).
 """
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,17 +20,20 @@ from tailrace.log.catalog import Catalog, Topic
 from tailrace.log.cleaner import Cleaner, StoppedError
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
-from tailrace.log.codec import encode
+from tailrace.log.codec import decode, encode
 from tailrace.log.coordinator import Coordinator, Rows
 from tailrace.log.disk import Disk
 from tailrace.log.errors import DiskFullError, InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.markers import decode_marker
 from tailrace.log.metadata import new_topic_id
-from tailrace.log.partition import Appended
+from tailrace.log.partition import Appended, Partition
 from tailrace.log.record import Offsets, TopicPartition
-from tailrace.log.replay import records_of
+from tailrace.log.replay import batches_of, records_of
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
-from tailrace.log.topic import CONSUMER_OFFSETS, check_not_owned, check_topic_name
+from tailrace.log.topic import CONSUMER_OFFSETS, TRANSACTION_STATE, check_not_owned, check_topic_name
+from tailrace.log.transaction_coordinator import TransactionCoordinator
+from tailrace.log.transaction_store import TransactionStore
 from tailrace.log.waiting import Waiting
 
 logger = logging.getLogger(__name__)
@@ -82,8 +85,13 @@ class Broker:
             new_id=new_id,
         )
         self._cleaner = Cleaner(disk, clock, path)
+        self._transaction_store = TransactionStore(self, self._commits, clock.now_ms)
+        self.transactions = TransactionCoordinator(
+            clock, self.timers, self._transaction_store, self.catalog.new_producer_id
+        )
         try:
             self._load_offsets()
+            self._load_transactions()
         except BaseException:
             self.catalog.close()
             raise
@@ -108,6 +116,14 @@ class Broker:
                 self.coordinator.forget_topics(gone)  # a crash came between the deletion of a topic and that of these
             except DiskFullError as error:
                 logger.warning("offsets of deleted topics are removed at the next opening: %s", error)
+
+    def _load_transactions(self) -> None:
+        """Ends what a crash has left open, before anybody reads; after the offsets, some of which depend on it."""
+        topic = self.catalog.find(TRANSACTION_STATE)
+        for key, value in () if topic is None else records_of(topic.logs[0], 0):
+            self.transactions.load(key, value)
+        if not self.catalog.read_only:
+            self.transactions.recover(self._transaction_store.open_transactions())
 
     def close(self) -> None:
         """Serves who waits, syncs, checkpoints, and lets the next process in. Again does nothing."""
@@ -209,6 +225,15 @@ class Broker:
             return
         self._syncer.request(topic.logs[number], done)
 
+    def sync_all(self, logs: Iterable[Partition]) -> None:
+        """Returns when what was appended to these is on disk, where the log is kept on disk.
+
+        Raises:
+            TailraceError: one of them could not be synced.
+        """
+        if self._sync_all:
+            self._syncer.sync_all(logs)
+
     def wait(
         self,
         positions: Mapping[TopicPartition, int],
@@ -250,15 +275,27 @@ class Broker:
 
     def _read_offsets(self) -> None:
         topic = self.catalog.find(CONSUMER_OFFSETS)
-        if topic is not None:
-            for key, value in records_of(topic.logs[0], self._offsets_read):
-                self.coordinator.load(key, value)
-            self._offsets_read = topic.logs[0].log_end_offset
+        if topic is None:
+            return
+        for header, view in batches_of(topic.logs[0], self._offsets_read):
+            if header.control:
+                marker = decode_marker(view)
+                if marker is not None:
+                    self.coordinator.end_transaction(header.producer_id, committed=marker.committed)
+            else:
+                for record in decode(view):
+                    self.coordinator.load(
+                        record.key, record.value, header.producer_id if header.transactional else None
+                    )
+            self._offsets_read = header.next_offset
+
+    def offsets_topic(self) -> Topic:
+        """`__consumer_offsets`, made where it is missing."""
+        found = self.catalog.find(CONSUMER_OFFSETS)
+        return found or self.catalog.create_topic(CONSUMER_OFFSETS, 1, OFFSETS_CONFIG, exist_ok=True, internal=True)
 
     def _write_offsets(self, rows: Rows, appended: Callable[[], None]) -> None:
-        topic = self.catalog.find(CONSUMER_OFFSETS)
-        if topic is None:
-            topic = self.catalog.create_topic(CONSUMER_OFFSETS, 1, OFFSETS_CONFIG, exist_ok=True, internal=True)
+        topic = self.offsets_topic()
         now_ms = self.clock.now_ms()
         batch = encode([(key, value, now_ms, ()) for key, value in rows])
         answer: list[BaseException | None] = []

@@ -42,7 +42,6 @@ from tailrace.log.record import TopicPartition
 from tailrace.log.replay import records_of
 from tailrace.log.topic import (
     CLUSTER_METADATA,
-    CONSUMER_OFFSETS,
     TopicConfig,
     check_not_owned,
     check_note,
@@ -119,6 +118,7 @@ class Catalog:
         self._pid = os.getpid()
         self._table = TopicTable()
         self._topics: dict[str, Topic] = {}
+        self._producer_ids: list[int] = []  # of our block
         self._metadata_read = 0
         self._metadata: Partition | None = None
         self._directory = LogDirectory(disk, path, read_only=read_only)
@@ -457,8 +457,7 @@ class Catalog:
         check_partition_count("total", total)
         with self.lock:
             record = self._table.require(name)
-            if name == CONSUMER_OFFSETS:
-                raise InvalidError(f"the topic {name!r} belongs to the log itself and has one partition: leave it so")
+            check_not_owned(name)
             if total <= record.partitions:
                 raise InvalidError(
                     f"the topic {name!r} has {record.partitions} partitions, and can only get more: give more than that"
@@ -502,6 +501,15 @@ class Catalog:
             for tp in topic.tps:
                 self._remove_folder(str(tp))
             return topic
+
+    def new_producer_id(self) -> int:
+        """A producer id that was never used in this log, and never will be by another."""
+        with self.lock:
+            if not self._producer_ids:
+                record, ids = self._table.new_producer_ids()
+                self._record(record)
+                self._producer_ids = [*ids]
+            return self._producer_ids.pop(0)
 
     # -- all partitions ------------------------------------------------------------------------------------------------
 

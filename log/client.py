@@ -5,7 +5,8 @@ so that whoever holds a `Log` never knows which one it is.
 
 1. A producer keeps the order of its records per partition.
 2. A consumer's position in a partition is the next offset it will hand out; it only moves forward, except by a seek.
-3. `acks="all"` and a commit of offsets return when the bytes are on disk; `acks=1` when they are in the page cache.
+3. A transaction's records and offsets are seen all together, or never, by who reads committed records.
+4. `acks="all"` and a commit of offsets return when the bytes are on disk; `acks=1` when they are in the page cache.
 
 Every call blocks (`async for` over a consumer is the one exception). Every object may be used by several threads,
 except a consumer, which belongs to one at a time.
@@ -37,6 +38,7 @@ DEFAULT_BATCH_BYTES: Final = 65_536
 DEFAULT_BUFFER_BYTES: Final = 32 * 1024 * 1024
 DEFAULT_FETCH_WAIT_MS: Final = 500
 DEFAULT_MAX_POLL_INTERVAL_MS: Final = 300_000
+DEFAULT_TRANSACTION_TIMEOUT_MS: Final = 60_000
 
 # Scheme -> module that has `open_log(address, *, read_only, flush, **options) -> Log`. Loaded at the call: the one
 # upward door.
@@ -132,7 +134,11 @@ class Delivery(Protocol):
 
 
 class Producer(AbstractContextManager["Producer"]):
-    """Writes records, batched per partition. Made by `Log.producer`; leaving the `with` block flushes and closes."""
+    """Writes records, batched per partition. Made by `Log.producer`; leaving the `with` block flushes and closes.
+
+    With a transactional id it writes in transactions alone, and a delivery has its answer when the record is in the
+    page cache: it is the commit that puts all of them on disk.
+    """
 
     @abstractmethod
     def send(
@@ -184,8 +190,69 @@ class Producer(AbstractContextManager["Producer"]):
         """
 
     @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """`with producer.transaction():` begins one, commits it at the end, and aborts it on an exception.
+
+        Where the commit itself fails before anything was decided, it is aborted, too. Raises what `begin` and `commit`
+        raise.
+        """
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begins a transaction: what is sent from now on is seen by `read_committed` readers all together, or never.
+
+        Nothing is written before the first record; the time-out runs from there.
+
+        Raises:
+            InvalidError: the producer has no transactional id, or is in a transaction.
+            FencedError: another producer has taken the transactional id.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Ends the transaction: its records and offsets count. It is on disk when the call returns.
+
+        Where it raises a `RetriableError`, call it again, or `abort` (which says so where it is too late for that).
+
+        Raises:
+            InvalidError: there is no transaction.
+            FencedError: another producer has taken the transactional id, or the transaction was aborted after
+                `transaction_timeout_ms`; the producer can only be closed.
+            TailraceError: what kept a record of the transaction out of the log: abort it.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Ends the transaction: its records and offsets never count, what was not written yet is dropped.
+
+        Raises as `commit`; InvalidError, too, where an earlier `commit` has decided already: commit again.
+        """
+
+    @abstractmethod
+    def send_offsets(self, group: str, offsets: Offsets, *, member: tuple[str, int] | None = None) -> None:
+        """Commits a group's offsets with the transaction: they count when it is committed.
+
+        `member`: what `Consumer.member` says of who read them; it is checked against the group.
+
+        Raises:
+            InvalidError: there is no transaction; metadata over 4,096 bytes, a negative offset.
+            TopicNotFoundError: no such topic or partition.
+            FencedError: the group has expelled the member, or gone on to another generation: abort. Or as `commit`.
+        """
+
+    @abstractmethod
+    def commit_offsets(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        *,
+        member: tuple[str, int] | None = None,
+    ) -> None:
+        """As `send_offsets`, with epoch and metadata."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Flushes and closes; again does nothing."""
+        """Flushes and closes, and aborts an open transaction; again does nothing."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -461,8 +528,13 @@ class Log(AbstractContextManager["Log"]):
         """
 
     @abstractmethod
-    def offsets(self, name: str, at: At = "latest") -> dict[TopicPartition, int]:
-        """An offset per partition: the log start, the end, or the first at or after an instant (the end if none)."""
+    def offsets(
+        self, name: str, at: At = "latest", *, isolation: Isolation = "read_committed"
+    ) -> dict[TopicPartition, int]:
+        """An offset per partition: the log start, the end, or the first at or after an instant (the end if none).
+
+        The end is where a reader of this isolation comes to now: with "read_committed", the first open transaction.
+        """
 
     @abstractmethod
     def leader_epoch(self, partition: TopicPartition) -> int:
@@ -522,8 +594,17 @@ class Log(AbstractContextManager["Log"]):
         """The group's committed offsets with epoch and metadata."""
 
     @abstractmethod
-    def wait_for_data(self, positions: Mapping[TopicPartition, int], timeout: float | None = None) -> bool:
-        """True as soon as a partition has data at or past its position here; False after `timeout` s, or at `wake`."""
+    def wait_for_data(
+        self,
+        positions: Mapping[TopicPartition, int],
+        timeout: float | None = None,
+        *,
+        isolation: Isolation = "read_committed",
+    ) -> bool:
+        """True as soon as a partition has data at or past its position here; False after `timeout` s, or at `wake`.
+
+        Data is what a reader of this isolation would see, markers and aborted records among them.
+        """
 
     @abstractmethod
     def wake(self) -> None:
@@ -552,12 +633,22 @@ class Log(AbstractContextManager["Log"]):
         linger_ms: float = DEFAULT_LINGER_MS,
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         compression: Compression = "none",
+        transactional_id: str | None = None,
+        transaction_timeout_ms: int = DEFAULT_TRANSACTION_TIMEOUT_MS,
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     ) -> Producer:
         """A producer. A batch is written at `batch_bytes`, after `linger_ms`, or at once when someone waits for it.
 
         `acks`: "all" = on disk, 1 = in the page cache, 0 = not waited for (errors are logged). `buffer_bytes` bounds
         what is not yet acknowledged; beyond it `send` blocks.
+
+        `transactional_id`: for transactions, which need acks="all"; choose one that stays the same over restarts. One
+        producer at a time has an id: a new one aborts what the older has open, and fences it. An open transaction
+        holds up `read_committed` readers of its partitions; `transaction_timeout_ms` (1 to 900,000) after its first
+        record it is aborted, and its producer is fenced.
+
+        Raises:
+            ValueError, TypeError: an option that cannot be.
         """
 
     @abstractmethod
@@ -576,9 +667,8 @@ class Log(AbstractContextManager["Log"]):
         """A consumer. `reset` says where to begin without a committed offset, or where the position is out of range.
 
         A waiting `poll` returns as soon as `fetch_min_bytes` are there, or with whatever there is after
-        `fetch_max_wait_ms`. Nothing here writes transactions yet; where another writer's lie in the log,
-        `isolation="read_committed"` refuses to read past the first, as it cannot tell the aborted from the committed,
-        and "read_uncommitted" reads all.
+        `fetch_max_wait_ms`. `isolation="read_committed"` reads up to the first transaction that is still open (the last
+        stable offset), and leaves out what was aborted; "read_uncommitted" reads all that is there.
 
         In a group that it subscribes in: `assignor` is "range", "roundrobin" or "sticky", the same for all members (see
         `Consumer.subscribe`); `max_poll_interval_ms` is how long it may go without a `poll` before its partitions are

@@ -75,6 +75,10 @@ class BatchBuilder(Protocol):
         """Bytes so far, before compression."""
         ...
 
+    def set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        """Says whose batch it is, before `build`."""
+        ...
+
     def build(self) -> bytearray:
         """The batch, sealed; base offset 0."""
         ...

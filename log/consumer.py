@@ -4,6 +4,10 @@
 2. What is fetched is not handed out yet: it waits in the partition's queue, and a seek or a revocation drops it.
 3. Every batch passes its CRC before a record of it is seen, and its offsets are never below the position: else
    `CorruptError`.
+4. With `read_committed`, nothing at or above the last stable offset is handed out, and nothing of an aborted
+   transaction; positions pass both markers and what was left out.
+5. A first position is taken from committed offsets only when none of that group and partition are in an open
+   transaction: else they might be old by the time that they are used (KIP-447).
 
 Not here: its place in a group (`membership`), committed offsets (`offsets`).
 """
@@ -11,20 +15,18 @@ Not here: its place in a group (`membership`), committed offsets (`offsets`).
 import asyncio
 import threading
 import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain, islice
 from types import TracebackType
 from typing import Final
 
 from tailrace.log.broker import Broker
 from tailrace.log.client import Assignor, CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.codec import batches, check_crc, crc_ok
-from tailrace.log.errors import CorruptError, InvalidError, TailraceError
+from tailrace.log.errors import CorruptError, InvalidError, RetriableError, TailraceError
+from tailrace.log.fetched import Aborted, Source, end_of, size_of
 from tailrace.log.membership import Listener, MemberOptions, Membership
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
-from tailrace.log.record import Instant, Offsets, RawRecord, Record, TopicPartition, as_partition, instant_ms
+from tailrace.log.record import Instant, Offsets, Record, TopicPartition, as_partition, instant_ms
 from tailrace.log.records import BatchRecords
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
@@ -32,55 +34,6 @@ ITERATION_WAIT_S: Final = 3600.0  # `for` waits without end; it looks around thi
 _RESETS_MAX: Final = 3
 
 Raw = Record[bytes | None, bytes | None]
-
-
-class _Source:
-    """One assigned partition. position <= offsets in `queue` < fetch_offset; -1 = not known yet."""
-
-    __slots__ = ("fetch_offset", "leader_epoch", "partition", "paused", "position", "queue", "walk")
-
-    def __init__(self, partition: TopicPartition) -> None:
-        self.partition = partition
-        self.position = -1
-        self.fetch_offset = -1
-        self.leader_epoch = -1
-        self.paused = False
-        self.queue: deque[FetchedBatch] = deque()
-        self.walk: Iterator[RawRecord] | None = None  # over the first batch of the queue, where it was begun
-
-    def move(self, offset: int) -> None:
-        self.position = self.fetch_offset = offset
-        self.queue.clear()
-        self.walk = None
-
-    def take(self, count: int) -> list[RawRecord]:
-        """The next records from the queue, at least one if there is any."""
-        out: list[RawRecord] = []
-        while self.queue and len(out) < count:
-            batch = self.queue[0]
-            if self.walk is None:
-                self.walk = chain(batch.records)  # the compiled reader itself cannot be resumed
-            wanted = count - len(out)
-            some = list(islice(self.walk, wanted))
-            out += some
-            self.leader_epoch = batch.leader_epoch
-            if some:
-                self.position = some[-1].offset + 1
-            if len(some) < wanted or self.position == batch.next_offset:
-                self.queue.popleft()
-                self.walk, self.position = None, batch.next_offset
-        return out
-
-    def take_batches(self) -> list[FetchedBatch]:
-        """All batches of the queue; the first from the position on."""
-        out = list(self.queue)
-        if self.walk is not None and out:
-            out[0] = _rest(out[0], self.position)
-        if out:
-            self.position, self.leader_epoch = out[-1].next_offset, out[-1].leader_epoch
-        self.queue.clear()
-        self.walk = None
-        return out
 
 
 class EmbeddedConsumer(Consumer):
@@ -112,7 +65,7 @@ class EmbeddedConsumer(Consumer):
         self._reset: Reset = reset
         self._min_bytes = fetch_min_bytes
         self._max_wait_s = fetch_max_wait_ms / 1000
-        self._sources: dict[TopicPartition, _Source] = {}
+        self._sources: dict[TopicPartition, Source] = {}
         self._turn = 0  # whose turn it is among the sources
         self._member_options = member
         self._membership: Membership | None = None  # while subscribed
@@ -169,7 +122,7 @@ class EmbeddedConsumer(Consumer):
         for each in wanted:
             self._broker.catalog.partition(each)
         with self._lock:
-            kept = {each: self._sources.get(each) or _Source(each) for each in sorted(set(wanted))}
+            kept = {each: self._sources.get(each) or Source(each) for each in sorted(set(wanted))}
             self._sources = kept
             for source in kept.values():
                 if source.position < 0 and self._reset != "none":
@@ -179,8 +132,10 @@ class EmbeddedConsumer(Consumer):
         """The partitions being read; see `Consumer.assignment`."""
         return sorted(self._sources)
 
-    def _begin(self, source: _Source) -> None:
-        """Sets the first position: the committed offset, else where `reset` says."""
+    def _begin(self, source: Source) -> None:
+        """Sets the first position: the committed offset, else where `reset` says; none while it is being committed."""
+        if self._waits_for_commit(source):
+            return
         committed = None if self._group is None else self._broker.committed_offset(self._group, source.partition)
         if committed is not None:
             source.move(committed.offset)
@@ -191,7 +146,7 @@ class EmbeddedConsumer(Consumer):
             case "earliest":
                 source.move(log.log_start_offset)
             case "latest":
-                source.move(log.log_end_offset)
+                source.move(self._end(source.partition))
             case "none":
                 raise InvalidError(
                     f'{source.partition} has no committed offset in group {self._group!r} and reset="none": '
@@ -208,13 +163,13 @@ class EmbeddedConsumer(Consumer):
 
     def _add(self, taken: Sequence[TopicPartition]) -> None:
         for each in taken:
-            self._sources[each] = _Source(each)
+            self._sources[each] = Source(each)
             if self._reset != "none":
                 self._begin(self._sources[each])
 
     # -- fetching ------------------------------------------------------------------------------------------------------
 
-    def _active(self) -> list[_Source]:
+    def _active(self) -> list[Source]:
         """The sources to read, whose turn it is first."""
         sources = [source for source in self._sources.values() if not source.paused]
         turn = self._turn % len(sources) if sources else 0
@@ -224,10 +179,10 @@ class EmbeddedConsumer(Consumer):
         """Fills the queues of the sources that have none; returns how many bytes were read or lie there (at least)."""
         active = self._active()
         size = 0
-        empty: list[_Source] = []
+        empty: list[Source] = []
         for source in active:
             if source.queue:
-                size += 1 if self._min_bytes == 1 else sum(_size(batch) for batch in source.queue)
+                size += 1 if self._min_bytes == 1 else sum(size_of(batch) for batch in source.queue)
             elif self._has_data(source):
                 empty.append(source)
         share = max(1, max_bytes // len(empty)) if empty else 0
@@ -237,16 +192,33 @@ class EmbeddedConsumer(Consumer):
             size += self._fetch(source, share)
         return size
 
-    def _has_data(self, source: _Source) -> bool:
+    def _waits_for_commit(self, source: Source) -> bool:
+        return (
+            self._group is not None
+            and self._committed_only
+            and self._broker.coordinator.is_pending(self._group, source.partition)
+        )
+
+    def _end(self, partition: TopicPartition) -> int:
+        """Where reading ends."""
+        return self._broker.catalog.end_offset(partition, stable=self._committed_only)
+
+    def _has_data(self, source: Source) -> bool:
         if source.position < 0:
             self._begin(source)
-        return source.fetch_offset != self._broker.catalog.end_offset(source.partition)
+            if source.position < 0:
+                return False
+        end = self._end(source.partition)
+        if source.fetch_offset > end and self._committed_only:  # not stable yet, or out of range
+            return source.fetch_offset > self._broker.catalog.end_offset(source.partition)
+        return source.fetch_offset != end
 
-    def _fetch(self, source: _Source, max_bytes: int) -> int:
-        data = self._read(source, max_bytes)
+    def _fetch(self, source: Source, max_bytes: int) -> int:
+        end = self._end(source.partition)  # before reading: what is not below it may be committed only later
+        data = self._read(source, max_bytes, end)
         begin = source.fetch_offset
         try:
-            for batch in self._batches(source, data):
+            for batch in self._batches(source, data, end):
                 source.queue.append(batch)
                 source.fetch_offset = batch.next_offset
         except TailraceError:
@@ -255,50 +227,53 @@ class EmbeddedConsumer(Consumer):
                 raise
         return len(data)
 
-    def _read(self, source: _Source, max_bytes: int) -> bytes:
+    def _read(self, source: Source, max_bytes: int, end: int) -> bytes:
         log = self._broker.catalog.partition(source.partition)
+        limit = end if end < log.log_end_offset else None
         # Once more for a start that moved, and beside a writer once for each time that retention was quicker.
         for _ in range(_RESETS_MAX):
             try:
-                return log.read(source.fetch_offset, max_bytes)
+                return log.read(source.fetch_offset, max_bytes, limit=limit)
             except OffsetOutOfRangeError:
                 self._out_of_range(source)
-        return log.read(source.fetch_offset, max_bytes)
+        return log.read(source.fetch_offset, max_bytes, limit=limit)
 
-    def _batches(self, source: _Source, data: bytes) -> Iterator[FetchedBatch]:
+    def _batches(self, source: Source, data: bytes, end: int) -> Iterator[FetchedBatch]:
         log = self._broker.catalog.partition(source.partition)
         position = source.fetch_offset
-        if not data and position < log.log_end_offset and not log.read_only:
+        if not data and position < end and not log.read_only:
             raise _unreadable(log, position, "no batch that can be read")
+        aborted: Aborted | None = None
         for header, view in batches(data):
+            if header.base_offset >= end:
+                return
             if not crc_ok(view):
                 file, at = log.locate(max(position, header.base_offset))
                 check_crc(view, file=file, position=at, where=f"{source.partition}@{header.base_offset}")
             if header.next_offset <= position or (header.base_offset < position and source.queue):
                 raise _unreadable(log, position, f"a batch at offset {header.base_offset}")
-            if header.transactional and self._committed_only and not header.control:
-                raise InvalidError(
-                    f"{source.partition}@{header.base_offset} belongs to a transaction, and this version cannot tell "
-                    'whether it was committed: read with isolation="read_uncommitted" to see it all the same'
-                )
+            hidden = False
+            if header.transactional and self._committed_only:
+                aborted = Aborted(log.aborted(position, end_of(data))) if aborted is None else aborted
+                hidden = aborted.has(header)
             yield FetchedBatch(
                 source.partition,
                 max(header.base_offset, position),
                 header.next_offset,
                 header.leader_epoch,
                 header.max_timestamp_ms,
-                BatchRecords(header, view, position),
+                BatchRecords(header, view, position, hidden=hidden),
             )
             position = header.next_offset
 
-    def _out_of_range(self, source: _Source) -> None:
+    def _out_of_range(self, source: Source) -> None:
         log = self._broker.catalog.partition(source.partition)
         start, end = log.log_start_offset, log.log_end_offset
         match self._reset:
             case "earliest":
                 source.move(start)
             case "latest":
-                source.move(end)
+                source.move(self._end(source.partition))
             case "none":
                 raise InvalidError(
                     f"{source.partition}@{source.fetch_offset} is not in the log, which has {start} to {end}, and "
@@ -324,10 +299,15 @@ class EmbeddedConsumer(Consumer):
                 if now >= enough_at:
                     return
                 until = min(until, enough_at)
-            self._broker.wait(self._ends(), min(until - now, self._look_again_s()), stop=self._stirred)
+            look_again_s = min(until - now, self._look_again_s())
+            self._broker.wait(self._ends(), look_again_s, stop=self._stirred, stable=self._committed_only)
 
     def _ends(self) -> dict[TopicPartition, int]:
-        return {source.partition: source.fetch_offset for source in self._sources.values() if not source.paused}
+        return {
+            source.partition: source.fetch_offset
+            for source in self._sources.values()
+            if not source.paused and source.fetch_offset >= 0
+        }
 
     def _look_again_s(self) -> float:
         look_again_s = self._broker.look_again_s
@@ -429,7 +409,7 @@ class EmbeddedConsumer(Consumer):
                 self._fetch_all(FETCH_BYTES)
 
     def _any_data(self) -> bool:
-        return any(source.queue or source.position < 0 or self._has_data(source) for source in self._active())
+        return any(source.queue or self._has_data(source) for source in self._active())
 
     async def _until_stirred(self) -> None:
         loop = asyncio.get_running_loop()
@@ -453,7 +433,7 @@ class EmbeddedConsumer(Consumer):
 
     # -- positions -----------------------------------------------------------------------------------------------------
 
-    def _source(self, partition: TopicPartition) -> _Source:
+    def _source(self, partition: TopicPartition) -> Source:
         source = self._sources.get(partition)
         if source is None:
             raise InvalidError(
@@ -461,7 +441,7 @@ class EmbeddedConsumer(Consumer):
             )
         return source
 
-    def _given(self, partitions: Sequence[TopicPartition] | None) -> Iterable[_Source]:
+    def _given(self, partitions: Sequence[TopicPartition] | None) -> Iterable[Source]:
         return list(self._sources.values()) if partitions is None else [self._source(each) for each in partitions]
 
     def position(self, partition: TopicPartition) -> int:
@@ -470,6 +450,11 @@ class EmbeddedConsumer(Consumer):
             source = self._source(partition)
             if source.position < 0:
                 self._begin(source)
+            if source.position < 0:
+                raise RetriableError(
+                    f"offsets of group {self._group!r} for {partition} are in a transaction that is open: poll on, the "
+                    "position is known when it ends"
+                )
             return source.position
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -491,7 +476,7 @@ class EmbeddedConsumer(Consumer):
         """Goes on at the end; see `Consumer.seek_to_end`."""
         with self._lock:
             for source in self._given(partitions):
-                source.move(self._broker.catalog.partition(source.partition).log_end_offset)
+                source.move(self._end(source.partition))
 
     def seek_to_time(self, when: Instant, partitions: Sequence[TopicPartition] | None = None) -> None:
         """Goes on at a time; see `Consumer.seek_to_time`."""
@@ -500,7 +485,7 @@ class EmbeddedConsumer(Consumer):
             for source in self._given(partitions):
                 log = self._broker.catalog.partition(source.partition)
                 found = log.offset_for_time(at_ms)
-                source.move(log.log_end_offset if found is None else found[0])
+                source.move(self._end(source.partition) if found is None else found[0])
 
     def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         """Offsets at times; see `Consumer.offsets_for_times`."""
@@ -576,16 +561,6 @@ class EmbeddedConsumer(Consumer):
 def _check_timeout(timeout: float) -> None:
     if not timeout >= 0:  # nor is it not a number
         raise ValueError(f"timeout={timeout}: give 0 or more seconds (0: what is here already)")
-
-
-def _size(batch: FetchedBatch) -> int:
-    # What a record takes at least, without its headers: this is only compared with fetch_min_bytes.
-    return sum(8 + len(record.key or b"") + len(record.value or b"") for record in batch.records)
-
-
-def _rest(batch: FetchedBatch, position: int) -> FetchedBatch:
-    assert isinstance(batch.records, BatchRecords)
-    return replace(batch, base_offset=position, records=batch.records.start_at(position))
 
 
 def _unreadable(log: Partition, position: int, found: str) -> CorruptError:

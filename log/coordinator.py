@@ -32,6 +32,7 @@ class Coordinator:
         """`partitions_of` says how many a topic has, None for one that is not there; it must take no lock."""
         self.members = Groups(clock, partitions_of, waiting.wake_all)
         self._clock = clock
+        self._wake_all = waiting.wake_all
         self._write = write
         self._lock = threading.RLock()
         self._offsets = OffsetTable()
@@ -57,21 +58,49 @@ class Coordinator:
 
     # -- offsets -------------------------------------------------------------------------------------------------------
 
-    def load(self, key: bytes | None, value: bytes | None) -> None:
-        """Takes in the next record of `__consumer_offsets`, at opening."""
+    def load(self, key: bytes | None, value: bytes | None, producer_id: int | None = None) -> None:
+        """Takes in the next record of `__consumer_offsets`, at opening; with its producer's id in a transaction."""
         with self._lock:
-            self._offsets.apply_bytes(key, value)
+            self._offsets.apply_bytes(key, value, producer_id)
+
+    def pend(self, producer_id: int, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """Offsets were appended in a transaction: they count when it is committed."""
+        with self._lock:
+            self._offsets.pend(producer_id, {OffsetKey(group, each): found for each, found in offsets.items()})
+
+    def end_transaction(self, producer_id: int, *, committed: bool) -> None:
+        """The marker of a transaction was appended: its offsets count from now on, or are forgotten."""
+        with self._lock:
+            any_pending = self._offsets.end(producer_id, committed=committed)
+        if any_pending:
+            self._wake_all()  # who waits to begin from these
+
+    def is_pending(self, group: str, partition: TopicPartition) -> bool:
+        """Whether a transaction is open that commits an offset here."""
+        with self._lock:
+            return self._offsets.is_pending(OffsetKey(group, partition))
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Commits offsets in one batch."""
+        rows = {OffsetKey(group, each): committed for each, committed in offsets.items()}
+        self._store(rows, self.encoded(group, offsets))
+
+    def encoded(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> Rows:
+        """The records of a commit.
+
+        Raises:
+            InvalidError: what could not be stored or read back (`check_commit`).
+        """
         check_commit(group, offsets)
         now_ms = self._clock.now_ms()
-        rows = {OffsetKey(group, each): committed for each, committed in offsets.items()}
-        self._store(rows, [(encode_key(key), encode_value(committed, now_ms)) for key, committed in rows.items()])
+        return [
+            (encode_key(OffsetKey(group, each)), encode_value(committed, now_ms)) for each, committed in offsets.items()
+        ]
 
     def forget_topics(self, topics: set[str]) -> None:
         """Removes every group's offsets for these topics."""
         with self._lock:
+            self._offsets.forget_pending(topics)
             keys = self._offsets.keys_of_topics(topics)
         self._forget(keys)
 

@@ -17,6 +17,7 @@ from tailrace.log.client import (
     DEFAULT_FETCH_WAIT_MS,
     DEFAULT_LINGER_MS,
     DEFAULT_MAX_POLL_INTERVAL_MS,
+    DEFAULT_TRANSACTION_TIMEOUT_MS,
     Acks,
     CommittedOffset,
     Compression,
@@ -37,6 +38,7 @@ from tailrace.log.membership import MemberOptions
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import At, Offsets, TopicPartition, as_partition, instant_ms
 from tailrace.log.topic import near_names
+from tailrace.log.transactional import TransactionalProducer
 
 OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms", "cleaner_backoff_ms")
 
@@ -141,20 +143,23 @@ class EmbeddedLog(Log):
             topic.name, topic.topic_id, topic.partitions, config, topic.internal, topic.record.note or ""
         )
 
-    def offsets(self, name: str, at: At = "latest") -> dict[TopicPartition, int]:
+    def offsets(
+        self, name: str, at: At = "latest", *, isolation: Isolation = "read_committed"
+    ) -> dict[TopicPartition, int]:
         """See `Log.offsets`."""
+        stable = isolation == "read_committed"
         topic = self._broker.catalog.topic(name)
         out: dict[TopicPartition, int] = {}
         for tp, log in zip(topic.tps, topic.logs, strict=True):
             if at == "earliest":
                 out[tp] = log.log_start_offset
             elif at == "latest":
-                out[tp] = self._broker.catalog.end_offset(tp)
+                out[tp] = self._broker.catalog.end_offset(tp, stable=stable)
             elif isinstance(at, str):
                 raise ValueError(f'at={at!r}: give "earliest", "latest", an aware datetime or milliseconds')
             else:
                 found = log.offset_for_time(instant_ms(at))
-                out[tp] = log.log_end_offset if found is None else found[0]
+                out[tp] = self._broker.catalog.end_offset(tp, stable=stable) if found is None else found[0]
         return out
 
     def leader_epoch(self, partition: TopicPartition) -> int:
@@ -213,10 +218,16 @@ class EmbeddedLog(Log):
         """See `Log.committed_offsets`."""
         return self._broker.committed_offsets(group)
 
-    def wait_for_data(self, positions: Mapping[TopicPartition, int], timeout: float | None = None) -> bool:
+    def wait_for_data(
+        self,
+        positions: Mapping[TopicPartition, int],
+        timeout: float | None = None,
+        *,
+        isolation: Isolation = "read_committed",
+    ) -> bool:
         """See `Log.wait_for_data`."""
         self._broker.catalog.check_open()
-        return self._broker.wait(positions, timeout)
+        return self._broker.wait(positions, timeout, stable=isolation == "read_committed")
 
     def wake(self) -> None:
         """See `Log.wake`."""
@@ -225,6 +236,11 @@ class EmbeddedLog(Log):
     def apply_retention(self) -> dict[TopicPartition, list[str]]:
         """Deletes now what retention lets go, as happens every five minutes by itself; segment files per partition."""
         return self._broker.apply_retention()
+
+    def end_overdue_transactions(self) -> list[str]:
+        """Aborts now what is open longer than its time-out, as happens by itself; returns the transactional ids."""
+        self._broker.catalog.check_writable()
+        return self._broker.transactions.end_overdue()
 
     def compact(self, name: str) -> None:
         """See `Log.compact`."""
@@ -237,18 +253,32 @@ class EmbeddedLog(Log):
         linger_ms: float = DEFAULT_LINGER_MS,
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         compression: Compression = "none",
+        transactional_id: str | None = None,
+        transaction_timeout_ms: int = DEFAULT_TRANSACTION_TIMEOUT_MS,
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     ) -> Producer:
         """See `Log.producer`."""
         self._broker.catalog.check_writable()
-        producer = EmbeddedProducer(
-            self._broker,
-            acks=acks,
-            linger_ms=linger_ms,
-            batch_bytes=batch_bytes,
-            compression=compression,
-            buffer_bytes=buffer_bytes,
-        )
+        if transactional_id is None:
+            producer = EmbeddedProducer(
+                self._broker,
+                acks=acks,
+                linger_ms=linger_ms,
+                batch_bytes=batch_bytes,
+                compression=compression,
+                buffer_bytes=buffer_bytes,
+            )
+        else:
+            producer = TransactionalProducer(
+                self._broker,
+                transactional_id=transactional_id,
+                transaction_timeout_ms=transaction_timeout_ms,
+                acks=acks,
+                linger_ms=linger_ms,
+                batch_bytes=batch_bytes,
+                compression=compression,
+                buffer_bytes=buffer_bytes,
+            )
         self._clients.add(producer)
         return producer
 

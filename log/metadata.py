@@ -6,8 +6,8 @@
 3. A record that this version does not understand refuses the log: to leave it out could lose a topic.
 
 Not here: folders and files (`broker`). The records lie in `__cluster_metadata-0` as any other: key = the topic's id in
-Kafka's text form, value = one JSON object whose `kind` is `format` (the first of all, with key `format`), `topic` or
-`deleted`.
+Kafka's text form, value = one JSON object whose `kind` is `format` (the first of all, with key `format`), `topic`,
+`deleted`, or `producer_ids` (with key `producer_ids`: Kafka's ProducerIdsRecord).
 """
 
 import base64
@@ -22,6 +22,8 @@ from tailrace.log.topic import TopicConfig, near_names
 
 FORMAT_VERSION: Final = 1
 FORMAT_KEY: Final = b"format"
+PRODUCER_IDS: Final = 1000  # Kafka's ProducerIdsBlock: one record for so many; those not used are lost at a close
+PRODUCER_IDS_KEY: Final = b"producer_ids"
 
 
 class FormatRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="format"):
@@ -49,13 +51,25 @@ class DeletedRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="deleted"
     topic_id: str
 
 
-MetadataRecord = FormatRecord | TopicRecord | DeletedRecord
+class ProducerIdsRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="producer_ids"):
+    """Producer ids below `next_producer_id` have been given out, or never will be."""
+
+    next_producer_id: int
+
+
+MetadataRecord = FormatRecord | TopicRecord | DeletedRecord | ProducerIdsRecord
 _DECODER: msgspec.json.Decoder[MetadataRecord] = msgspec.json.Decoder(MetadataRecord)
 
 
 def encode_record(record: MetadataRecord) -> tuple[bytes, bytes]:
     """Key and value of a metadata record."""
-    key = FORMAT_KEY if isinstance(record, FormatRecord) else record.topic_id.encode()
+    match record:
+        case FormatRecord():
+            key = FORMAT_KEY
+        case ProducerIdsRecord():
+            key = PRODUCER_IDS_KEY
+        case _:
+            key = record.topic_id.encode()
     return key, msgspec.json.encode(record)
 
 
@@ -99,6 +113,7 @@ class TopicTable:
     def __init__(self) -> None:
         self._topics: dict[str, TopicRecord] = {}
         self._configs: dict[str, TopicConfig] = {}
+        self.next_producer_id = 0
 
     def apply(self, record: MetadataRecord) -> None:
         """Adds the next record of the log."""
@@ -109,8 +124,15 @@ class TopicTable:
             case DeletedRecord(name=name, topic_id=topic_id):
                 if name in self._topics and self._topics[name].topic_id == topic_id:
                     del self._topics[name], self._configs[name]
+            case ProducerIdsRecord(next_producer_id=next_producer_id):
+                self.next_producer_id = next_producer_id
             case FormatRecord():
                 pass
+
+    def new_producer_ids(self) -> tuple[ProducerIdsRecord, range]:
+        """The record that would give out the next block of producer ids, and the block; not applied."""
+        begin, end = self.next_producer_id, self.next_producer_id + PRODUCER_IDS
+        return ProducerIdsRecord(end), range(begin, end)
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a topic."""

@@ -4,6 +4,7 @@
 2. The last record per (group, topic, partition) counts; a null value removes it. The topic can be compacted like any
    other.
 3. Offsets never expire; they go with their topic, or when their group is deleted.
+4. Those of a transaction are pending, by the id of its producer, until its marker: then they count, or are forgotten.
 
 Format: Kafka's OffsetCommitKey version 1 (versions 0 and 1 are alike) and OffsetCommitValue version 3; versions 0 to 4
 of the value are read. Records with other keys (2 and 3: members of groups and their assignments) are passed over.
@@ -124,6 +125,29 @@ class OffsetTable:
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[TopicPartition, CommittedOffset]] = {}
+        self._pending: dict[int, dict[OffsetKey, CommittedOffset]] = {}
+
+    def pend(self, producer_id: int, rows: Mapping[OffsetKey, CommittedOffset]) -> None:
+        """Adds the next batch of a transaction."""
+        self._pending.setdefault(producer_id, {}).update(rows)
+
+    def end(self, producer_id: int, *, committed: bool) -> bool:
+        """Adds a transaction's marker; returns whether it had offsets."""
+        rows = self._pending.pop(producer_id, {})
+        if committed:
+            for key, offset in rows.items():
+                self.apply(key, offset)
+        return bool(rows)
+
+    def is_pending(self, key: OffsetKey) -> bool:
+        """Whether this offset is in a transaction without a marker."""
+        return any(key in rows for rows in self._pending.values())
+
+    def forget_pending(self, gone: set[str]) -> None:
+        """Leaves topics out that were deleted: no marker brings their offsets back."""
+        for rows in self._pending.values():
+            for key in [each for each in rows if each.partition.topic in gone]:
+                del rows[key]
 
     def apply(self, key: OffsetKey, committed: CommittedOffset | None) -> None:
         """Adds the next record; None removes."""
@@ -134,11 +158,16 @@ class OffsetTable:
             if not self._groups[key.group]:
                 del self._groups[key.group]
 
-    def apply_bytes(self, key: bytes | None, value: bytes | None) -> None:
-        """Adds the next record as it lies in the topic."""
+    def apply_bytes(self, key: bytes | None, value: bytes | None, producer_id: int | None = None) -> None:
+        """Adds the next record as it lies in the topic; `producer_id` where it is in a transaction."""
         parsed = decode_key(key) if key else None
-        if parsed is not None:
-            self.apply(parsed, None if value is None else decode_value(value))
+        if parsed is None:
+            return
+        committed = None if value is None else decode_value(value)
+        if producer_id is None:
+            self.apply(parsed, committed)
+        elif committed is not None:
+            self.pend(producer_id, {parsed: committed})
 
     def of(self, group: str) -> dict[TopicPartition, CommittedOffset]:
         """A copy of the group's offsets."""

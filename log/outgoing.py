@@ -36,7 +36,9 @@ class Batch:
     )
 
     def __init__(self, target: "Target", partition: int, deadline: float) -> None:
-        self._builder: BatchBuilder | None = builder(target.compression, target.batch_limit)
+        self._builder: BatchBuilder | None = builder(
+            target.compression, target.batch_limit, transactional=target.transactional
+        )
         self.append: Callable[[int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]], Any] = (
             self._builder.append
         )
@@ -61,6 +63,11 @@ class Batch:
         assert self._builder is not None
         return self._builder.build()
 
+    def sign(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        """Says whose it is and where in the order of its producer's records it stands; before `build`."""
+        assert self._builder is not None
+        self._builder.set_producer_state(producer_id, producer_epoch, base_sequence)
+
     def drop(self) -> None:
         """Frees the bytes: deliveries may live much longer than what was sent."""
         self._builder, self.append = None, never
@@ -69,8 +76,9 @@ class Batch:
 class Target:
     """A topic as this producer knows it."""
 
-    def __init__(self, topic: Topic, compression: int, batch_bytes: int) -> None:
+    def __init__(self, topic: Topic, compression: int, batch_bytes: int, *, transactional: bool = False) -> None:
         config = topic.config
+        self.transactional = transactional
         self.topic = topic
         self.name = topic.name
         self.partitioner = Partitioner(topic.partitions)

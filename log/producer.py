@@ -13,17 +13,20 @@ and the log's sync thread acknowledges for `acks="all"`. Not here: where bytes g
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import count, islice, repeat
 from types import TracebackType
 from typing import Any, Final
 
 from tailrace.log.broker import Broker
-from tailrace.log.client import Acks, Compression, Delivery, Producer
+from tailrace.log.client import Acks, CommittedOffset, Compression, Delivery, Producer
 from tailrace.log.codec import COMPRESSIONS
+from tailrace.log.deliveries import BatchDelivery, ManyDelivery
 from tailrace.log.errors import InvalidError, RetriableError, TailraceError
 from tailrace.log.outgoing import Batch, Target, check_lengths, explained, iterate, never
-from tailrace.log.record import Headers, RecordMetadata, TopicPartition
+from tailrace.log.partition import Appended
+from tailrace.log.record import Headers, Offsets, TopicPartition
 from tailrace.log.topic import check_not_owned
 
 logger = logging.getLogger(__name__)
@@ -32,65 +35,6 @@ MAX_BLOCK_S: Final = 60.0  # Kafka's max.block.ms
 CHUNK: Final = 2048  # records of a bulk send taken under the lock at once: about a millisecond
 _END: Final = object()
 _NO_HEADERS: Final[list[tuple[str, bytes | None]]] = []
-
-
-class BatchDelivery:
-    """The fate of one record: its place in a batch."""
-
-    __slots__ = ("_batch", "_index", "_producer", "_timestamp_ms")
-
-    def __init__(self, producer: "EmbeddedProducer", batch: Batch, index: int, timestamp_ms: int) -> None:
-        self._producer = producer
-        self._batch = batch
-        self._index = index
-        self._timestamp_ms = timestamp_ms
-
-    def done(self) -> bool:
-        """Whether `result` would return or raise at once."""
-        return self._batch.finished
-
-    def acknowledged(self) -> int:
-        """1 once it is."""
-        return int(self._batch.finished and self._batch.error is None)
-
-    def result(self, timeout: float | None = None) -> RecordMetadata:
-        """Waits for the acknowledgement; see `Delivery`."""
-        batch = self._batch
-        self._producer.wait_for([batch], timeout)
-        offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
-        timestamp_ms = self._timestamp_ms if batch.timestamp_ms < 0 else batch.timestamp_ms
-        return RecordMetadata(batch.target.name, batch.partition, offset, timestamp_ms)
-
-
-class ManyDelivery:
-    """The fate of a bulk: the last record's place, and the first error of any.
-
-    `batches` are all that its records are in, each with the number, in the bulk, of the first record in it.
-    """
-
-    __slots__ = ("_batches", "_count", "_last", "_producer")
-
-    def __init__(
-        self, producer: "EmbeddedProducer", batches: dict[Batch, int], count: int, last: BatchDelivery
-    ) -> None:
-        self._producer = producer
-        self._batches = batches
-        self._count = count
-        self._last = last
-
-    def done(self) -> bool:
-        """Whether every record has its answer, or one has failed."""
-        return all(batch.finished for batch in self._batches) or any(batch.error for batch in self._batches)
-
-    def acknowledged(self) -> int:
-        """See `Delivery`: what comes before the first record of a batch that failed or is on its way."""
-        without = [first for batch, first in self._batches.items() if not batch.finished or batch.error is not None]
-        return min(without, default=self._count)
-
-    def result(self, timeout: float | None = None) -> RecordMetadata:
-        """Waits for all of them, or for an error of any, which it raises."""
-        self._producer.wait_for(list(self._batches), timeout)
-        return self._last.result(timeout)
 
 
 class EmbeddedProducer(Producer):
@@ -118,6 +62,7 @@ class EmbeddedProducer(Producer):
         self._batch_bytes = batch_bytes
         self._compression = COMPRESSIONS[compression]
         self._buffer_bytes = buffer_bytes
+        self._transactional = False
         self._now_ms = broker.clock.now_ms
         self._targets: dict[str, Target] = {}
         self._version = broker.catalog.version
@@ -402,13 +347,16 @@ class EmbeddedProducer(Producer):
         target = batch.target
         if target.open[batch.partition] is batch:
             target.open[batch.partition] = None
-        appended = self._broker.append(target.topic, batch.partition, batch.build())
+        appended = self._write(batch)
         if self._acks != 0:
             batch.base_offset, batch.timestamp_ms = appended.base_offset, appended.timestamp_ms
         if self._acks == "all":
             self._broker.when_synced(target.topic, batch.partition, lambda error: self._finish(batch, error))
         else:
             self._finish(batch, None)
+
+    def _write(self, batch: Batch) -> Appended:
+        return self._broker.append(batch.target.topic, batch.partition, batch.build())
 
     def _finish(self, batch: Batch, error: BaseException | None) -> None:
         with self._changed:
@@ -498,6 +446,43 @@ class EmbeddedProducer(Producer):
             if failed and failed[0].error is not None:
                 raise failed[0].error.with_traceback(None)
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """Needs a transactional id; see `Producer.transaction`."""
+        raise self._not_transactional()
+
+    def begin(self) -> None:
+        """Needs a transactional id; see `Producer.begin`."""
+        raise self._not_transactional()
+
+    def commit(self) -> None:
+        """Needs a transactional id; see `Producer.commit`."""
+        raise self._not_transactional()
+
+    def abort(self) -> None:
+        """Needs a transactional id; see `Producer.abort`."""
+        raise self._not_transactional()
+
+    def send_offsets(self, group: str, offsets: Offsets, *, member: tuple[str, int] | None = None) -> None:
+        """Needs a transactional id; see `Producer.send_offsets`."""
+        wanted = {TopicPartition(*tp): CommittedOffset(offset) for tp, offset in offsets.items()}
+        self.commit_offsets(group, wanted, member=member)
+
+    def commit_offsets(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        *,
+        member: tuple[str, int] | None = None,  # noqa: ARG002  # the interface's
+    ) -> None:
+        """Needs a transactional id; see `Producer.commit_offsets`."""
+        raise InvalidError(
+            f"offsets of group {group!r} for {len(offsets)} partitions go with a transaction: give log.producer() a "
+            "transactional_id, or commit them with the consumer"
+        )
+
+    def _not_transactional(self) -> InvalidError:
+        return InvalidError("this producer has no transactions: give log.producer() a transactional_id for them")
+
     def close(self) -> None:
         """Flushes and closes; see `Producer.close`."""
         with self._changed:
@@ -533,7 +518,10 @@ class EmbeddedProducer(Producer):
             if isinstance(topic, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # else the catalog says so
                 check_not_owned(topic)
             target = self._targets[topic] = Target(
-                self._broker.catalog.topic(topic), self._compression, self._batch_bytes
+                self._broker.catalog.topic(topic),
+                self._compression,
+                self._batch_bytes,
+                transactional=self._transactional,
             )
         return target
 

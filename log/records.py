@@ -16,12 +16,16 @@ from tailrace.log.record import RawRecord
 
 
 class BatchRecords(Sequence[RawRecord]):
-    """The records of a batch from `position` on. The CRC was checked; control batches have none."""
+    """The records of a batch from `position` on. The CRC was checked; control batches, and what is `hidden`, have none.
 
-    __slots__ = ("_data", "_header", "_list", "_position")
+    Hidden is what an aborted transaction has left.
+    """
 
-    def __init__(self, header: BatchHeader, data: memoryview, position: int) -> None:
+    __slots__ = ("_data", "_header", "_hidden", "_list", "_position")
+
+    def __init__(self, header: BatchHeader, data: memoryview, position: int, *, hidden: bool = False) -> None:
         self._header = header
+        self._hidden = hidden or header.control
         self._data = data
         self._position = position
         self._list: list[RawRecord] | None = None
@@ -30,7 +34,7 @@ class BatchRecords(Sequence[RawRecord]):
         """Walks the records."""
         if self._list is not None:
             return iter(self._list)
-        if self._header.control:
+        if self._hidden:
             return iter(())
         records = decode(self._data)
         if self._position <= self._header.base_offset:
@@ -41,7 +45,7 @@ class BatchRecords(Sequence[RawRecord]):
     def __len__(self) -> int:
         """How many there are, in most cases without decoding them."""
         header = self._header
-        if header.control:
+        if self._hidden:
             return 0
         if self._position <= header.base_offset:
             return header.record_count
@@ -64,4 +68,4 @@ class BatchRecords(Sequence[RawRecord]):
 
     def start_at(self, position: int) -> "BatchRecords":
         """The same batch from a later offset on."""
-        return BatchRecords(self._header, self._data, position)
+        return BatchRecords(self._header, self._data, position, hidden=self._hidden)

@@ -6,12 +6,15 @@
 3. After a failed sync nobody knows what is on disk (the kernel may have dropped the pages and forgotten the error), so
    whoever calls must not write to that partition again before it is opened anew. Here: the error goes to every
    callback.
+4. Who waits for several partitions at once, a commit, syncs them itself with the help of the same threads
+   (`sync_all`): no wait for a round that is under way.
 
 Measured on the design's machine: fdatasync of 16 / 64 files one after another takes 4 / 21 ms, by 8 threads 1.2 / 4.5.
 """
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -57,6 +60,35 @@ class Syncer:
         for each in waiting:  # closing: the thread may be gone
             each(_sync(target))
 
+    def sync_all(self, targets: Iterable[Syncable]) -> None:
+        """Returns when what was appended to these up to now is on disk; raises the first error after all were tried."""
+        left = deque(targets)
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            while left:
+                try:
+                    target = left.popleft()
+                except IndexError:  # another thread was quicker
+                    return
+                error = _sync(target)
+                if error is not None:
+                    errors.append(error)
+
+        helpers = min(THREADS, len(left)) - 1 if self._background else 0
+        helping = [self._threads().submit(work) for _ in range(helpers)]
+        work()
+        for each in helping:
+            each.result()
+        if errors:
+            raise errors[0]
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._changed:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="tailrace-sync")
+            return self._pool
+
     def close(self) -> None:
         """Serves what was asked for and stops."""
         with self._changed:
@@ -76,11 +108,7 @@ class Syncer:
             if not asked:
                 return
             targets = list(asked)
-            if len(targets) == 1:
-                outcomes = [_sync(targets[0])]
-            else:
-                self._pool = self._pool or ThreadPoolExecutor(THREADS, thread_name_prefix="tailrace-sync")
-                outcomes = list(self._pool.map(_sync, targets))
+            outcomes = [_sync(targets[0])] if len(targets) == 1 else list(self._threads().map(_sync, targets))
             for target, error in zip(targets, outcomes, strict=True):
                 for done in asked[target]:
                     done(error)

@@ -18,7 +18,12 @@ from tailrace.log.errors import InvalidError
 
 CONSUMER_OFFSETS: Final = "__consumer_offsets"
 CLUSTER_METADATA: Final = "__cluster_metadata"
-OWNED: Final = {CONSUMER_OFFSETS: "the committed offsets", CLUSTER_METADATA: "what topics there are"}
+TRANSACTION_STATE: Final = "__transaction_state"
+OWNED: Final = {
+    CONSUMER_OFFSETS: "the committed offsets",
+    CLUSTER_METADATA: "what topics there are",
+    TRANSACTION_STATE: "what transactions there are",
+}
 NAME_LENGTH_MAX: Final = 249  # Kafka's Topic.MAX_NAME_LENGTH: with "-<partition>" and a suffix it stays under 255
 NOTE_BYTES_MAX: Final = 4096  # as what a group keeps beside an offset
 PARTITIONS_MAX: Final = 10_000  # Kafka's ReplicationControlManager.MAX_PARTITIONS_PER_BATCH: each holds files open

@@ -1,12 +1,13 @@
 """A producer that keeps what it sends: what an app under test has written, in the order of writing."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from itertools import repeat
 from typing import Any
 
-from tailrace.log.client import Delivery, Producer
-from tailrace.log.record import Headers, Record, TopicPartition
+from tailrace.log.client import CommittedOffset, Delivery, Producer
+from tailrace.log.record import Headers, Offsets, Record, TopicPartition
 
 Raw = Record[bytes | None, bytes | None]
 
@@ -71,6 +72,36 @@ class KeepingProducer(Producer):
     def flush(self, timeout: float | None = None) -> None:
         """Nothing waits here."""
         self._producer.flush(timeout)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """See `Producer.transaction`."""
+        return self._producer.transaction()
+
+    def begin(self) -> None:
+        """See `Producer.begin`."""
+        self._producer.begin()
+
+    def commit(self) -> None:
+        """See `Producer.commit`."""
+        self._producer.commit()
+
+    def abort(self) -> None:
+        """See `Producer.abort`; what was kept stays, whoever aborts knows."""
+        self._producer.abort()
+
+    def send_offsets(self, group: str, offsets: Offsets, *, member: tuple[str, int] | None = None) -> None:
+        """See `Producer.send_offsets`."""
+        self._producer.send_offsets(group, offsets, member=member)
+
+    def commit_offsets(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        *,
+        member: tuple[str, int] | None = None,
+    ) -> None:
+        """See `Producer.commit_offsets`."""
+        self._producer.commit_offsets(group, offsets, member=member)
 
     def close(self) -> None:
         """Closes the producer behind it."""

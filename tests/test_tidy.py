@@ -7,6 +7,7 @@ from tailrace.tests.support.source import python_files, sources
 LINES_MAX = 600
 # Longer, and why.
 LONG: dict[str, str] = {
+    "tailrace.log.client": "the interface in one place, most of it the words that say what it does",
     "tailrace.log.partition": "append, read, sync, retention and opening share one lock and one list of segments",
 }
 

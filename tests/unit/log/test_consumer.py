@@ -200,7 +200,7 @@ def test_damage_is_refused_with_file_and_byte(log: Log, disk: MemoryDisk) -> Non
             consumer.poll()
 
 
-def test_transactions_of_others_are_not_passed_off_as_committed(log: Log) -> None:
+def test_an_open_transaction_is_waited_for(log: Log) -> None:
     send(log, b"0")
     inner: Any = log
     partition = inner._broker.catalog.partition(T0)
@@ -213,8 +213,7 @@ def test_transactions_of_others_are_not_passed_off_as_committed(log: Log) -> Non
     with log.consumer() as consumer:
         consumer.assign([T0])
         assert len(consumer.poll()) == 1
-        with pytest.raises(InvalidError, match="t-0@1 belongs to a transaction"):
-            consumer.poll()
+        assert consumer.poll() == []
 
 
 def test_a_group_is_needed_where_one_is_meant(log: Log) -> None:
