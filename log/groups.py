@@ -119,33 +119,34 @@ class Groups:
     def due_ms(self) -> int | None:
         """When `tick` next has something to do, by the monotonic clock."""
         with self._lock:
-            return min(
-                (due for each in self._groups.values() if (due := each.group.due_ms()) is not None), default=None
-            )
+            times = [self._now_ms()] if self._dropped else []
+            times += [due for each in self._groups.values() if (due := each.group.due_ms()) is not None]
+            return min(times, default=None)
 
     def tick(self, group: str | None = None) -> None:
         """Expels who is overdue and ends rounds whose time is up, in all groups unless one is named."""
         answers: list[Answer] = []
         with self._lock:
-            self._reap(answers)
             now_ms = self._now_ms()
-            chosen = [each for name, each in self._groups.items() if group in {None, name}]
-            changes = [each.changes for each in chosen]
-            for each in chosen:
+            changed = self._reap(answers, now_ms)
+            for each in list(self._groups.values()) if group is None else filter(None, [self._groups.get(group)]):
                 due_ms = each.group.due_ms()
                 if due_ms is not None and due_ms <= now_ms:
+                    changed = True
                     answers += each.take_in(each.group.tick(now_ms), now_ms)
-            changed = changes != [each.changes for each in chosen]
-        if changed or answers:
+        if changed:
             self._tell(answers)
 
-    def _reap(self, answers: list[Answer]) -> None:
+    def _reap(self, answers: list[Answer], now_ms: int) -> bool:
+        """Has those leave whose consumers were garbage; says whether there were any."""
+        reaped = False
         while self._dropped:
             group, member = self._dropped.popleft()
             if group in self._groups:
-                now_ms = self._now_ms()
                 _, told = self._groups[group].group.leave(member, now_ms)
                 answers += self._groups[group].take_in(told, now_ms)
+                reaped = True
+        return reaped
 
     # -- members in this process ---------------------------------------------------------------------------------------
 
@@ -304,6 +305,7 @@ class Groups:
     def forget(self, group: str) -> None:
         """Ends a group that has no members."""
         with self._lock:
-            known = self._groups.pop(group, None)
-            if known is not None and known.group.state == EMPTY:
+            known = self._groups.get(group)
+            if known is not None and known.group.state == EMPTY:  # else somebody has come in the meantime
                 known.group.delete()
+                del self._groups[group]

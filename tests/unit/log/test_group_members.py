@@ -358,6 +358,33 @@ def test_rubbish_from_a_leader_elsewhere_is_nobodys_assignment(caplog: pytest.Lo
     assert world.poll(here) == tps(2, 3)
 
 
+def test_whose_consumer_was_garbage_leaves_when_somebody_looks_and_the_others_are_woken() -> None:
+    world = World(2)
+    gone, there = world.come(), world.come()
+    for member in (gone, there, gone, there):
+        world.poll(member)
+    wakes = world.wakes
+    world.groups.drop("g", gone)
+    world.groups.drop("g", gone)
+    world.groups.drop("another", gone)
+    del world.held[gone]
+    assert (world.groups.due_ms(), world.wakes) == (0, wakes)
+    world.groups.tick()
+    assert world.wakes == wakes + 1
+    assert world.poll(there) == tps(0, 1)
+
+
+def test_a_group_is_forgotten_unless_somebody_has_come() -> None:
+    world = World(2)
+    member = world.come()
+    world.groups.forget("g")
+    assert world.poll(member) == tps(0, 1)
+    world.go(member)
+    assert world.groups.check_commit("g", member, 1) == Failure.UNKNOWN_MEMBER_ID
+    world.groups.forget("g")
+    assert world.groups.check_commit("g", member, 1) == Failure.ILLEGAL_GENERATION
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(

@@ -214,6 +214,21 @@ def test_by_hand_nothing_is_committed_over_members(log: Log) -> None:
     assert log.committed("g") == {TopicPartition("t", 0): 3}
 
 
+def test_on_assign_may_say_where_to_begin(log: Log) -> None:
+    with log.producer() as producer, log.consumer(group="g", reset="none") as consumer:
+        producer.send_many("t", [b"0", b"1", b"2"], partition=1).result()
+
+        def begin(assigned: list[TopicPartition]) -> None:
+            consumer.seek(assigned[1], 1)
+            for each in (assigned[0], *assigned[2:]):
+                consumer.seek(each, 0)
+
+        consumer.subscribe(["t"], on_assign=begin)
+        assert [record.value for record in consumer.poll()] == [b"1", b"2"]
+        consumer.commit()
+        assert consumer.committed(tps(1)[0]) == 3
+
+
 def test_a_topic_made_anew_is_read_from_its_beginning(log: Log) -> None:
     with log.producer() as producer, subscribed(log) as consumer:
         producer.send_many("t", [b"old"] * 3, partition=0).result()
