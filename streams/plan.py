@@ -245,6 +245,7 @@ class Planner:
             )
             if isinstance(kept.of, Node):
                 store.lag_ms, store.after_cache = self._lag(sub, kept.of, caching=context.caching)
+                store.retention_ms = kept.retention_ms or None
             task.stores.append(store)
             state_node.resume(context.stream_time_ms - store.lag_ms)
         context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
@@ -363,6 +364,7 @@ class Planner:
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition))
             if begun:
                 self._refuse_other_changelog(backend, store, changelog)
+                self._refuse_cut_changelog(backend, store, changelog)
             expire_before_ms = 0
             if store.retention_ms and isinstance(store.of, Node):
                 now_ms = task.context.stream_time_ms - self._lag(sub, store.of, caching=False)[0]
@@ -387,6 +389,17 @@ class Planner:
                 f"deleted since app {self._app!r} ran last: what the store holds on disk is not in it, and what that "
                 "was made of has been read; begin anew: give the app another name, or delete its internal topics, its "
                 "committed offsets and its state"
+            )
+
+    def _refuse_cut_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
+        """Raises TopologyError where records are gone that the store would need, and nothing expires in it."""
+        checkpoint = backend.keyspace(store.name).checkpoint()
+        if not store.retention_ms and changelog.start_offset > (checkpoint.offset if checkpoint is not None else 0):
+            raise TopologyError(
+                f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition}, begins at offset "
+                f"{changelog.start_offset}: what stood before was deleted, and entries of the store with it; "
+                "begin anew, with cleanup.policy=compact as it was: give the app another name, or delete its internal "
+                "topics, its committed offsets and its state"
             )
 
 

@@ -32,6 +32,7 @@ from tailrace.streams.schedule import NONE_DUE
 from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
 from tailrace.streams.task import Task
+from tailrace.streams.trimming import Trimmer
 
 _logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Runner:
         self._entries_max = entries_max
         self._again = again
         self._patience = Patience(clock)
+        self._trimmer = Trimmer(log, clock)
         self._stopping = threading.Event()
         self._before = self._committed = _Counts(0, 0, Counter())
         self._adopt(plan)
@@ -188,6 +190,7 @@ class Runner:
                         commit_due = self._clock.monotonic() + self._interval
             if self._uncommitted:
                 self.commit()
+            self._trimmer.trim(self._tasks)
 
     def _abort(self, error: RetriableError) -> None:
         """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""
@@ -238,6 +241,7 @@ class Runner:
         self._uncommitted = False
         self._committed = self._counts()
         self._patience.reset()
+        self._trimmer.after_commit(self._tasks)
 
     def _check_topics(self) -> None:
         """Raises InvalidError where a topic is not the one that the app began with."""

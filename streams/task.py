@@ -59,6 +59,14 @@ class TaskStore:
     """By how much what reaches the node may lag behind the task's stream time: results of stateful nodes before it."""
     after_cache: bool = False
     """A cache stands before the node: its windows may close only when that was flushed."""
+    retention_ms: int | None = None
+    """How long windows are kept after their start, or sessions after their end; None where nothing expires."""
+
+    def expired_before_ms(self, stream_time_ms: int) -> int:
+        """What begins (a session: ends) before this has expired for a task that is at stream_time_ms."""
+        if self.retention_ms is None:
+            return 0
+        return max(stream_time_ms - self.lag_ms - self.retention_ms + 1, 0)
 
     def checkpoint(self) -> Checkpoint:
         """What the store stands for once the pending writes are in it."""
