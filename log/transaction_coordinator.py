@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Protocol
 from tailrace.log.catalog import Topic
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
-from tailrace.log.errors import FencedError, TailraceError
+from tailrace.log.errors import FencedError, InvalidError, TailraceError
 from tailrace.log.partition import Appended
 from tailrace.log.producers import OpenTransaction
 from tailrace.log.record import TopicPartition
@@ -199,6 +199,11 @@ class TransactionCoordinator:
     def _held(self, who: Identity) -> tuple[_Entry, Transaction]:
         entry = self._entry(who.transactional_id)
         found = entry.transaction
+        if entry.ended is not None and entry.ended[0] == who:
+            word = "commit" if entry.ended[1] else "abort"
+            raise InvalidError(
+                f"the transaction of {who.transactional_id!r} is decided, if not all of it is written: {word} once more"
+            )
         if found is None or (found.producer_id, found.producer_epoch) != who[1:]:
             raise FencedError(
                 f"the transactional id {who.transactional_id!r} was {entry.fenced or 'taken away'}: this producer "
