@@ -77,6 +77,11 @@ def _show_report(output: Output, report: Report) -> None:
         f"batches with their CRC, {report.records:,} records, {report.index_entries:,} index entries, "
         f"{size(report.bytes)}"
     )
+    if report.committed or report.aborted or report.open:
+        output.line(
+            f"with {report.committed:,} transactions that were committed in a partition, {report.aborted:,} aborted, "
+            f"{report.open:,} open"
+        )
     if report.ok:
         output.line("nothing is damaged")
 
@@ -96,8 +101,8 @@ def dump_log(
         if session.json:
             session.output.value(batch)
         else:
-            _show_batch(session.output, batch)
-        if not batch["crc_ok"]:
+            _show(session.output, batch)
+        if not batch.get("crc_ok", True):
             damaged = batch
     if damaged:
         raise CorruptError(
@@ -108,6 +113,13 @@ def dump_log(
         )
 
 
+def _show(output: Output, shown: Mapping[str, Any]) -> None:
+    if "base_offset" in shown:
+        _show_batch(output, shown)
+    else:  # of a snapshot, or of a transaction index
+        output.line("  ".join([shown["file"], *(f"{name}={value}" for name, value in shown.items() if name != "file")]))
+
+
 def _show_batch(output: Output, batch: Mapping[str, Any]) -> None:
     marks = [
         batch["compression"],
@@ -115,6 +127,7 @@ def _show_batch(output: Output, batch: Mapping[str, Any]) -> None:
         f"epoch {batch['leader_epoch']}",
         *(["transactional"] if batch["transactional"] else []),
         *(["control"] if batch["control"] else []),
+        *([batch["marker"]["type"]] if batch.get("marker") else []),
         *([f"producer {batch['producer_id']}/{batch['producer_epoch']}"] if batch["producer_id"] >= 0 else []),
         *([f"sequence {batch['base_sequence']}"] if batch["base_sequence"] >= 0 else []),
         "crc ok" if batch["crc_ok"] else "CRC WRONG",

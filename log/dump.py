@@ -10,24 +10,36 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from tailrace.log import codec
+from tailrace.log import checkpoint, codec
 from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import Disk, File
+from tailrace.log.errors import InvalidError
 from tailrace.log.layout import PartitionFiles, look
+from tailrace.log.markers import decode_marker
+from tailrace.log.producer_snapshot import SNAPSHOT, read_snapshot
 from tailrace.log.record import RawRecord
 from tailrace.log.recovery import corrupt, describe, is_torn
-from tailrace.log.segment import path_of, scan
+from tailrace.log.segment import TXN_INDEX, path_of, scan
+from tailrace.log.txn_index import unpack
 
 
 def dump(disk: Disk, path: str, *, records: bool = True) -> Iterator[dict[str, Any]]:
     """One object per batch, ready for JSON: its header's fields and, unless `records` is false, its records.
 
-    `path` is a segment, a partition's folder or a log's.
+    `path` is a segment, a partition's folder or a log's; or a `.snapshot`, with an object per producer, or a
+    `.txnindex`, with an object per aborted transaction.
 
     Raises:
-        InvalidError: nothing of a log is there.
+        InvalidError: nothing of a log is there, or a snapshot is torn.
         CorruptError: bytes in the middle that are no batch; a torn tail ends the dump quietly.
     """
+    if path.endswith(SNAPSHOT):
+        yield from _dump_snapshot(disk, path)
+        return
+    if path.endswith(TXN_INDEX):
+        for entry in unpack(checkpoint.read_file(disk, path) or b""):
+            yield {"file": path} | entry._asdict()
+        return
     place = look(disk, path)
     for partition in place.partitions:
         for base in partition.chosen:
@@ -39,6 +51,25 @@ def dump(disk: Disk, path: str, *, records: bool = True) -> Iterator[dict[str, A
                 yield from _dump_file(file, partition, base, records=records)
             finally:
                 file.close()
+
+
+def _dump_snapshot(disk: Disk, path: str) -> Iterator[dict[str, Any]]:
+    try:
+        states = read_snapshot(disk, path)
+    except ValueError as error:
+        raise InvalidError(f"{path} is torn, and no snapshot ({error}): opening its log makes it anew") from None
+    for state in states:
+        last = state.batches[-1] if state.batches else None
+        yield {
+            "file": path,
+            "producer_id": state.producer_id,
+            "producer_epoch": state.epoch,
+            "coordinator_epoch": state.coordinator_epoch,
+            "last_sequence": state.last_sequence,
+            "last_offset": -1 if last is None else last.last_offset,
+            "first_offset": state.first_offset,
+            "timestamp_ms": state.seen_ms,
+        }
 
 
 def _dump_file(file: File, partition: PartitionFiles, base: int, *, records: bool) -> Iterator[dict[str, Any]]:
@@ -73,6 +104,11 @@ def batch_as_json(file: str, header: BatchHeader, batch: codec.Data, *, records:
         "max_timestamp_ms": header.max_timestamp_ms,
         "size_bytes": header.size,
     }
+    if header.control and crc_ok:
+        marker = decode_marker(batch)
+        if marker is not None:
+            kind = "commit" if marker.committed else "abort"
+            shown["marker"] = {"type": kind, "coordinator_epoch": marker.coordinator_epoch}
     if records:
         shown["records"] = [record_as_json(each) for each in codec.decode(batch)] if crc_ok else []
     return shown

@@ -445,6 +445,7 @@ class Partition:
             active.size > config.segment_bytes - header.size
             or (
                 active.first_timestamp_ms is not None
+                and not header.control  # its time is the clock's, and the records may be a backlog of last year
                 and active.first_timestamp_ms >= 0
                 and header.max_timestamp_ms - active.first_timestamp_ms > config.roll_ms
             )

@@ -1,4 +1,4 @@
-"""Checks everything that files can be checked for: batches, CRCs, offsets, records, indexes, the small text files.
+"""Checks everything that files can be checked for: batches, CRCs, offsets, records, indexes, the small files.
 
 1. It writes nothing, takes no lock, and goes on after what it finds: the report has everything.
 2. *Damage* is what makes a log corrupt; a *note* is worth a look but allowed: a torn tail that the next opening cuts,
@@ -11,7 +11,7 @@ Not here: repair. There is none, on purpose: what is damaged is restored from a 
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from tailrace.log import checkpoint, codec
 from tailrace.log.codec import BatchHeader
@@ -23,10 +23,9 @@ from tailrace.log.layout import PartitionFiles, look
 from tailrace.log.record import TopicPartition
 from tailrace.log.recovery import describe, is_torn
 from tailrace.log.segment import INDEX, TIME_INDEX, TXN_INDEX, path_of, scan
+from tailrace.log.verify_producers import ProducerCheck
 
 Value = TypeVar("Value")
-
-TXN_ENTRY: Final = struct.Struct(">hqqqq")  # version, producer id, first offset, last offset, last stable offset
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,9 @@ class Report:
     records: int = 0
     bytes: int = 0
     index_entries: int = 0
+    committed: int = 0  # transactions per partition
+    aborted: int = 0
+    open: int = 0
     damage: list[Damage] = field(default_factory=list[Damage])
     notes: list[str] = field(default_factory=list[str])
 
@@ -62,6 +64,10 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing is damaged."""
         return not self.damage
+
+    def found(self, file: str, position: int, expected: str, found: str) -> None:
+        """Adds a damage."""
+        self.damage.append(Damage(file, position, expected, found))
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain objects."""
@@ -75,6 +81,7 @@ class Report:
             "records": self.records,
             "bytes": self.bytes,
             "index_entries": self.index_entries,
+            "transactions": {"committed": self.committed, "aborted": self.aborted, "open": self.open},
             "damage": [
                 {"file": each.file, "position": each.position, "expected": each.expected, "found": each.found}
                 for each in self.damage
@@ -119,6 +126,14 @@ class _Partition:
         self.progress = progress
         self.promised = promised  # the recovery point: what lies below was on disk, and no crash takes it
         self.last_epoch = -1
+        self.producers = ProducerCheck(
+            disk,
+            files.directory,
+            files.tp,
+            found=report.found,
+            note=report.notes.append,
+            in_use=report.in_use is not None,
+        )
 
     def check(self) -> None:
         """Adds what is found to the report."""
@@ -136,6 +151,10 @@ class _Partition:
                     f"an end at offset {end}",
                 )
             )
+        self.producers.ended(whole=self.files.chosen == self.files.every)
+        self.report.committed += self.producers.committed
+        self.report.aborted += self.producers.aborted
+        self.report.open += len(self.producers.open_transactions)
         _readable(self.report, lambda: checkpoint.read_epochs(self.disk, self.files.directory))
         _readable(self.report, lambda: checkpoint.read_topic_id(self.disk, self.files.directory))
 
@@ -164,6 +183,7 @@ class _Segment:
             self.report.notes.append(f"{self.path} was deleted meanwhile")
             return at_least
         self.report.segments += 1
+        self.partition.producers.segment_began(self.base)
         positions = {entry[1] for entry in _whole(OFFSET_ENTRY, indexes[INDEX])}
         offsets = sorted({self.base + entry[1] for entry in _whole(TIME_ENTRY, indexes[TIME_INDEX])}, reverse=True)
         try:
@@ -173,7 +193,7 @@ class _Segment:
         self._note_cut_indexes(indexes)
         self._check_offset_index(indexes[INDEX])
         self._check_time_index(indexes[TIME_INDEX])
-        self._check_txn_index(indexes[TXN_INDEX])
+        self.report.index_entries += self.partition.producers.segment_ended(self.base, indexes[TXN_INDEX])
         return end
 
     def _bytes(self, suffix: str) -> bytes:
@@ -211,6 +231,7 @@ class _Segment:
         crc = codec.compute_crc(batch)
         if crc != header.crc:
             self._found(position, f"crc {header.crc:08x}", f"crc {crc:08x} (offset {header.base_offset})")
+            self.partition.producers.damaged()
             return
         if self.next_base is not None and header.last_offset >= self.next_base:
             self._found(position, f"offsets below {self.next_base}, the next segment", f"offset {header.last_offset}")
@@ -218,6 +239,7 @@ class _Segment:
             self._found(position, f"leader epoch {self.partition.last_epoch} or above", str(header.leader_epoch))
         self.partition.last_epoch = max(self.partition.last_epoch, header.leader_epoch)
         self._check_records(position, header, batch)
+        self.partition.producers.took(self.path, position, header, batch)
 
     def _check_records(self, position: int, header: BatchHeader, batch: memoryview) -> None:
         try:
@@ -300,15 +322,6 @@ class _Segment:
             elif not newest[0] <= timestamp_ms <= newest[1]:
                 self._found(at, f"timestamp {newest[1]} at offset {offset}", f"{timestamp_ms}", TIME_INDEX)
             last = (timestamp_ms, relative)
-
-    def _check_txn_index(self, data: bytes) -> None:
-        if len(data) % TXN_ENTRY.size:
-            self._found(len(data), f"a multiple of {TXN_ENTRY.size} bytes", f"{len(data)} bytes", TXN_INDEX)
-        for number, (version, _, first, last_offset, _) in enumerate(_whole(TXN_ENTRY, data)):
-            self.report.index_entries += 1
-            if version != 0 or not first <= last_offset:
-                found = f"version {version}, {first}..{last_offset}"
-                self._found(number * TXN_ENTRY.size, "version 0, first offset <= last", found, TXN_INDEX)
 
 
 def _whole(entry: struct.Struct, data: bytes) -> list[tuple[Any, ...]]:

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from tailrace.log.client import Log
+from tailrace.log.clock import SystemClock
+from tailrace.log.disk import RealDisk
+from tailrace.log.partition import Partition
+from tailrace.log.record import TopicPartition
+from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.command import Command
+from tailrace.tests.support.transactions import ended, sent
 
 
 @pytest.fixture
@@ -40,6 +46,24 @@ def test_dump_prints_each_batch_with_its_records(clicks: Command) -> None:
         second,
     ]
     assert "  0  1970-01-01T00:00:00.001Z  k  v0  h=x\n" in clicks.ok("log", "dump", str(segment(clicks))).out
+
+
+def test_transactions_are_shown(tailrace: Command) -> None:
+    with Log.open(tailrace.log) as log:
+        log.create_topic("clicks")
+    folder = Path(tailrace.log) / "clicks-0"
+    partition = Partition.open(RealDisk(), SystemClock(), str(folder), TopicPartition("clicks", 0), TopicConfig())
+    partition.append(sent(b"a", sequence=0))
+    ended(partition, committed=False)
+    partition.append(sent(b"b", producer=8, sequence=0))
+    partition.close()
+    assert "control, abort, producer 7/0" in tailrace.ok("log", "dump", str(folder)).out
+    shown = tailrace.ok("log", "dump", str(folder / "00000000000000000003.snapshot")).out.splitlines()
+    assert [line.split("  ")[1] for line in shown] == ["producer_id=7", "producer_id=8"]
+    assert "last_offset=1" in tailrace.ok("log", "dump", str(folder / "00000000000000000000.txnindex")).out
+    out = tailrace.ok("log", "verify", str(folder)).out
+    assert "with 0 transactions that were committed in a partition, 1 aborted, 1 open\n" in out
+    assert "has an open transaction: producer 8" in out
 
 
 def test_verify_says_what_it_checked(clicks: Command) -> None:

@@ -91,6 +91,15 @@ def test_a_roll_syncs_markers_too() -> None:
     assert partition.last_stable_offset == partition.log_end_offset
 
 
+def test_the_marker_of_an_old_backlog_does_not_roll() -> None:
+    clock = ManualClock(NOW_MS * 2)
+    partition = opened(MemoryDisk(), clock=clock)
+    for number in range(3):
+        partition.append(sent(b"of long ago", sequence=number))
+        ended(partition, committed=True)
+    assert partition.segment_offsets == [0]
+
+
 def test_a_marker_without_a_transaction_does_no_harm() -> None:
     partition = opened(MemoryDisk())
     assert ended(partition, committed=False) == Appended(0, 0, -1)

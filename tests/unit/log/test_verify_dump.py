@@ -167,16 +167,6 @@ def test_small_files_that_cannot_be_read() -> None:
     ]
 
 
-def test_a_transaction_index_is_looked_at() -> None:
-    disk = a_log()
-    entry = (0).to_bytes(2, "big") + b"".join(each.to_bytes(8, "big") for each in (1, 5, 9, 10))
-    path = LOG.replace(".log", ".txnindex")
-    disk.open(path, write=True).append(entry)
-    assert found(disk) == []
-    disk.open(path, write=True).append(entry[:-1])
-    assert found(disk) == [(path, 2 * len(entry) - 1)]
-
-
 @pytest.mark.parametrize("path", ["/", "/nothing", "/log/other", "/log/other/file.txt"])
 def test_not_a_log(path: str) -> None:
     disk = a_log()
