@@ -325,6 +325,15 @@ class Broker:
         self.look()
         return self.coordinator.committed_offsets(group)
 
+    def first_offset(self, group: str, tp: TopicPartition) -> tuple[CommittedOffset | None, bool]:
+        """Where a group goes on in a partition, and whether a transaction is open that will say otherwise.
+
+        Both at one moment: who was expelled can append no offsets after it (`TransactionStore.append_offsets`).
+        """
+        self.look()
+        with self._commits:
+            return self.coordinator.committed(group, tp), self.coordinator.is_pending(group, tp)
+
     def committed_offset(self, group: str, tp: TopicPartition) -> CommittedOffset | None:
         """One committed offset."""
         if self.catalog.read_only:

@@ -237,7 +237,9 @@ class Producer(AbstractContextManager["Producer"]):
         Raises:
             InvalidError: there is no transaction; metadata over 4,096 bytes, a negative offset.
             TopicNotFoundError: no such topic or partition.
-            FencedError: the group has expelled the member, or gone on to another generation: abort. Or as `commit`.
+            ExpelledError: the group has expelled the member, or gone on to another generation: abort, and poll. The
+                producer itself is as good as before.
+            FencedError: as `commit`.
         """
 
     @abstractmethod
@@ -282,7 +284,7 @@ class Consumer(AbstractContextManager["Consumer"]):
         for them. Nobody else gets them before it returns.
 
         Whoever does not poll for `max_poll_interval_ms` is expelled as soon as another looks, and its partitions are
-        given away. Its next `poll` calls `on_lost` (without one `on_revoke`, where a commit raises `FencedError`) and
+        given away. Its next `poll` calls `on_lost` (without one `on_revoke`, where a commit raises `ExpelledError`) and
         joins anew under another id.
 
         To subscribe again changes the topics, and in any case has the group share anew.
@@ -311,7 +313,7 @@ class Consumer(AbstractContextManager["Consumer"]):
 
         Raises:
             InvalidError: the consumer has not subscribed.
-            FencedError: the member was expelled (poll again to join anew), or another has taken its instance id.
+            ExpelledError: the member was expelled, or another has taken its instance id: poll again.
         """
 
     @abstractmethod
@@ -354,7 +356,7 @@ class Consumer(AbstractContextManager["Consumer"]):
         Raises:
             InvalidError: the consumer has no group, or its partitions were assigned by hand while the group has
                 members: what they commit would be overwritten.
-            FencedError: this member was expelled, or a partition belongs to another member now.
+            ExpelledError: this member was expelled, or a partition belongs to another member now.
         """
 
     @abstractmethod

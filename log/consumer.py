@@ -134,9 +134,11 @@ class EmbeddedConsumer(Consumer):
 
     def _begin(self, source: Source) -> None:
         """Sets the first position: the committed offset, else where `reset` says; none while it is being committed."""
-        if self._waits_for_commit(source):
+        committed, pending = (None, False)
+        if self._group is not None:
+            committed, pending = self._broker.first_offset(self._group, source.partition)
+        if pending and self._committed_only:
             return
-        committed = None if self._group is None else self._broker.committed_offset(self._group, source.partition)
         if committed is not None:
             source.move(committed.offset)
             source.leader_epoch = committed.leader_epoch
@@ -191,13 +193,6 @@ class EmbeddedConsumer(Consumer):
                 break
             size += self._fetch(source, share)
         return size
-
-    def _waits_for_commit(self, source: Source) -> bool:
-        return (
-            self._group is not None
-            and self._committed_only
-            and self._broker.coordinator.is_pending(self._group, source.partition)
-        )
 
     def _end(self, partition: TopicPartition) -> int:
         """Where reading ends."""

@@ -43,7 +43,7 @@ class Coordinator:
         """Refuses offsets in a transaction from a member that was expelled, or that knows an older generation only.
 
         Raises:
-            FencedError: naming the member.
+            ExpelledError: naming the member.
         """
         self.members.check_member(group, member, generation)
 

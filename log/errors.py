@@ -21,6 +21,10 @@ class FencedError(TailraceError):
     """Another has taken this one's place: stop."""
 
 
+class ExpelledError(FencedError):
+    """A consumer group goes on without this member: abort what it was doing, and poll to join anew."""
+
+
 class CorruptError(TailraceError):
     """Bytes on disk are not what was written.
 

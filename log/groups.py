@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tailrace.log.assignors import Assign
 from tailrace.log.client import MemberDescription
 from tailrace.log.clock import Clock
-from tailrace.log.errors import FencedError, InvalidError
+from tailrace.log.errors import ExpelledError, InvalidError
 from tailrace.log.group import EMPTY, Group
 from tailrace.log.group_protocol import Answer, Failure, Joined, JoinRequest, Synced, SyncRequest
 from tailrace.log.local_members import LocalMembers, PartitionsOf
@@ -155,7 +155,7 @@ class Groups:
 
         Raises:
             InvalidError: other members use another assignor.
-            FencedError: another has taken its instance name, or it was expelled.
+            ExpelledError: another has taken its instance name, or it was expelled.
         """
         self.tick(group)
         with self._lock:
@@ -172,7 +172,9 @@ class Groups:
                 f"{request.protocols[0][0]}: give all the same one ({', '.join(others)})"
             )
         if failure is not None:
-            raise FencedError(f"{member} is no member of group {group!r} any more ({failure.name}): poll to join anew")
+            raise ExpelledError(
+                f"{member} is no member of group {group!r} any more ({failure.name}): poll to join anew"
+            )
         return member
 
     def leave(self, group: str, member: str) -> None:
@@ -234,24 +236,24 @@ class Groups:
         """The generation a member is in.
 
         Raises:
-            FencedError: it is no member any more.
+            ExpelledError: it is no member any more.
         """
         with self._lock:
             known = self._groups.get(group)
             if known is None or member not in known.group.members:
-                raise FencedError(f"{member} is no member of group {group!r} any more: poll to join anew")
+                raise ExpelledError(f"{member} is no member of group {group!r} any more: poll to join anew")
             return known.group.generation
 
     def check_member(self, group: str, member: str, generation: int) -> None:
         """Refuses offsets in a transaction from a member that was expelled, or that knows an older generation only.
 
         Raises:
-            FencedError: naming the member.
+            ExpelledError: naming the member.
         """
         failure = self.check_commit(group, member, generation, transactional=True)
         if failure is not None:
             now = self.generation(group, member)
-            raise FencedError(
+            raise ExpelledError(
                 f"{member} has generation {generation} of group {group!r}, which is at {now}: poll, and ask for "
                 "member() again"
             )
@@ -260,7 +262,7 @@ class Groups:
         """Refuses a commit by a member that was expelled, or for what another owns.
 
         Raises:
-            FencedError: naming the member, or the partition and its owner.
+            ExpelledError: naming the member, or the partition and its owner.
         """
         self.generation(group, member)
         with self._lock:
@@ -269,7 +271,7 @@ class Groups:
             for each in partitions:
                 owner = known.owner(each)
                 if owner not in {None, member}:
-                    raise FencedError(
+                    raise ExpelledError(
                         f"{each} belongs to {owner} in group {group!r} now: {member} cannot commit for it, poll first"
                     )
 

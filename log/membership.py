@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from tailrace.log.assignors import Subscription, assignor
 from tailrace.log.client import DEFAULT_MAX_POLL_INTERVAL_MS, Assignor, Rebalance
 from tailrace.log.consumer_protocol import encode_subscription
-from tailrace.log.errors import FencedError
+from tailrace.log.errors import ExpelledError, FencedError
 from tailrace.log.group_protocol import Failure, JoinRequest
 from tailrace.log.groups import Groups
 from tailrace.log.record import TopicPartition
@@ -119,7 +119,7 @@ class Membership:
         """Refuses a commit of a member that was expelled, or for what another member owns.
 
         Raises:
-            FencedError: naming the member, or the partition and its owner.
+            ExpelledError: naming the member, or the partition and its owner.
         """
         self._groups.check_owner(self._group, self._member, partitions)
 
@@ -152,7 +152,7 @@ class Membership:
             self._give_up(listener, drop)
             try:
                 self._join(listener)
-            except FencedError:  # expelled while the listener was busy
+            except ExpelledError:  # while the listener was busy
                 self._seen_changes = -1
 
     def _lead(self) -> None:

@@ -62,9 +62,14 @@ class Places(Protocol):
         ...
 
     def append_offsets(
-        self, producer_id: int, producer_epoch: int, group: str, offsets: Mapping[TopicPartition, CommittedOffset]
+        self,
+        producer_id: int,
+        producer_epoch: int,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        member: tuple[str, int] | None,
     ) -> None:
-        """Appends a group's offsets to `__consumer_offsets`, in the producer's transaction."""
+        """Appends a group's offsets to `__consumer_offsets`, in the producer's transaction, if `member` is one yet."""
         ...
 
     def sync_partitions(self, partitions: Iterable[TopicPartition]) -> None:
@@ -234,11 +239,22 @@ class TransactionCoordinator:
             self.add(who, (topic.tps[number],))
             return self._places.append(topic, number, batch)
 
-    def append_offsets(self, who: Identity, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
-        """Appends a group's offsets in the transaction: they count when it is committed."""
+    def append_offsets(
+        self,
+        who: Identity,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        member: tuple[str, int] | None = None,
+    ) -> None:
+        """Appends a group's offsets in the transaction: they count when it is committed.
+
+        Raises:
+            ExpelledError: `member` (id and generation) is no member of the group, or of an older generation.
+            FencedError: the producer's place is taken.
+        """
         with self._entry(who.transactional_id).lock:
             self.add(who, (OFFSETS,))
-            self._places.append_offsets(who.producer_id, who.producer_epoch, group, offsets)
+            self._places.append_offsets(who.producer_id, who.producer_epoch, group, offsets, member)
 
     def end(self, who: Identity, *, commit: bool) -> Identity:
         """Ends the transaction; returns what the producer goes on with. Everything is on disk then.

@@ -106,9 +106,18 @@ class TransactionStore:
             pass  # deleted just now
 
     def append_offsets(
-        self, producer_id: int, producer_epoch: int, group: str, offsets: Mapping[TopicPartition, CommittedOffset]
+        self,
+        producer_id: int,
+        producer_epoch: int,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        member: tuple[str, int] | None,
     ) -> None:
-        """Appends offsets in a transaction: they count from its marker on."""
+        """Appends offsets in a transaction: they count from its marker on.
+
+        The member is looked at under the lock under which whoever takes its partitions over reads the committed
+        offsets: so the one finds these pending, or the other finds itself expelled.
+        """
         rows = self._writer.coordinator.encoded(group, offsets)
         now_ms = self._now_ms()
         batch = encode(
@@ -119,6 +128,8 @@ class TransactionStore:
         )
         topic = self._writer.offsets_topic()
         with self._commits:
+            if member is not None:
+                self._writer.coordinator.check_member(group, *member)
             self._writer.append(topic, 0, batch)
             self._writer.coordinator.pend(producer_id, group, offsets)
 

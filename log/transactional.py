@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from tailrace.log.broker import Broker
 from tailrace.log.client import Acks, CommittedOffset, Compression
-from tailrace.log.errors import FencedError, InvalidError, RetriableError, TailraceError
+from tailrace.log.errors import ExpelledError, FencedError, InvalidError, RetriableError, TailraceError
 from tailrace.log.outgoing import Batch
 from tailrace.log.partition import Appended
 from tailrace.log.producer import EmbeddedProducer
@@ -176,8 +176,8 @@ class TransactionalProducer(EmbeddedProducer):
             if member is not None:
                 self._broker.coordinator.check_member(group, *member)
             if wanted:
-                self._guarded(lambda: self._transactions.append_offsets(self._who, group, wanted))
-                self._wrote = True
+                self._wrote = True  # where it is refused, too, the transaction is to be ended
+                self._guarded(lambda: self._transactions.append_offsets(self._who, group, wanted, member))
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -203,6 +203,8 @@ class TransactionalProducer(EmbeddedProducer):
     def _guarded(self, step: Callable[[], T]) -> T:
         try:
             return step()
+        except ExpelledError:
+            raise  # that is the consumer's: the producer may abort, and go on
         except FencedError as error:
             self._fence(error)
             raise

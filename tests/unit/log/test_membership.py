@@ -13,8 +13,9 @@ import pytest
 from tailrace.log.client import Consumer, Log, MemberDescription
 from tailrace.log.clock import ManualClock
 from tailrace.log.disk import MemoryDisk
-from tailrace.log.errors import FencedError, InvalidError
+from tailrace.log.errors import ExpelledError, FencedError, InvalidError
 from tailrace.log.record import TopicPartition
+from tailrace.tests.support.waiting import wait_until
 
 INTERVAL_MS = 300_000
 
@@ -200,6 +201,79 @@ def test_options_that_cannot_be_are_refused(log: Log) -> None:
         with pytest.raises(InvalidError, match="subscribe first"):
             consumer.member()
     assert log.groups() == []
+
+
+def test_offsets_of_an_expelled_member_are_kept_out_of_a_transaction(log: Log, clock: ManualClock) -> None:
+    """The consumer is out; the producer aborts, and is as good as before."""
+    stuck, well = subscribed(log), subscribed(log)
+    settle(stuck, well)
+    with log.producer(transactional_id="x") as producer:
+        member = stuck.member()
+        producer.begin()
+        producer.send("t", b"result", partition=3)
+        clock.advance(INTERVAL_MS)
+        well.poll()
+        with pytest.raises(ExpelledError, match="consumer-000001 is no member"):
+            producer.send_offsets("g", {tps(0)[0]: 1}, member=member)
+        producer.abort()
+        settle(stuck, well)
+        with producer.transaction():
+            producer.send_offsets("g", {tps(2)[0]: 1}, member=stuck.member())
+        assert log.committed("g") == {tps(2)[0]: 1}
+
+
+def test_who_takes_over_waits_for_offsets_that_are_on_their_way(log: Log, clock: ManualClock) -> None:
+    with log.producer() as plain:
+        plain.send_many("t", [b"0", b"1", b"2"], partition=0).result()
+    slow, well = subscribed(log), subscribed(log)
+    settle(slow, well)
+    with log.producer(transactional_id="x", transaction_timeout_ms=900_000) as producer:
+        producer.begin()
+        producer.send_offsets("g", {tps(0)[0]: 2}, member=slow.member())
+        clock.advance(INTERVAL_MS)
+        assert well.poll() == []
+        assert (well.assignment(), well.poll()) == (tps(0, 1, 2, 3), [])
+        producer.commit()
+        assert [record.value for record in well.poll()] == [b"2"]
+
+
+@pytest.mark.parametrize("slow_look", [1, 2])
+def test_nobody_takes_over_between_the_look_at_a_member_and_its_offsets(
+    log: Log, clock: ManualClock, slow_look: int
+) -> None:
+    """It is expelled after a look: the next look finds it out, or who takes over waits for its offsets."""
+    with log.producer() as plain:
+        plain.send_many("t", [b"0", b"1"], partition=0).result()
+    slow, well = subscribed(log), subscribed(log)
+    settle(slow, well)
+    inner: Any = log
+    coordinator = inner._broker.coordinator
+    look = coordinator.check_member
+    looks: list[str] = []
+    seen: list[Any] = []
+    taker = threading.Thread(target=lambda: seen.extend(well.poll()))
+
+    def look_and_dawdle(group: str, member: str, generation: int) -> None:
+        look(group, member, generation)
+        looks.append(member)
+        if len(looks) == slow_look:
+            clock.advance(INTERVAL_MS)
+            taker.start()
+            wait_until(lambda: coordinator.members.standing("g", member, None) is not None)
+
+    coordinator.check_member = look_and_dawdle
+    with log.producer(transactional_id="x", transaction_timeout_ms=900_000) as producer:
+        producer.begin()
+        if slow_look == 1:
+            with pytest.raises(ExpelledError):
+                producer.send_offsets("g", {tps(0)[0]: 2}, member=slow.member())
+            producer.abort()
+        else:
+            producer.send_offsets("g", {tps(0)[0]: 2}, member=slow.member())
+            producer.commit()
+    taker.join()
+    seen += well.poll()
+    assert [record.value for record in seen] == ([b"0", b"1"] if slow_look == 1 else [])
 
 
 def test_by_hand_nothing_is_committed_over_members(log: Log) -> None:

@@ -57,7 +57,12 @@ class Machine:
         return Appended(0, 0, -1)
 
     def append_offsets(
-        self, producer_id: int, producer_epoch: int, group: str, offsets: Mapping[TopicPartition, CommittedOffset]
+        self,
+        producer_id: int,
+        producer_epoch: int,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        member: tuple[str, int] | None,
     ) -> None:
         self.written.setdefault("__consumer_offsets-0", []).append((producer_id, producer_epoch))
         self.told.append(f"offsets of {group}: {len(offsets)} by {producer_id}/{producer_epoch}")
