@@ -17,6 +17,7 @@ from tailrace.cli.names import GroupName, complete_topics
 from tailrace.cli.output import Output
 from tailrace.cli.positions import METAVAR, positions
 from tailrace.cli.session import Session, group, require_topic, shared
+from tailrace.cli.transactions import transaction_line, transaction_row
 from tailrace.log.client import Log
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import near_names
@@ -60,6 +61,10 @@ def describe_group(session: Session, name: GroupName) -> None:
     with session.open_log(read_only=True) as log:
         _require(log, name)
         found = log.describe_group(name)
+        topics = {each.topic for each in found.lag}
+        transactions = [
+            each for topic in sorted(topics) for each in log.open_transactions(topic) if each.partition in found.offsets
+        ]
     rows = [
         {
             "topic": each.topic,
@@ -71,13 +76,23 @@ def describe_group(session: Session, name: GroupName) -> None:
         for each, offset in sorted(found.offsets.items())
     ]
     if session.json:
-        session.output.value({"group": name, "state": found.state, "members": found.members, "offsets": rows})
+        session.output.value(
+            {
+                "group": name,
+                "state": found.state,
+                "members": found.members,
+                "offsets": rows,
+                "open_transactions": [transaction_row(each) for each in transactions],
+            }
+        )
         return
     session.output.line(f"{name}  {found.state}")
     session.output.table(
         ["topic", "partition", "committed", "log end", "lag"],
         [tuple("-" if cell is None else cell for cell in row.values()) for row in rows],
     )
+    for each in transactions:
+        session.output.line(transaction_line(each))
 
 
 @groups.command("reset")

@@ -7,6 +7,7 @@ import typer
 from tailrace.cli.errors import CommandError, UsageError
 from tailrace.cli.names import TopicName
 from tailrace.cli.session import InternalOption, Session, group, require_topic, shared
+from tailrace.cli.transactions import transaction_line, transaction_row
 from tailrace.log.client import Log
 from tailrace.log.errors import InvalidError, TopicExistsError
 
@@ -88,9 +89,15 @@ def describe_topic(session: Session, name: TopicName) -> None:
     with session.open_log(read_only=True) as log:
         require_topic(log, name, internal=True)
         description = log.describe_topic(name)
-        starts, ends = log.offsets(name, "earliest"), log.offsets(name)
+        starts, ends = log.offsets(name, "earliest"), log.offsets(name, isolation="read_uncommitted")
+        stable, transactions = log.offsets(name), log.open_transactions(name)
     partitions = [
-        {"partition": partition.partition, "log_start_offset": starts[partition], "log_end_offset": end}
+        {
+            "partition": partition.partition,
+            "log_start_offset": starts[partition],
+            "last_stable_offset": min(stable[partition], end),
+            "log_end_offset": end,
+        }
         for partition, end in sorted(ends.items())
     ]
     if session.json:
@@ -101,11 +108,15 @@ def describe_topic(session: Session, name: TopicName) -> None:
                 "internal": description.internal,
                 "config": description.config,
                 "partitions": partitions,
+                "open_transactions": [transaction_row(each) for each in transactions],
             }
         )
         return
     session.output.line(f"{description.name}  id {description.topic_id}{'  internal' if description.internal else ''}")
-    session.output.table(["partition", "log start", "log end"], [tuple(partition.values()) for partition in partitions])
+    columns = ["partition", "log start", "last stable", "log end"]
+    session.output.table(columns, [tuple(partition.values()) for partition in partitions])
+    for each in transactions:
+        session.output.line(transaction_line(each))
     session.output.table(["configuration", "value"], sorted(description.config.items()))
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tailrace.log.catalog import Catalog, Topic
 from tailrace.log.cleaner import Cleaner, StoppedError
-from tailrace.log.client import CommittedOffset
+from tailrace.log.client import CommittedOffset, TransactionDescription
 from tailrace.log.clock import Clock
 from tailrace.log.codec import decode, encode
 from tailrace.log.coordinator import Coordinator, Rows
@@ -73,6 +73,7 @@ class Broker:
         self._sync_all = flush == "disk"
         self._commits = threading.RLock()
         self._offsets_read = 0
+        self._transactions_read = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.catalog = Catalog(
@@ -119,11 +120,36 @@ class Broker:
 
     def _load_transactions(self) -> None:
         """Ends what a crash has left open, before anybody reads; after the offsets, some of which depend on it."""
-        topic = self.catalog.find(TRANSACTION_STATE)
-        for key, value in () if topic is None else records_of(topic.logs[0], 0):
-            self.transactions.load(key, value)
+        self._read_transactions()
         if not self.catalog.read_only:
             self.transactions.recover(self._transaction_store.open_transactions())
+
+    def _read_transactions(self) -> None:
+        topic = self.catalog.find(TRANSACTION_STATE)
+        if topic is not None:
+            for key, value in records_of(topic.logs[0], self._transactions_read):
+                self.transactions.load(key, value)
+            self._transactions_read = topic.logs[0].log_end_offset
+
+    def open_transactions(self, topic: Topic) -> list[TransactionDescription]:
+        """What is open in a topic, and whose; see `Log.open_transactions`."""
+        found = [(tp, each) for tp, log in zip(topic.tps, topic.logs, strict=True) for each in log.open_transactions()]
+        if self.catalog.read_only:
+            self._read_transactions()
+        known = {each.producer_id: each for each in self.transactions.transactions()}
+        now_ms = self.clock.now_ms()
+        return [
+            TransactionDescription(
+                tp,
+                None if owner is None else owner.transactional_id,
+                each.producer_id,
+                each.producer_epoch,
+                each.first_offset,
+                max(0, now_ms - (each.started_ms if owner is None or owner.started_ms < 0 else owner.started_ms)),
+            )
+            for tp, each in found
+            for owner in (known.get(each.producer_id),)
+        ]
 
     def close(self) -> None:
         """Serves who waits, syncs, checkpoints, and lets the next process in. Again does nothing."""

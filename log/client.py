@@ -89,6 +89,20 @@ class TopicDescription(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+class TransactionDescription(msgspec.Struct, frozen=True):
+    """A transaction that is open in a partition: readers of committed records come to `first_offset`, and no further.
+
+    `transactional_id` is None where nobody knows whose it is; `age_ms` is for how long it is open.
+    """
+
+    partition: TopicPartition
+    transactional_id: str | None
+    producer_id: int
+    producer_epoch: int
+    first_offset: int
+    age_ms: int
+
+
 class MemberDescription(msgspec.Struct, frozen=True):
     """A member of a consumer group: its id, its `group_instance_id` if it has one, the partitions that it owns now."""
 
@@ -536,6 +550,14 @@ class Log(AbstractContextManager["Log"]):
         """An offset per partition: the log start, the end, or the first at or after an instant (the end if none).
 
         The end is where a reader of this isolation comes to now: with "read_committed", the first open transaction.
+        """
+
+    @abstractmethod
+    def open_transactions(self, name: str) -> list[TransactionDescription]:
+        """The transactions that are open in a topic's partitions, oldest first within each: what readers wait for.
+
+        Raises:
+            TopicNotFoundError: there is none of this name.
         """
 
     @abstractmethod

@@ -28,6 +28,7 @@ from tailrace.log.client import (
     Producer,
     Reset,
     TopicDescription,
+    TransactionDescription,
 )
 from tailrace.log.clock import Clock, SystemClock
 from tailrace.log.consumer import EmbeddedConsumer
@@ -161,6 +162,10 @@ class EmbeddedLog(Log):
                 found = log.offset_for_time(instant_ms(at))
                 out[tp] = self._broker.catalog.end_offset(tp, stable=stable) if found is None else found[0]
         return out
+
+    def open_transactions(self, name: str) -> list[TransactionDescription]:
+        """See `Log.open_transactions`."""
+        return self._broker.open_transactions(self._broker.catalog.topic(name))
 
     def leader_epoch(self, partition: TopicPartition) -> int:
         """See `Log.leader_epoch`."""

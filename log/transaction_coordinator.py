@@ -34,6 +34,7 @@ from tailrace.log.transactions import Transaction, TransactionState, first_use
 logger = logging.getLogger(__name__)
 
 OFFSETS: Final = TopicPartition(CONSUMER_OFFSETS, 0)
+NAMED: Final = 5  # partitions in a warning
 RETRY_S: Final = 10.0  # Kafka's transaction.abort.timed.out.transaction.cleanup.interval.ms
 EXPIRATION_MS: Final = 604_800_000  # Kafka's transactional.id.expiration.ms: 7 days without use
 
@@ -86,6 +87,7 @@ class _Entry:
     marked: set[TopicPartition] = field(default_factory=set[TopicPartition])  # have the marker of what is decided
     ended: tuple[Identity, bool] | None = None  # what its holder asked for: it may ask again until it has the answer
     deadline: float | None = None  # by the monotonic clock: when it is aborted, or what is decided is tried again
+    warn_at: float | None = None  # half-way to the deadline: its readers wait, and somebody should know
     fenced: str = ""  # how the last holder lost it
 
 
@@ -230,8 +232,9 @@ class TransactionCoordinator:
             self._store(entry, made, sync=False)
             entry.ended = None
             if found.state is not TransactionState.ONGOING:
-                entry.deadline = self._clock.monotonic() + made.timeout_ms / 1000
-                self._arm(entry.deadline)
+                now, timeout_s = self._clock.monotonic(), made.timeout_ms / 1000
+                entry.deadline, entry.warn_at = now + timeout_s, now + timeout_s / 2
+                self._arm(entry.warn_at)
 
     def append(self, who: Identity, topic: Topic, number: int, batch: bytearray) -> Appended:
         """Appends a batch of the transaction."""
@@ -314,7 +317,7 @@ class TransactionCoordinator:
         assert found is not None
         if not found.decided:
             return
-        entry.deadline = self._clock.monotonic() + RETRY_S  # should the disk refuse
+        entry.deadline, entry.warn_at = self._clock.monotonic() + RETRY_S, None  # should the disk refuse
         try:
             for tp in sorted(found.partitions - entry.marked):
                 self._places.append_marker(tp, found.producer_id, found.producer_epoch, committed=found.committed)
@@ -338,7 +341,11 @@ class TransactionCoordinator:
         now = self._clock.monotonic()
         with self._lock:
             self._armed_at = None
-            due = [each for each in self._entries.items() if each[1].deadline is not None and each[1].deadline <= now]
+            entries = list(self._entries.items())
+            due = [each for each in entries if each[1].deadline is not None and each[1].deadline <= now]
+        for _, entry in entries:
+            if entry.warn_at is not None and entry.warn_at <= now:
+                self._warn(entry)
         ended: list[str] = []
         for transactional_id, entry in due:
             with entry.lock:  # a commit may have been quicker
@@ -349,10 +356,21 @@ class TransactionCoordinator:
         if self._strays:
             self._end_strays()
         with self._lock:
-            deadlines = [each.deadline for each in self._entries.values() if each.deadline is not None]
-        if deadlines:
-            self._arm(min(deadlines))
+            times = [at for each in self._entries.values() for at in (each.deadline, each.warn_at) if at is not None]
+        if times:
+            self._arm(min(times))
         return ended
+
+    def _warn(self, entry: _Entry) -> None:
+        found, entry.warn_at = entry.transaction, None
+        if found is not None and found.state is TransactionState.ONGOING:
+            logger.warning(
+                "the transaction of %r is open for %.1f s, and readers of %s wait for it: it is aborted after %.0f s",
+                found.transactional_id,
+                (self._clock.now_ms() - found.started_ms) / 1000,
+                ", ".join(str(each) for each in sorted(found.partitions)[:NAMED]),
+                found.timeout_ms / 1000,
+            )
 
     def _try_to_settle(self, entry: _Entry, why: str) -> bool:
         try:

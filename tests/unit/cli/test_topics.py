@@ -14,7 +14,9 @@ def test_create_describe_list_delete(tailrace: Command) -> None:
     users = tailrace.ok("topics", "describe", "users", "--json").json[0]
     assert users["config"]["cleanup.policy"] == "compact"
     assert users["config"]["retention.ms"] == "5"
-    assert users["partitions"] == [{"partition": 0, "log_start_offset": 0, "log_end_offset": 0}]
+    assert users["partitions"] == [
+        {"partition": 0, "log_start_offset": 0, "last_stable_offset": 0, "log_end_offset": 0}
+    ]
     tailrace.ok("topics", "delete", "users")
     assert "users" not in tailrace.ok("topics", "list").out
 

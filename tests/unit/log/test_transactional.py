@@ -329,6 +329,21 @@ def test_a_transaction_that_takes_too_long_is_aborted(log: Log, clock: ManualClo
     assert log.offsets("t")[T0] == 2
 
 
+def test_a_transaction_that_is_long_open_is_named_in_the_log(
+    log: Log, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedded: Any = log
+    with log.producer(transactional_id="x", transaction_timeout_ms=5_000) as producer, producer.transaction():
+        put(producer, b"a")
+        producer.flush()
+        for _ in range(3):
+            clock.advance(1_250)
+            embedded.end_overdue_transactions()
+        assert [each.message for each in caplog.records] == [
+            "the transaction of 'x' is open for 2.5 s, and readers of t-0 wait for it: it is aborted after 5 s"
+        ]
+
+
 def test_a_commit_in_time_is_not_aborted_later(log: Log, clock: ManualClock) -> None:
     embedded: Any = log
     with log.producer(transactional_id="x", transaction_timeout_ms=5_000) as producer:
