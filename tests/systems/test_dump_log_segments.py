@@ -115,10 +115,11 @@ def write_compacted(directory: Path, name: str, compression: int, *, times: int)
     return sorted(each for each in folder.iterdir() if each.suffix in {".log", ".index", ".timeindex"})
 
 
-def dump_log_segments(files: list[Path]) -> str:
+def dump_log_segments(files: list[Path], *options: str) -> str:
     """What the tool prints; one JVM for all files."""
     names = ",".join(str(each) for each in files)
-    command = [str(KAFKA), "run", "org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--files", names]
+    tool = "org.apache.kafka.tools.DumpLogSegments"
+    command = [str(KAFKA), "run", tool, "--deep-iteration", *options, "--files", names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout + done.stderr

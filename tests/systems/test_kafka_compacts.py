@@ -1,12 +1,8 @@
 """A real Kafka compacts a topic; its segments are read here with their gaps, and compacted on."""
 
 import asyncio
-import os
 import random
 import shutil
-import socket
-import subprocess
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +18,7 @@ from tailrace.log.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
 from tailrace.log.verify import verify
-from tailrace.tests.support.shared import KAFKA, needs_kafka
+from tailrace.tests.support.shared import needs_kafka
 from tailrace.tests.support.waiting import until
 
 pytestmark = [pytest.mark.systems, needs_kafka, pytest.mark.timeout(300)]
@@ -37,29 +33,6 @@ CONFIG = {
     "delete.retention.ms": "3600000",
 }
 Row = tuple[int, bytes | None, bytes | None]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Its address and the folder of its logs; stopped in the end."""
-    folder = tmp_path / "kafka"
-    folder.mkdir()
-    (folder / "extra.properties").write_text("log.cleaner.backoff.ms=200\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    _kafka("start", "--port", str(port), "--dir", str(folder))
-    try:
-        yield f"127.0.0.1:{port}", folder / "data"
-    finally:
-        _kafka("stop", "--dir", str(folder))
-
-
-def _kafka(*arguments: str) -> None:
-    # The script looks for the broker with `ps`, which cuts its lines to COLUMNS.
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    done = subprocess.run([str(KAFKA), *arguments], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def fill(address: str) -> list[Row]:
