@@ -320,13 +320,14 @@ class Broker:
         found = self.catalog.find(CONSUMER_OFFSETS)
         return found or self.catalog.create_topic(CONSUMER_OFFSETS, 1, OFFSETS_CONFIG, exist_ok=True, internal=True)
 
-    def _write_offsets(self, rows: Rows, appended: Callable[[], None]) -> None:
+    def _write_offsets(self, rows: Rows, check: Callable[[], None], appended: Callable[[], None]) -> None:
         topic = self.offsets_topic()
         now_ms = self.clock.now_ms()
         batch = encode([(key, value, now_ms, ()) for key, value in rows])
         answer: list[BaseException | None] = []
         answered = threading.Event()
         with self._commits:  # the table changes in the order of the topic
+            check()
             self.append(topic, 0, batch)
             appended()
 
@@ -339,12 +340,17 @@ class Broker:
         if answer[0] is not None:
             raise answer[0]
 
-    def commit_offsets(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
-        """Commits offsets; see `Log.commit_offsets`."""
+    def commit_offsets(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Commits offsets unless `check` raises; see `Log.commit_offsets`."""
         self.catalog.check_writable()
         for tp in offsets:
             self.catalog.partition(tp)
-        self.coordinator.commit(group, offsets)
+        self.coordinator.commit(group, offsets, check)
 
     def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:
         """A group's committed offsets."""

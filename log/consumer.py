@@ -519,12 +519,16 @@ class EmbeddedConsumer(Consumer):
                 }
         else:
             wanted = {as_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
-        if self._membership is not None:
-            self._membership.check_commit(wanted)
-        else:
-            self._broker.coordinator.check_empty(group, "commit partitions assigned by hand")
+
+        def check() -> None:
+            if self._membership is not None:
+                self._membership.check_commit(wanted)
+            else:
+                self._broker.coordinator.check_empty(group, "commit partitions assigned by hand")
+
+        check()
         if wanted:
-            self._broker.commit_offsets(group, wanted)
+            self._broker.commit_offsets(group, wanted, check)
 
     def _needed_group(self) -> str:
         self._check_open()

@@ -2,9 +2,11 @@
 
 1. A commit is durable when the call returns: `write` appends one batch to `__consumer_offsets` and syncs it.
 2. The table follows the topic: an offset is in it only after its record was appended, in the order of the records.
-3. Who waits in a poll is woken when ownership changes.
+3. A member is looked at under the lock under which who takes its partitions over reads their offsets: an expelled one
+   cannot set them back.
 
-Not here: the rules of assignment (`group`), the bytes (`offsets`), the topic itself (`broker`).
+Not here: members and their rounds (`groups`), the rules of assignment (`assignors`), the bytes (`offsets`), the topic
+itself (`broker`).
 """
 
 import threading
@@ -21,8 +23,10 @@ from tailrace.log.topic import near_names
 from tailrace.log.waiting import Waiting
 
 Rows = Sequence[tuple[bytes, bytes | None]]
-# Appends rows as one batch, calls the second argument when they are appended, and returns when they are on disk.
-Write = Callable[[Rows, Callable[[], None]], None]
+Check = Callable[[], None]
+# Appends rows as one batch and returns when they are on disk. Under the lock of the order of commits, the second
+# argument is called before, and may refuse; the third after.
+Write = Callable[[Rows, Check, Callable[[], None]], None]
 
 
 class Coordinator:
@@ -80,10 +84,12 @@ class Coordinator:
         with self._lock:
             return self._offsets.is_pending(OffsetKey(group, partition))
 
-    def commit(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
-        """Commits offsets in one batch."""
+    def commit(
+        self, group: str, offsets: Mapping[TopicPartition, CommittedOffset], check: Check = lambda: None
+    ) -> None:
+        """Commits offsets in one batch, unless `check` raises."""
         rows = {OffsetKey(group, each): committed for each, committed in offsets.items()}
-        self._store(rows, self.encoded(group, offsets))
+        self._store(rows, self.encoded(group, offsets), check)
 
     def encoded(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> Rows:
         """The records of a commit.
@@ -112,14 +118,16 @@ class Coordinator:
     def _forget(self, keys: Sequence[OffsetKey]) -> None:
         self._store(dict.fromkeys(keys), [(encode_key(key), None) for key in keys])
 
-    def _store(self, rows: Mapping[OffsetKey, CommittedOffset | None], encoded: Rows) -> None:
+    def _store(
+        self, rows: Mapping[OffsetKey, CommittedOffset | None], encoded: Rows, check: Check = lambda: None
+    ) -> None:
         def apply() -> None:
             with self._lock:
                 for key, committed in rows.items():
                     self._offsets.apply(key, committed)
 
         if rows:
-            self._write(encoded, apply)
+            self._write(encoded, check, apply)
 
     def committed(self, group: str, partition: TopicPartition) -> CommittedOffset | None:
         """One committed offset."""

@@ -237,6 +237,27 @@ def test_who_takes_over_waits_for_offsets_that_are_on_their_way(log: Log, clock:
         assert [record.value for record in well.poll()] == [b"2"]
 
 
+def test_an_expelled_member_cannot_set_its_successors_offsets_back(log: Log, clock: ManualClock) -> None:
+    """It is expelled between the look at it and the append: there is a second look, with the order of commits held."""
+    slow, well = subscribed(log), subscribed(log)
+    settle(slow, well)
+    inner: Any = log
+    groups = inner._broker.coordinator.members
+    look = groups.check_owner
+
+    def look_and_dawdle(*arguments: Any) -> None:
+        look(*arguments)
+        groups.check_owner = look
+        clock.advance(INTERVAL_MS)
+        well.poll()
+        well.commit({("t", 0): 9})
+
+    groups.check_owner = look_and_dawdle
+    with pytest.raises(ExpelledError):
+        slow.commit({("t", 0): 5})
+    assert log.committed("g") == {tps(0)[0]: 9}
+
+
 @pytest.mark.parametrize("slow_look", [1, 2])
 def test_nobody_takes_over_between_the_look_at_a_member_and_its_offsets(
     log: Log, clock: ManualClock, slow_look: int
