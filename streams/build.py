@@ -13,6 +13,8 @@ from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aggregates import build_aggregate
 from tailrace.streams.operators.io import Repartition, Sink, Source, Split
+from tailrace.streams.operators.join import StreamJoin
+from tailrace.streams.operators.joining import build_join
 from tailrace.streams.operators.kept import build_table
 from tailrace.streams.operators.process import Process
 from tailrace.streams.operators.processor import OwnStore, RunningProcessor
@@ -112,6 +114,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     Split: _split,
     Process: _process,
     Aggregate: build_aggregate,
+    StreamJoin: build_join,
     TableSource: build_table,
     TableFilter: build_table,
     TableMap: build_table,

@@ -5,6 +5,7 @@ Not here: what the nodes do (operators/), which codecs they get (derived).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast, overload
 
 from tailrace.log.errors import InvalidError
@@ -13,8 +14,10 @@ from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
 from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned, source
 from tailrace.streams.grouped import Grouped
+from tailrace.streams.joins import join_streams, join_window, late_of
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
+from tailrace.streams.operators.join import JoinKind
 from tailrace.streams.operators.process import Process, check_methods, forwarded_types
 from tailrace.streams.operators.stateless import (
     Filter,
@@ -34,12 +37,16 @@ from tailrace.streams.store import DeclaredStore, Store, is_declared
 from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Input
+from tailrace.windows.join import JoinWindow
 
 K = TypeVar("K")
 V = TypeVar("V")
 K2 = TypeVar("K2")
+V2 = TypeVar("V2")
 VR = TypeVar("VR")
 T = TypeVar("T")
+
+_NONE = timedelta()
 
 
 class Stream(Generic[K, V]):
@@ -227,6 +234,99 @@ class Stream(Generic[K, V]):
             raise TypeError(f"through takes a topic, as app.topic() returns it, not {topic!r}")
         write(self._flow, topic)
         return Stream(source(self._flow.graph, topic))
+
+    def join(
+        self,
+        other: "Stream[K, V2]",
+        f: Callable[[V, V2], VR],
+        *,
+        store: str,
+        within: timedelta | None = None,
+        before: timedelta | None = None,
+        after: timedelta | None = None,
+        grace: timedelta = _NONE,
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]":
+        """The pairs of a record here and one of `other` of the same key and about the same time: `f(left, right)`.
+
+        A result has the larger of the two times. Null keys and null values have no partner, and are dropped. Where the
+        key was changed before, that side is repartitioned, through `<app>-<store>-left-repartition` or `-right-`.
+
+        Args:
+            other: the right side; the same stream for a join with itself, where each record also meets itself.
+            f: left value and right value to the result's.
+            store: the records of both sides are kept in `<store>-left` and `<store>-right` (in `<store>` alone where
+                a stream is joined to itself) until no partner can come any more.
+            within: how far apart the two may be, in either direction, the bound included.
+            before: how much earlier the right one may be, where that is not `within`; 0 if only `after` is given.
+            after: how much later it may be.
+            grace: how long a record's window stays open after the last time that a partner can have; what comes after
+                that goes to `.late`.
+            value: the type of the results.
+
+        Raises:
+            TypeError: `other` is no stream, `f` is no plain function, `store` no name, or no time is given.
+            ValueError: times that are negative where they may not be, or a stream of another app.
+        """
+        window = join_window("join", within, before, after, grace)
+        return self._joined("join", other, f, store, window, value)
+
+    def left_join(
+        self,
+        other: "Stream[K, V2]",
+        f: Callable[[V, V2 | None], VR],
+        *,
+        store: str,
+        within: timedelta | None = None,
+        before: timedelta | None = None,
+        after: timedelta | None = None,
+        grace: timedelta = _NONE,
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]":
+        """As `join`, and for each record here without a partner `f(left, None)`, with its own time.
+
+        That is sent when stream time has passed the record's window and grace; for a null key at once.
+        """
+        window = join_window("left_join", within, before, after, grace)
+        return self._joined("left_join", other, f, store, window, value)
+
+    def outer_join(
+        self,
+        other: "Stream[K, V2]",
+        f: Callable[[V | None, V2 | None], VR],
+        *,
+        store: str,
+        within: timedelta | None = None,
+        before: timedelta | None = None,
+        after: timedelta | None = None,
+        grace: timedelta = _NONE,
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]":
+        """As `left_join`, and for each record of `other` without a partner `f(None, right)`."""
+        window = join_window("outer_join", within, before, after, grace)
+        return self._joined("outer_join", other, f, store, window, value)
+
+    def _joined(
+        self,
+        join: JoinKind,
+        other: "Stream[Any, Any]",
+        f: Callable[..., Any],
+        store: object,
+        window: JoinWindow,
+        value: Any,
+    ) -> "Stream[K, Any]":
+        if not isinstance(other, Stream):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"{join} takes a stream, not {other!r}")
+        return Stream(join_streams(join, self._flow, other._flow, f, store, window, value))  # noqa: SLF001 - its own class
+
+    @property
+    def late(self) -> "Stream[K, Any]":
+        """Of what a join of two streams returns: the records of both sides that came too late for it, as they came.
+
+        Raises:
+            ValueError: this stream is something else.
+        """
+        return Stream(late_of(self._flow))
 
     def process(
         self,
