@@ -6,6 +6,7 @@ from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMet
 from tailrace.streams.app import App
 from tailrace.streams.codec import Codec, json, msgpack, windowed
 from tailrace.streams.grouped import Grouped, WindowedGrouped
+from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.aggregate import Emit
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.reducers import Reducer
@@ -34,6 +35,7 @@ __all__ = [
     "Emit",
     "GroupDescription",
     "Grouped",
+    "GroupedTable",
     "Headers",
     "Instant",
     "Log",

@@ -18,7 +18,9 @@ from tailrace.streams.operators.joining import build_join
 from tailrace.streams.operators.kept import build_table
 from tailrace.streams.operators.process import Process
 from tailrace.streams.operators.processor import OwnStore, RunningProcessor
-from tailrace.streams.operators.results import chosen_topic
+from tailrace.streams.operators.results import chosen_topic, look_once
+from tailrace.streams.operators.retracting import build_table_aggregate, build_table_group
+from tailrace.streams.operators.retraction import TableAggregate, TableGroup
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
@@ -65,21 +67,11 @@ def _repartition(chain: Chain, node: Node, operator: Repartition) -> Forward:
 
 
 def _checking(encode_value: Callable[[Any], bytes], forward: Forward) -> Forward:
-    """A link that passes on the values that can be written, and raises for others, though nothing is written here.
-
-    A class counts as known from its first value on: encoding each one would cost more than the hop. Not so where the
-    class says nothing of what is inside, or of how large it is.
-    """
-    known: set[type] = {type(None)}
-
-    def look_at(value: Any) -> None:
-        encode_value(value)
-        if value.__class__ is bool or not isinstance(value, int | list | dict | tuple | set | frozenset):
-            known.add(value.__class__)
+    """A link that passes on the values that can be written, and raises for others, though nothing is written here."""
+    look = look_once(encode_value)
 
     def checking_link(key: Any, value: Any, timestamp_ms: int) -> None:
-        if value.__class__ not in known:
-            look_at(value)
+        look(value)
         forward(key, value, timestamp_ms)
 
     return checking_link
@@ -118,12 +110,14 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableSource: build_table,
     TableFilter: build_table,
     TableMap: build_table,
+    TableGroup: build_table_group,
+    TableAggregate: build_table_aggregate,
 }
 
 
 def functions_of(operator: Operator) -> list[Callable[..., Any]]:
     """The functions of the user that an operator calls: to find the node when one raises."""
-    names = ("f", "add", "zero", "merge", "choose", "factory")
+    names = ("f", "add", "remove", "zero", "merge", "choose", "factory")
     found = [getattr(operator, name, None) for name in names]
     if isinstance(operator, Source):
         found.append(operator.topic.timestamp)

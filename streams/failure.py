@@ -17,7 +17,7 @@ from tailrace.streams.source import SourceInput
 # What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
 # A processor has no such function: the object that runs it is known by itself.
 _LOCALS = (
-    *("f", "add", "zero", "merge", "choose", "extract", "factory", "self"),
+    *("f", "add", "remove", "zero", "merge", "choose", "extract", "factory", "self"),
     # Functions of ours that stand for one node.
     *("encode_key", "encode_value", "fold", "rule"),
 )

@@ -42,6 +42,8 @@ class Reduced:
     """(states so far or None, record's value) to the states."""
     merge: Callable[[Any, Any], Any]
     """The states of two sessions to those of one; only where every reducer merges."""
+    remove: Callable[[Any, Any], Any]
+    """(states so far, value that goes) to the states; only where every reducer can take back."""
     codec: TypeCodec
     """Of the states; its `show` makes the user's type of them."""
     functions: tuple[Callable[..., Any], ...]
@@ -56,12 +58,14 @@ class _Field:
     own: bool
 
 
-def reduced(into: Any, reducers: Mapping[str, object], *, store: str, place: Place, sessions: bool) -> Reduced:
-    """Puts reducers together to make values of the class `into`.
+def reduced(
+    into: Any, reducers: Mapping[str, object], *, store: str, place: Place, sessions: bool = False, table: bool = False
+) -> Reduced:
+    """Puts reducers together to make values of the class `into`, in `sessions`, or of the rows of a grouped `table`.
 
     Raises:
         TypeError: `into` is no class with fields, a field has no reducer or a reducer no field, a reducer's results
-            do not fit its field, or in sessions one does not merge.
+            do not fit its field, in sessions one does not merge, or over a table one cannot take back.
     """
     where = f"agg(store={store!r})"
     annotations = _annotations(into, reducers, where)
@@ -73,6 +77,11 @@ def reduced(into: Any, reducers: Mapping[str, object], *, store: str, place: Pla
             raise TypeError(
                 f"{where} in sessions: {name}=reducer(…) needs merge=, a function that makes one of two states"
             )
+        if table and not reducer.retracts:
+            raise TypeError(
+                f"{where} over a grouped table: {name}={reducer.name}(…) cannot take a row back once it was added, "
+                f"{_instead(reducer)}"
+            )
         of = reducer.takes if reducer.takes is not UNKNOWN else _item_type(annotations[name], many=reducer.many)
         what = f"what {reducer.name} takes for {into.__name__}.{name}, in {where} at {place},"
         item = Item(of, what, "; the field's annotation says what it takes" if of is UNKNOWN else "")
@@ -83,6 +92,7 @@ def reduced(into: Any, reducers: Mapping[str, object], *, store: str, place: Pla
         text=text,
         fold=_fold(fields),
         merge=_merge(fields),
+        remove=_remove(fields),
         codec=_codec(into, fields, text, f"{where} at {place}"),
         functions=tuple(functions),
     )
@@ -145,6 +155,15 @@ def _unconstrained(annotation: Any) -> Any:
     return typing.get_type_hints(holder)["it"]
 
 
+def _instead(reducer: Reducer[Any]) -> str:
+    """What to do about a reducer that cannot take back."""
+    if reducer.name == "reducer":
+        return "as it has no remove=: give a function that takes a value back"
+    if reducer.name == "collect":
+        return "as its limit throws items away: leave out the limit"
+    return "as it throws items away: use distinct(f) or collect(f), which keep them all"
+
+
 def _item_type(annotation: Any, *, many: bool) -> Any:
     """The type of one item of a field; UNKNOWN where the annotation does not say."""
     hint = without_none(annotation)
@@ -189,6 +208,15 @@ def _merge(fields: list[_Field]) -> Callable[[Any, Any], Any]:
         return [f(a, b) for f, a, b in zip(merges, states, later, strict=True) if f is not None]
 
     return merge
+
+
+def _remove(fields: list[_Field]) -> Callable[[Any, Any], Any]:
+    removes = [field.steps.remove for field in fields]
+
+    def remove(states: list[Any], value: Any) -> list[Any]:
+        return [f(state, value) for f, state in zip(removes, states, strict=True) if f is not None]
+
+    return remove
 
 
 def _codec(into: type[Any], fields: list[_Field], text: str, where: str) -> TypeCodec:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tailrace.streams.derived import made_slot, returned
+from tailrace.streams.derived import made_slot, returned, returned_pair
 from tailrace.streams.flow import Flow, checked_name, checked_store
+from tailrace.streams.grouped_table import GroupedTable
+from tailrace.streams.operators.retraction import TableGroup
 from tailrace.streams.operators.table import Changes, TableFilter, TableMap, ToStream
 from tailrace.streams.place import user_place
 from tailrace.streams.topic import Topic
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 VR = TypeVar("VR")
+K2 = TypeVar("K2")
+V2 = TypeVar("V2")
 
 
 class Table(Generic[K, V]):
@@ -75,6 +79,38 @@ class Table(Generic[K, V]):
     ) -> "Table[K, VR]":
         """Replaces each value by `f(key, value)`; the key cannot change. Else as `map`."""
         return self._map("map_kv", f, store, value, keyed=True)
+
+    def group_by(
+        self,
+        f: Callable[[K, V], tuple[K2 | None, V2] | None],
+        *,
+        name: str | None = None,
+        key: type[K2] | None = None,
+        value: type[V2] | None = None,
+    ) -> GroupedTable[K2, V2]:
+        """Groups the rows by something else than their key: `f(key, value)` gives each row's group and its value.
+
+        Args:
+            f: None, or a None in the pair, leaves a row out. It is also asked for the value that a change replaces, so
+                it must always say the same of a row.
+            name: of the internal topic `<app>-<name>-repartition`; the aggregate's store unless given.
+            key: the type of groups, where neither an annotation nor a following topic tells it.
+            value: the same of values.
+
+        Raises:
+            TypeError: `f` is no plain function.
+        """
+        flow, place = self._flow, user_place()
+        made_by = checked_name(flow.graph, "table-group-by", f, "group_by")
+        key_hint, value_hint = returned_pair(f)
+        key_slot = made_slot("key", made_by, place, key, key_hint)
+        value_slot = made_slot("value", made_by, place, value, value_hint)
+        operator = TableGroup(name=made_by, place=place, f=f, key=key_slot, value=value_slot)
+        grouped = flow.then(operator, key=key_slot, value=value_slot, rekeyed=True)
+        return GroupedTable(grouped, value_slot, place, name, self._made)
+
+    def _made(self, flow: Flow) -> "Table[Any, Any]":
+        return Table(flow, self._stream)
 
     def _filter(
         self, where: str, f: Callable[..., Any], store: str | None, *, keyed: bool, negate: bool = False

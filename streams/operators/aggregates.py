@@ -29,10 +29,10 @@ from tailrace.windows.window import AlignedWindow
 
 def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
     """The link of an aggregate, windowed or not."""
-    context, key, value = chain.context, operator.key.codec, _guarded_value(operator)
+    context, key, value = chain.context, operator.key.codec, guarded_value(operator)
     name, keyspace, window = operator.store_name, chain.keyspace(operator.store_name), operator.window
     careful = context.goes_on and operator.function != "count"
-    fold = chain.known_as(node, careful_fold(_fold(operator), value)) if careful else _fold(operator)
+    fold = chain.known_as(node, careful_fold(fold_of(operator), value)) if careful else fold_of(operator)
     late = chain.output(node.id, "late")
     emit = emitter(context, chain.output(node.id), value, old=chain.asked_for_old(node))
     running: PlainAggregate | AlignedAggregate | SessionAggregate | SlidingAggregate
@@ -56,7 +56,7 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
     return running.process()
 
 
-def _guarded_value(operator: Aggregate) -> TypeCodec:
+def guarded_value(operator: Aggregate) -> TypeCodec:
     """The codec of the results; one that the user's function got wrong is told with the store and the line."""
     if operator.function in {"count", "agg"}:  # ours, and one that tells of itself
         return operator.stored
@@ -69,7 +69,8 @@ def _guarded_value(operator: Aggregate) -> TypeCodec:
     return guarded(operator.stored, what, "; mend the function, or say what it returns with value=")
 
 
-def _fold(operator: Aggregate) -> Fold:
+def fold_of(operator: Aggregate) -> Fold:
+    """How a value is folded in."""
     if operator.function == "count":
         return count_fold
     if operator.reduced is not None:

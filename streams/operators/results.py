@@ -8,7 +8,7 @@
 Not here: functions that can be seen to be async before they are called (place).
 """
 
-from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any
 
 from tailrace.streams.topic import Topic, is_topic
@@ -74,6 +74,23 @@ def pair(result: object, verb: str = "return") -> tuple[Any, Any]:
     wanted = f"it must {verb} (key, value)"
     _refuse_waiting(given, wanted)
     raise TypeError(f"its function {'returned' if verb == 'return' else 'yielded'} {_shown(given)}: {wanted}")
+
+
+def look_once(encode: Callable[[Any], bytes]) -> Callable[[Any], None]:
+    """What looks whether values can be written, though nothing is written yet: raises for those that cannot.
+
+    A class counts as known from its first value on: encoding each one would cost more than a hop. Not so where the
+    class says nothing of what is inside, or of how large it is.
+    """
+    known: set[type] = {type(None)}
+
+    def look(value: Any) -> None:
+        if value.__class__ not in known:
+            encode(value)
+            if value.__class__ is bool or not isinstance(value, int | list | dict | tuple | set | frozenset):
+                known.add(value.__class__)
+
+    return look
 
 
 def chosen_topic(result: object) -> Topic[Any, Any]:
