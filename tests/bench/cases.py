@@ -1,12 +1,13 @@
 """The cases, by name; what each means stands in docs/benchmarks.md."""
 
-from tailrace.tests.bench import changelogs, click_counts, clients, storage
+from tailrace.tests.bench import changelogs, click_counts, clients, storage, transactions
 from tailrace.tests.bench.changelogs import PAUSE_MAX, PAUSE_P99
 from tailrace.tests.bench.click_counts import EARLY, GROWTH, HALF, LATE, READY
 from tailrace.tests.bench.clicks import prepare, prepare_by_product
 from tailrace.tests.bench.clients import ACK, P50, P99
 from tailrace.tests.bench.measure import CPU, PEAK, RATE, RATIO, Case, Target
 from tailrace.tests.bench.storage import KILLED, OPEN
+from tailrace.tests.bench.transactions import TRANSACTIONS, WIDE
 
 _RATES = (RATE, CPU)
 
@@ -125,6 +126,22 @@ CASES = (
         floor=clients.wake_floor,
         targets=(Target(P99, 1.0, at_most=True),),
     ),
+    Case(
+        "transact",
+        "transactions of one record, one after the other, on disk",
+        transactions.one_by_one_disk,
+        (TRANSACTIONS,),
+        floor=transactions.floor_disk,
+        targets=(Target(TRANSACTIONS, 300),),
+    ),
+    Case(
+        "transact-os",
+        'the same with flush="os"',
+        transactions.one_by_one_os,
+        (TRANSACTIONS,),
+        targets=(Target(TRANSACTIONS, 1_000),),
+    ),
+    Case("commit-wide", "a commit over 16, 64, 200 partitions, on disk", transactions.wide, tuple(WIDE)),
     Case(
         "memory",
         "peak memory over many records",
