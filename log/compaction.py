@@ -123,6 +123,7 @@ class _Cleaning:
         self.full = False  # no more keys are taken in
         self.olds: list[_Old] = []
         self.retained = Retained((), ())
+        self.snapshot_offset = 0
         self.markers: set[int] = set()  # that stay, of the group that is being written
         self.result = Cleaned(first_dirty)
 
@@ -131,6 +132,7 @@ class _Cleaning:
         if self.olds:
             start, end = self.olds[0].segment.base_offset, self.olds[-1].segment.next_offset
             self.retained = Retained(self.partition.aborted(start, end), self.partition.producer_ends())
+            self.snapshot_offset = self.partition.snapshot_offset
             if end > self.first_dirty:
                 self._mark_all()
             else:
@@ -423,7 +425,8 @@ class _Cleaning:
     def _kept_marker(self, header: BatchHeader, batch: memoryview, *, last: bool) -> Data | None:
         """Itself, the same with a delete horizon, an empty one or None: see `retained`."""
         horizon_ms = header.delete_horizon_ms
-        if horizon_ms is not None and horizon_ms <= self.now_ms and not self.retained.is_last(header):
+        due = horizon_ms is not None and horizon_ms <= self.now_ms and not self.retained.is_last(header)
+        if due and header.base_offset < self.snapshot_offset:  # else an older snapshot may say that it is still open
             return codec.keep(batch, []) if last else None
         self.markers.add(header.base_offset)
         self.result.records_after += header.record_count
@@ -431,7 +434,7 @@ class _Cleaning:
             horizon_ms = self.now_ms + self.config.delete_retention_ms
             self._due(horizon_ms)
             return codec.keep(batch, list(codec.decode(batch)), delete_horizon_ms=horizon_ms)
-        if horizon_ms is not None and horizon_ms > self.now_ms:
+        if horizon_ms is not None and (due or horizon_ms > self.now_ms):
             self._due(horizon_ms)
         return batch
 

@@ -21,26 +21,26 @@ one means (`recovery`); the list of segments (`segments`), how many go (`retenti
 import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from tailrace.log import checkpoint, codec
 from tailrace.log.admission import as_stored, check_batch, check_timestamps
 from tailrace.log.clock import Clock
 from tailrace.log.codec import BatchHeader
-from tailrace.log.disk import Disk, join, parent
+from tailrace.log.disk import Disk, join
 from tailrace.log.epochs import LeaderEpochs
-from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
+from tailrace.log.errors import DiskFullError, InvalidError, TailraceError, TopicNotFoundError
 from tailrace.log.index import INT32_MAX
 from tailrace.log.markers import Marker, decode_marker, encode_marker
+from tailrace.log.opening import records_missing, recover_segments
 from tailrace.log.producers import AbortedTransaction, KnownBatch, OpenTransaction, ProducerEnd
 from tailrace.log.record import TopicPartition
-from tailrace.log.recovery import recover_segment
 from tailrace.log.retention import surplus_segments
-from tailrace.log.segment import DELETED, Segment, path_of
+from tailrace.log.segment import Segment, path_of
 from tailrace.log.segments import Segments
 from tailrace.log.stability import Stability
-from tailrace.log.swap import CleanedSegment, settle
+from tailrace.log.swap import CleanedSegment
 from tailrace.log.topic import INT64_MAX, TopicConfig
 from tailrace.log.txn_index import AbortedEntry
 
@@ -170,29 +170,23 @@ class Partition:
 
     def _recover(self, recovery_point: int) -> None:
         disk = self._disk
-        if not disk.is_dir(self.directory):
-            disk.mkdir(self.directory)
-            disk.sync_dir(parent(self.directory))
-        names = disk.list(self.directory)
-        if settle(disk, self.directory, names, interval_bytes=self.config.index_interval_bytes):
-            names = disk.list(self.directory)
-        for name in names:
-            if name.endswith((DELETED, checkpoint.TEMPORARY)):
-                disk.remove(join(self.directory, name))
-        self._segments.load_names(names)
-        for index, segment in enumerate(self._segments):
-            last = index + 1 == len(self._segments)
-            if last or self._segments[index + 1].base_offset > recovery_point:
-                self._recover_segment(segment, recovery_point, active=last)
+        names = recover_segments(
+            disk,
+            self.directory,
+            self.tp,
+            self._segments,
+            recovery_point=recovery_point,
+            interval_bytes=self.config.index_interval_bytes,
+        )
         if not self._segments:
             if recovery_point > 0:
-                raise self._records_missing(recovery_point, join(self.directory, "*.log"), 0)
+                raise records_missing(self.tp, join(self.directory, "*.log"), 0, promised=recovery_point, found=0)
             self._segments.add_empty(self._log_start_offset)
         active = self._segments.active
         self._log_end_offset = active.next_offset
         promised = max(recovery_point, self._log_start_offset)
         if self._log_end_offset < promised:
-            raise self._records_missing(promised, active.path, active.next_offset)
+            raise records_missing(self.tp, active.path, active.size, promised=promised, found=active.next_offset)
         self._log_start_offset = max(self._log_start_offset, self._segments[0].base_offset)
         # What recovery found may stand in the page cache alone, after a kill; from here on it counts as synced. After a
         # clean stop there is nothing of the kind: a log of many partitions opens without a sync for each.
@@ -206,34 +200,6 @@ class Partition:
         self._recovery_point = min(recovery_point, self._log_end_offset)
         self._stability.open(names, end=self._log_end_offset, write=True)
         self._stability.catch_up()
-
-    def _recover_segment(self, segment: Segment, recovery_point: int, *, active: bool) -> None:
-        damage = recover_segment(segment, recovery_point, active=active)
-        if damage is not None:
-            logger.warning(
-                "%s: a torn tail of %d bytes was cut from %s at byte %d, after offset %d: expected %s, found %s; it "
-                "was never acknowledged as on disk",
-                self.tp,
-                segment.file.size - segment.size,
-                segment.path,
-                damage.position,
-                segment.next_offset - 1,
-                damage.expected,
-                damage.found,
-            )
-            segment.cut()
-        if not active:
-            segment.seal()
-
-    def _records_missing(self, promised: int, path: str, found: int) -> CorruptError:
-        return CorruptError(
-            f"{self.tp} ends at offset {found}, but everything below {promised} was on disk at the last checkpoint: "
-            f"{path} was cut, or files are missing; restore them from a copy",
-            file=path,
-            position=self._segments.active.size if self._segments else 0,
-            expected=f"log end offset {promised} or above",
-            found=f"log end offset {found}",
-        )
 
     # ---- the limits
 
@@ -271,8 +237,7 @@ class Partition:
     def last_stable_offset(self) -> int:
         """What `read_committed` reads ends here: see `stability`."""
         if self.read_only:
-            with self._lock:
-                self._stability.catch_up()
+            self._follow()
         end = self.high_watermark  # first: see there
         return max(self._stability.last_stable_offset(end), self._log_start_offset)
 
@@ -280,7 +245,7 @@ class Partition:
         """The transactions without a marker, oldest first: what holds up the last stable offset."""
         with self._lock:
             if self.read_only:
-                self._stability.catch_up()
+                self._follow()
             return self._stability.producers.open_transactions()
 
     def aborted(self, start: int, end: int) -> list[AbortedTransaction]:
@@ -291,9 +256,15 @@ class Partition:
         """
         with self._lock:
             self._check_open()
-            if self.read_only:
-                self._stability.catch_up()
-            return self._stability.aborted(start, end)
+            while True:
+                try:
+                    if self.read_only:
+                        self._follow()
+                    return self._stability.aborted(start, end)
+                except FileNotFoundError:
+                    if not self.read_only:
+                        raise
+                    self._list_anew()
 
     @property
     def synced_offset(self) -> int:
@@ -632,6 +603,12 @@ class Partition:
             indexes = [self._segments.index_of(base) for base in bases]
             return [entry for index in indexes for entry in self._segments.loaded(index).aborted]
 
+    @property
+    def snapshot_offset(self) -> int:
+        """Below it, what batches and markers say of producers is on disk elsewhere."""
+        with self._lock:
+            return self._stability.snapshot_offset
+
     def producer_ends(self) -> list[ProducerEnd]:
         """Where the last batch of each producer stands."""
         with self._lock:
@@ -701,6 +678,15 @@ class Partition:
             self._log_end_offset = max(self._log_end_offset, self._log_start_offset)
         self._synced_offset = self._log_end_offset
 
+    def _follow(self) -> None:
+        """Counts in what was read of producers since."""
+        with self._lock:
+            while True:
+                try:
+                    return self._stability.catch_up()
+                except FileNotFoundError:
+                    self._list_anew()
+
     def _extend(self) -> None:
         if self._segments:
             self._segments.active.extend()
@@ -739,15 +725,21 @@ class Partition:
         Too old: the largest timestamp in it is more than `retention.ms` ago; the walk stops at the first that is not.
         Too much: without it, `retention.bytes` are still there. Where all go, the active one is rolled first.
         """
+        if self._surplus(now_ms) and len(self._stability.producers):
+            with suppress(DiskFullError):  # room comes first: then producers are forgotten with their batches
+                self.checkpoint()  # what the segments say of producers is said elsewhere before they go
         with self._swap_lock, self._sync_lock, self._lock:
             self._check_writable()
             self._segments.remove_due(now_ms)
-            count = surplus_segments(
-                self._segments, self.config, log_start_offset=self._log_start_offset, now_ms=now_ms
-            )
+            count = self._surplus(now_ms)
             if count == 0:
                 return []
             return self._delete_head(count, now_ms, self.config.file_delete_delay_ms)
+
+    def _surplus(self, now_ms: int) -> int:
+        with self._lock:
+            self._check_writable()
+            return surplus_segments(self._segments, self.config, log_start_offset=self._log_start_offset, now_ms=now_ms)
 
     def empty(self) -> None:
         """Deletes every record and all files but an empty one, at once: what makes room before the topic itself goes.

@@ -15,7 +15,7 @@ from typing import Final
 
 from crc32c import crc32c
 
-from tailrace.log.disk import Disk, join
+from tailrace.log.disk import Disk, join, parent
 from tailrace.log.producers import NONE, KnownBatch, ProducerState
 from tailrace.log.segment import segment_name
 from tailrace.log.topic import INT32_MAX
@@ -23,6 +23,7 @@ from tailrace.log.topic import INT32_MAX
 SNAPSHOT: Final = ".snapshot"
 VERSION: Final = 1
 _HEAD: Final = struct.Struct(">hIi")  # version, CRC, number of producers
+EMPTY_BYTES: Final = _HEAD.size
 _CRC_FROM: Final = 6
 # producer id, epoch, last sequence, last offset, offset delta, timestamp, coordinator epoch, transaction's first offset
 _ENTRY: Final = struct.Struct(">qhiqiqiq")
@@ -112,8 +113,8 @@ def read_snapshot(disk: Disk, path: str) -> list[ProducerState]:
         file.close()
 
 
-def write_snapshot(disk: Disk, path: str, data: bytes) -> None:
-    """Writes a file; not synced, as a torn one is known by its CRC.
+def write_snapshot(disk: Disk, path: str, data: bytes, *, sync: bool) -> None:
+    """Writes a file; without `sync` it may be torn by a crash, which its CRC tells.
 
     Raises:
         DiskFullError: no room; what is there is no snapshot.
@@ -122,5 +123,9 @@ def write_snapshot(disk: Disk, path: str, data: bytes) -> None:
     try:
         file.truncate(0)
         file.append(data)
+        if sync:
+            file.sync()
     finally:
         file.close()
+    if sync:
+        disk.sync_dir(parent(path))

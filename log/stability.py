@@ -7,8 +7,10 @@
    it is asked, as what it reads moves.
 3. An aborted range stands in the segment of its marker: `Segment.aborted`.
 4. A snapshot is written when all before its offset is on disk: batches, and aborted ranges. So none is ever ahead of
-   the log, and opening has the newest whole one and counts in what follows. The newest two are kept, as a crash may
-   tear the last; one per segment, as Kafka has them, is of use to followers, and there are none.
+   the log, and opening has the newest whole one and counts in what follows. One that knows of producers is synced, and
+   no marker is compacted away before one is there that has counted it in: else its transaction would seem to be open
+   for ever. So would it from a snapshot below the first segment, which is of no use: retention writes another before
+   it deletes, if there is room. The newest two are kept.
 
 All of it is guarded by the partition's lock, but for `last_stable_offset`. Not here: the rules (`producers`).
 """
@@ -25,7 +27,14 @@ from tailrace.log.codec import BatchHeader, Data
 from tailrace.log.disk import Disk
 from tailrace.log.errors import DiskFullError
 from tailrace.log.markers import decode_marker
-from tailrace.log.producer_snapshot import encode_snapshot, offset_of, path_at, read_snapshot, write_snapshot
+from tailrace.log.producer_snapshot import (
+    EMPTY_BYTES,
+    encode_snapshot,
+    offset_of,
+    path_at,
+    read_snapshot,
+    write_snapshot,
+)
 from tailrace.log.producers import AbortedTransaction, Producers
 from tailrace.log.record import TopicPartition
 from tailrace.log.segment import Segment, scan
@@ -125,7 +134,8 @@ class Stability:
 
     def _begin(self) -> None:
         self.producers = Producers(self._tp)
-        for offset in reversed(self._snapshots[:]):
+        first = self._segments[0].base_offset if self._segments else 0
+        for offset in reversed([each for each in self._snapshots if each >= first]):
             path = path_at(self._directory, offset)
             try:
                 states = read_snapshot(self._disk, path)
@@ -155,6 +165,10 @@ class Stability:
         Raises:
             CorruptError: a marker is damaged.
         """
+        if self._segments and self.producers.next_offset < self._segments[0].base_offset:  # the writer has deleted some
+            if not self._write:
+                self.open(self._disk.list(self._directory), end=self._segments.active.next_offset, write=False)
+            self.producers.next_offset = max(self.producers.next_offset, self._segments[0].base_offset)
         offset = self.producers.next_offset
         if self._segments and self._segments.active.next_offset > offset:
             for index in range(self._segments.index_of(offset), len(self._segments)):
@@ -177,6 +191,11 @@ class Stability:
 
     # ---- snapshots
 
+    @property
+    def snapshot_offset(self) -> int:
+        """What the newest snapshot has counted in ends here."""
+        return self._snapshots[-1] if self._snapshots else 0
+
     def capture(self) -> tuple[int, bytes]:
         """What a snapshot of now has: its offset, its bytes. Write it when everything below the offset is on disk."""
         self.producers.expire(self._clock.now_ms())
@@ -189,7 +208,7 @@ class Stability:
             return
         self._snapshots.append(offset)
         try:
-            write_snapshot(self._disk, path_at(self._directory, offset), data)
+            write_snapshot(self._disk, path_at(self._directory, offset), data, sync=len(data) > EMPTY_BYTES)
         except DiskFullError:  # the next start reads the log from the one before
             self._remove(offset)
             return

@@ -116,6 +116,9 @@ def test_a_marker_stays_until_its_data_is_gone_and_a_day_has_passed() -> None:
     assert second.due_ms == NOW_MS + DAY_MS
     cleaned(partition, disk, second.next_offset, now_ms=NOW_MS + DAY_MS - 1)
     assert markers(partition) == [1, 3, 5]
+    waits = cleaned(partition, disk, second.next_offset, now_ms=NOW_MS + DAY_MS)
+    assert (markers(partition), waits.due_ms) == ([1, 3, 5], NOW_MS + DAY_MS)  # no snapshot has counted them in
+    partition.checkpoint()
     third = cleaned(partition, disk, second.next_offset, now_ms=NOW_MS + DAY_MS)
     assert markers(partition) == [5]
     assert partition.aborted(0, 10) == []

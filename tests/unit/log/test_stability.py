@@ -163,3 +163,58 @@ def test_beside_a_writer_transactions_are_followed() -> None:
     reader.read(reader.log_end_offset, 1)
     assert reader.last_stable_offset == 13
     assert reader.aborted(0, 13) == [AbortedTransaction(7, 1, 12)]
+
+
+def test_beside_a_writer_whose_retention_takes_files() -> None:
+    disk = MemoryDisk()
+    config = TopicConfig(segment_bytes=400, retention_bytes=0, file_delete_delay_ms=0)
+    writer = opened(disk, config)
+    writer.append(sent(b"a", sequence=0))
+    ended(writer, committed=False)
+    reader = opened(disk, config, read_only=True)
+    for number in range(12):
+        writer.append(sent(b"b" * 50, producer=8, sequence=number))
+    ended(writer, 8, committed=False)
+    reader.read(reader.log_end_offset, 1)
+    assert writer.apply_retention(NOW_MS)
+    writer.append(sent(b"c", producer=9, sequence=0))
+    end = writer.log_end_offset
+    assert [each.last_offset for each in reader.aborted(0, end)] in ([14], [])
+    reader.read(reader.log_end_offset, 1)
+    assert reader.last_stable_offset == end - 1
+    assert [each.producer_id for each in reader.open_transactions()] == [9]
+
+
+def test_a_transaction_that_ended_in_deleted_segments_is_not_open_after_a_crash() -> None:
+    disk = MemoryDisk()
+    config = TopicConfig(segment_bytes=400, retention_bytes=0, file_delete_delay_ms=0)
+    partition = opened(disk, config)
+    partition.append(sent(b"a", sequence=0))
+    partition.checkpoint()  # the snapshot says that it is open
+    ended(partition, committed=True)
+    for number in range(1, 12):
+        partition.append(sent(b"b" * 50, sequence=number))
+        ended(partition, committed=True)
+    assert partition.apply_retention(NOW_MS)
+    partition.append(a_batch(b"c"))
+    partition.sync()
+    again = opened(disk, config)
+    assert again.open_transactions() == []
+    assert again.last_stable_offset == again.log_end_offset
+    assert again.append(sent(b"d", sequence=12)).base_offset == again.log_end_offset - 1
+
+
+def test_a_snapshot_from_before_the_first_segment_is_of_no_use() -> None:
+    disk = MemoryDisk()
+    partition = opened(disk, TopicConfig(segment_bytes=200))
+    partition.append(sent(b"a", sequence=0))
+    partition.checkpoint()
+    ended(partition, committed=True)
+    for number in range(1, 6):
+        partition.append(sent(b"b" * 50, sequence=number))
+    partition.sync()
+    for base in partition.segment_offsets[:3]:
+        disk.remove(f"{FOLDER}/{base:020d}.log")
+    again = opened(disk)
+    assert [each.first_offset for each in again.open_transactions()] == [again.log_start_offset]
+    assert again.append(sent(b"d", sequence=6)).base_offset == again.log_end_offset - 1
