@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -237,3 +238,40 @@ def test_opening_after_a_clean_stop_reads_no_data() -> None:
     again = opened(disk, recovery_point=partition.recovery_point)
     assert sum(read) < 10_000
     assert again.open_transactions() == [OpenTransaction(7, 0, 0, NOW_MS)]
+
+
+def test_retention_leaves_no_transaction_open_that_has_ended() -> None:
+    config = TopicConfig(segment_bytes=600, index_interval_bytes=300, retention_bytes=1000, file_delete_delay_ms=0)
+    for stop_after in range(1, 140):
+        disk, chance = FaultyDisk(stop_after), random.Random(stop_after % 3)
+        disk.mkdir("/log")
+        disk.sync_dir("/")
+        partition = opened(disk, config)
+        history: list[tuple[int, int, bool]] = []  # offset, producer, whether it is a marker
+        disk.power_loss_after(stop_after)
+        with suppress(PowerLossError):
+            for number in range(60):
+                producer = chance.choice([7, 8, 9])
+                marker = chance.random() < 0.4
+                history.append((partition.log_end_offset, producer, marker))
+                if marker:
+                    ended(partition, producer, committed=chance.random() < 0.5)
+                else:
+                    partition.append(sent(b"x" * 60, producer=producer))
+                if number % 9 == 8:
+                    partition.checkpoint()
+                if number % 7 == 6:
+                    partition.apply_retention(NOW_MS)
+        disk.crash()
+        again = opened(disk, config)
+        truth: set[int] = set()
+        for offset, producer, marker in history:
+            if offset < again.log_end_offset:
+                (truth.discard if marker else truth.add)(producer)
+        found = {each.producer_id for each in again.open_transactions()}
+        there = {
+            producer
+            for offset, producer, marker in history
+            if again.log_start_offset <= offset < again.log_end_offset and not marker
+        }
+        assert truth & there <= found <= truth
