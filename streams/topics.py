@@ -4,7 +4,7 @@
    those that the app reads again included, changelogs and repartition topics are created when missing, and keep the
    partition count they were made with. Beside a changelog stands what kind of store it was made for.
 2. A sub-topology has one task per partition: as many as the largest topic or repartition that it reads; with state, all
-   of its topics have the same count.
+   of them have the same count: repartitions without a number of their own follow the others.
 
 Not here: where reading begins (positions), the tasks (plan).
 """
@@ -73,17 +73,12 @@ class AppTopics:
 
     def _count_partitions(self) -> None:
         for sub in self._topology.subtopologies:
-            counts = {f"repartition {cut.name!r}": (self.widths[cut.id], cut) for cut in sub.repartitions_read}
-            # What the app writes itself comes last: it may be missing, and then has as many as the others.
-            for node in sorted(sub.sources, key=self._is_inner):
-                assert isinstance(node.operator, Source)
-                topic, others = node.operator.topic, [count for count, _ in counts.values()]
-                counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node, max(others, default=1)), node)
+            counts = self._inputs_of(sub)
             if sub.stores and len({count for count, _ in counts.values()}) > 1:
                 told = ", ".join(f"{what} at {node.place} has {count}" for what, (count, node) in counts.items())
                 raise TopologyError(
                     f"the inputs of {', '.join(sub.stores)} are not co-partitioned: {told}; give them the same number "
-                    "of partitions, or group_by a key"
+                    "of partitions, or group_by a key (before a join: key_by), which repartitions"
                 )
             own = self.tasks[sub.id] = max(count for count, _ in counts.values())
             for cut in sub.repartitions_written:
@@ -94,8 +89,46 @@ class AppTopics:
                 if output is not None:
                     self._written[output.name] = max(self._written.get(output.name, 0), own)
 
+    def _inputs_of(self, sub: SubTopology) -> dict[str, tuple[int, Node]]:
+        """The partitions of what a sub-topology reads, and where, by what it is.
+
+        Beside state, repartitions that nobody gave a number get that of the others: the largest of their own otherwise.
+        """
+        counts: dict[str, tuple[int, Node]] = {}
+        # What the app writes itself comes last where it is missing, and then has as many as the others.
+        inner = [node for node in sub.sources if self._is_inner(node) and not self._is_known(node)]
+        free = [cut for cut in sub.repartitions_read if sub.stores and not _partitions_given(cut)]
+        for cut in sub.repartitions_read:
+            if cut not in free:
+                counts[f"repartition {cut.name!r}"] = (self.widths[cut.id], cut)
+        for node in sub.sources:
+            if node not in inner:
+                self._count_input(node, counts)
+        fitting = max((count for count, _ in counts.values()), default=None)
+        if fitting is None and free:
+            fitting = max(self.widths[cut.id] for cut in free)
+        for cut in free:
+            assert fitting is not None
+            self.widths[cut.id] = fitting
+            counts[f"repartition {cut.name!r}"] = (fitting, cut)
+        for node in inner:
+            self._count_input(node, counts)
+        return counts
+
+    def _count_input(self, node: Node, counts: dict[str, tuple[int, Node]]) -> None:
+        assert isinstance(node.operator, Source)
+        topic, others = node.operator.topic, max((count for count, _ in counts.values()), default=1)
+        counts[f"topic {topic.name!r}"] = (self._input_partitions(topic, node, others), node)
+
     def _is_inner(self, node: Node) -> bool:
         return node.operator.reads is not None and node.operator.reads.name in self._topology.inner_topics
+
+    def _is_known(self, node: Node) -> bool:
+        """Whether the partitions of a topic that the app writes itself follow from something else than its readers."""
+        topic = node.operator.reads
+        return topic is not None and (
+            topic.partitions is not None or topic.name in self._written or topic.name in self._log.topics()
+        )
 
     def _input_partitions(self, topic: Topic[Any, Any], node: Node, others: int) -> int:
         """How many partitions an input has; `others` is for one that the app writes itself, and that is missing."""
@@ -213,6 +246,10 @@ def stores_of(sub: SubTopology) -> list[StoreOf]:
         for store in node.operator.stores
     ]
     return own + [StoreOf(store.name, store, KeyValueStore.layout, None) for store in sub.shared_stores]
+
+
+def _partitions_given(cut: Node) -> bool:
+    return isinstance(cut.operator, Repartition) and cut.operator.partitions is not None
 
 
 def repartition_of(app: str, cut: Node) -> str:
