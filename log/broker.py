@@ -133,9 +133,12 @@ class Broker:
 
     def open_transactions(self, topic: Topic) -> list[TransactionDescription]:
         """What is open in a topic, and whose; see `Log.open_transactions`."""
-        found = [(tp, each) for tp, log in zip(topic.tps, topic.logs, strict=True) for each in log.open_transactions()]
+        self.look()
         if self.catalog.read_only:
+            for tp in topic.tps:
+                self.catalog.end_offset(tp)  # looks at the files
             self._read_transactions()
+        found = [(tp, each) for tp, log in zip(topic.tps, topic.logs, strict=True) for each in log.open_transactions()]
         known = {each.producer_id: each for each in self.transactions.transactions()}
         now_ms = self.clock.now_ms()
         return [

@@ -274,6 +274,8 @@ class TransactionCoordinator:
         with entry.lock:
             if entry.ended != (who, commit):
                 _, found = self._held(who)
+                if not commit and found.state is not TransactionState.ONGOING:
+                    return who  # its first write has failed
                 decided = found.decide(self._clock.now_ms(), commit=commit)
                 if commit:
                     self._places.sync_partitions(found.partitions)

@@ -3,7 +3,7 @@
 1. Records are sent between `begin` and `commit` or `abort`, and nowhere else.
 2. Per partition, batches of a transaction carry sequences from 0 on, under an epoch of its own: a batch that was not
    appended leaves no gap.
-3. A record that could not be written keeps its transaction from being committed.
+3. A record, or an offset, that could not be written keeps its transaction from being committed.
 4. What was not decided is aborted by `close`; what was decided is carried out, by whatever is called next.
 5. Fenced once, it can only be closed.
 
@@ -21,11 +21,12 @@ from typing import TypeVar
 from tailrace.log.broker import Broker
 from tailrace.log.client import Acks, CommittedOffset, Compression
 from tailrace.log.errors import ExpelledError, FencedError, InvalidError, RetriableError, TailraceError
+from tailrace.log.offsets import check_commit
 from tailrace.log.outgoing import Batch
 from tailrace.log.partition import Appended
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.producers import following
-from tailrace.log.record import TopicPartition
+from tailrace.log.record import TopicPartition, as_partition
 from tailrace.log.transaction_coordinator import Identity
 from tailrace.log.transactions import check_transactional
 
@@ -168,16 +169,21 @@ class TransactionalProducer(EmbeddedProducer):
         member: tuple[str, int] | None = None,
     ) -> None:
         """Commits offsets in the transaction; see `Producer.commit_offsets`."""
-        wanted = {TopicPartition(*tp): each for tp, each in offsets.items()}
+        wanted = {as_partition(tp): each for tp, each in offsets.items()}
         with self._changed:
             self._check_begun()
+            check_commit(group, wanted)
             for tp in wanted:
                 self._broker.catalog.partition(tp)
             if member is not None:
                 self._broker.coordinator.check_member(group, *member)
             if wanted:
                 self._wrote = True  # where it is refused, too, the transaction is to be ended
-                self._guarded(lambda: self._transactions.append_offsets(self._who, group, wanted, member))
+                try:
+                    self._guarded(lambda: self._transactions.append_offsets(self._who, group, wanted, member))
+                except BaseException as error:
+                    self._failed = self._failed or error  # a commit without these offsets would be half of one
+                    raise
 
     # -- batches -------------------------------------------------------------------------------------------------------
 

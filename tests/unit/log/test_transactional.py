@@ -226,6 +226,26 @@ def test_offsets_of_a_topic_that_is_not_there_are_refused(log: Log) -> None:
             producer.send_offsets("g", {TopicPartition("nowhere", 0): 1})
         with pytest.raises(InvalidError, match="negative"):
             producer.send_offsets("g", {T0: -1})
+        producer.send_offsets("g", {T0: 1})
+        producer.commit()
+    assert log.committed("g") == {T0: 1}
+
+
+def test_offsets_that_could_not_be_written_keep_the_transaction_from_being_committed(
+    log: Log, disk: FaultyDisk
+) -> None:
+    with log.producer(transactional_id="x") as producer:
+        with producer.transaction():
+            producer.send_offsets("g", {T0: 1})
+        producer.begin()
+        put(producer, b"a")
+        disk.fail("append", OSError("broken"), path="__consumer_offsets")
+        with pytest.raises(OSError, match="broken"):
+            producer.send_offsets("g", {T0: 2})
+        with pytest.raises(OSError, match="broken"):
+            producer.commit()
+        producer.abort()
+    assert (values(log), log.committed("g")) == ([], {T0: 1})
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -440,6 +460,64 @@ def test_a_decision_that_is_in_doubt_ends_all_writing(disk: FaultyDisk, clock: M
         assert again.offsets("t")[T0] == 2
 
 
+def test_a_disk_that_fills_up_anywhere_leaves_whole_transactions(disk: FaultyDisk, clock: ManualClock) -> None:
+    with Log.open("/log", disk=disk, clock=clock, background=False) as log:
+        log.create_topic("t", partitions=2)
+        producer = log.producer(transactional_id="x")
+        producer.begin()  # topics of the log's own are made
+        producer.send_offsets("g", {T0: 0})
+        producer.commit()
+        committed: list[bytes] = []
+        for room in range(0, 1_600, 40):
+            number = b"%d" % room
+            producer.begin()
+            disk.capacity = disk.used() + room
+            try:
+                put(producer, number)
+                put(producer, number, partition=1)
+                producer.flush()
+                producer.send_offsets("g", {T0: room})
+                producer.commit()
+                committed.append(number)
+            except RetriableError:
+                disk.capacity = None
+                try:
+                    producer.abort()
+                except InvalidError:  # decided already
+                    producer.commit()
+                    committed.append(number)
+            disk.capacity = None
+            assert values(log) == values(log, T1) == committed
+            assert log.committed("g") == {T0: int(committed[-1]) if committed else 0}
+        assert 10 < len(committed) < 35
+
+
+# -- beside the writer -------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_beside_the_writer_sees_what_is_committed(log: Log, disk: FaultyDisk, clock: ManualClock) -> None:
+    with (
+        Log.open("/log", disk=disk, clock=clock, background=False, read_only=True) as reader,
+        log.producer(transactional_id="x") as producer,
+    ):
+        for number in range(6):
+            producer.begin()
+            put(producer, b"%d" % number)
+            producer.flush()
+            producer.send_offsets("g", {T0: number})
+            found = [(each.transactional_id, each.partition) for each in reader.open_transactions("t")]
+            assert found == [("x", T0)]
+            before = values(reader)
+            if number % 2:
+                producer.commit()
+                assert values(reader) == [*before, b"%d" % number]
+                assert reader.committed("g") == {T0: number}
+            else:
+                producer.abort()
+                assert values(reader) == before
+        assert reader.open_transactions("t") == []
+
+
 # -- threads -----------------------------------------------------------------------------------------------------------
 
 
@@ -478,3 +556,18 @@ def test_producers_of_several_threads_commit_side_by_side(tmp_path: Any) -> None
         wanted = sorted(b"%s-%d" % (name, number) for name in (b"a", b"b", b"c") for number in range(20))
         assert sorted(each or b"" for each in values(log)) == wanted
         assert sorted(each or b"" for each in values(log, T1)) == wanted
+
+
+def test_the_time_out_comes_by_itself() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("t")
+        with log.producer(transactional_id="x", transaction_timeout_ms=20) as producer, log.consumer() as consumer:
+            producer.begin()
+            put(producer, b"a")
+            producer.flush()
+            with log.producer() as plain:
+                put(plain, b"plain")
+            consumer.assign([T0])
+            assert [record.value for record in consumer.poll(30.0)] == [b"plain"]
+            with pytest.raises(FencedError, match="time-out of 20 ms"):
+                producer.commit()
