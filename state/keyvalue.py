@@ -172,6 +172,15 @@ class KeyValueStore(Generic[K, V]):
         rows = [ROWS + self._encoded(key) for key, _ in self._touched]
         return with_old(self.flush(), rows, self._keyspace, pending)
 
+    def flushed(self, key: Any) -> bytes | None:
+        """The row of a cache key as the last flush left it; None where there is none."""
+        row_key = ROWS + self._encoded(key)
+        # Empty but between a flush and the commit that it belongs to.
+        for written, row in reversed(self._writes.rows):
+            if written == row_key:
+                return row
+        return self._keyspace.get(row_key)
+
     def take_changelog(self) -> list[ChangelogRow]:
         """The changelog records of all flushes since they were taken last, in order."""
         rows, self._changelog = self._changelog, []

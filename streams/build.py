@@ -15,6 +15,7 @@ from tailrace.streams.operators.aggregates import build_aggregate
 from tailrace.streams.operators.io import Repartition, Sink, Source, Split
 from tailrace.streams.operators.join import StreamJoin
 from tailrace.streams.operators.joining import build_join
+from tailrace.streams.operators.joining_tables import build_table_join
 from tailrace.streams.operators.kept import build_table
 from tailrace.streams.operators.process import Process
 from tailrace.streams.operators.processor import OwnStore, RunningProcessor
@@ -22,6 +23,7 @@ from tailrace.streams.operators.results import chosen_topic, look_once
 from tailrace.streams.operators.retracting import build_table_aggregate, build_table_group
 from tailrace.streams.operators.retraction import TableAggregate, TableGroup
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
+from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Node, Operator
@@ -110,6 +112,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableSource: build_table,
     TableFilter: build_table,
     TableMap: build_table,
+    TableJoin: build_table_join,
     TableGroup: build_table_group,
     TableAggregate: build_table_aggregate,
 }

@@ -58,8 +58,11 @@ class Chain:
         """By the name of the store."""
         self.processors: dict[int, RunningProcessor] = {}
         """By graph node."""
+        self.in_flight: dict[int, Node] = {}
+        """The tables, by node, that are asked which of their changes is on its way; each is built after who asks."""
         self._builders = builders
         self._children = children
+        self._by_id = {node.id: node for links in children.values() for node, _ in links}
         self._nodes = nodes
         self._guarded: set[int] = set()
         """Nodes that what stands behind them must not raise through."""
@@ -84,6 +87,14 @@ class Chain:
         """Where a store of the task keeps its rows."""
         assert self.context.backend is not None
         return self.context.backend.keyspace(store)
+
+    def node(self, node_id: int) -> Node:
+        """A node that has a parent, by its id."""
+        return self._by_id[node_id]
+
+    def has_parent(self, node_id: int) -> bool:
+        """Whether a node has one, so that `node` knows it."""
+        return node_id in self._by_id
 
     def asked_for_old(self, node: Node) -> bool:
         """Whether some node behind a table's node wants to know what each change replaces."""

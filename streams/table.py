@@ -1,6 +1,7 @@
 """The fluent surface of a table: each method checks its arguments and adds one node."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tailrace.streams.derived import made_slot, returned, returned_pair
@@ -8,8 +9,10 @@ from tailrace.streams.flow import Flow, checked_name, checked_store
 from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.retraction import TableGroup
 from tailrace.streams.operators.table import Changes, TableFilter, TableMap, ToStream
+from tailrace.streams.operators.table_join import JoinKind, TableJoin
 from tailrace.streams.place import user_place
 from tailrace.streams.topic import Topic
+from tailrace.streams.topology import Input
 
 if TYPE_CHECKING:
     from tailrace.streams.stream import Stream
@@ -108,6 +111,65 @@ class Table(Generic[K, V]):
         operator = TableGroup(name=made_by, place=place, f=f, key=key_slot, value=value_slot)
         grouped = flow.then(operator, key=key_slot, value=value_slot, rekeyed=True)
         return GroupedTable(grouped, value_slot, place, name, self._made)
+
+    def join(
+        self, other: "Table[K, V2]", f: Callable[[V, V2], VR | None], *, store: str | None = None
+    ) -> "Table[K, VR]":
+        """The rows that both tables have: `f(value, other value)` for each key, kept up with changes of either.
+
+        What `f` makes None of is no row. A result's time is that of the later of the two rows. A table joined with
+        itself, or with what was made of it, gives one result for each change.
+
+        Args:
+            other: a table with the same keys, in as many partitions.
+            f: sees values alone, never a delete.
+            store: keeps the result in a store of that name.
+
+        Raises:
+            TypeError: `other` is no table, `f` no plain function, or `store` no name.
+            ValueError: `other` is of another app.
+        """
+        return self._join("join", "inner", other, f, store)
+
+    def left_join(
+        self, other: "Table[K, V2]", f: Callable[[V, V2 | None], VR | None], *, store: str | None = None
+    ) -> "Table[K, VR]":
+        """The rows of this table, `f` given None where the other one has none; else as `join`."""
+        return self._join("left_join", "left", other, f, store)
+
+    def outer_join(
+        self, other: "Table[K, V2]", f: Callable[[V | None, V2 | None], VR | None], *, store: str | None = None
+    ) -> "Table[K, VR]":
+        """The rows that either table has, `f` given None for the one that has none; else as `join`."""
+        return self._join("outer_join", "outer", other, f, store)
+
+    def _join(
+        self, where: str, kind: JoinKind, other: object, f: Callable[..., Any], store: str | None
+    ) -> "Table[K, Any]":
+        flow, place = self._flow, user_place()
+        right = self._flow_of(other, where)
+        if right.graph is not flow.graph:
+            raise ValueError(f"{where} was given a table of another app: both must be of one")
+        name = checked_name(flow.graph, f"table-{where.replace('_', '-')}", f, where)
+        slot = made_slot("value", name, place, None, returned(f))
+        operator = TableJoin(
+            name=name,
+            place=place,
+            store_name=self._stored(store, where),
+            key=flow.key,
+            value=slot,
+            f=f,
+            join=kind,
+            right_key=right.key,
+        )
+        node = flow.graph.add(operator, [flow.origin, right.origin])
+        return self._made(replace(flow, origin=Input(node.id), value=slot))
+
+    @staticmethod
+    def _flow_of(given: object, where: str) -> Flow:
+        if not isinstance(given, Table):
+            raise TypeError(f"{where} takes a table, not {given!r}")
+        return given._flow  # noqa: SLF001 - of its own class
 
     def _made(self, flow: Flow) -> "Table[Any, Any]":
         return Table(flow, self._stream)

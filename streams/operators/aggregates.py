@@ -34,7 +34,8 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
     careful = context.goes_on and operator.function != "count"
     fold = chain.known_as(node, careful_fold(fold_of(operator), value)) if careful else fold_of(operator)
     late = chain.output(node.id, "late")
-    emit = emitter(context, chain.output(node.id), value, old=chain.asked_for_old(node))
+    forward = chain.output(node.id)
+    emit = emitter(context, forward, value, old=chain.asked_for_old(node), in_flight=node.id in chain.in_flight)
     running: PlainAggregate | AlignedAggregate | SessionAggregate | SlidingAggregate
     if window is None:
         running = PlainAggregate(context, KeyValueStore(name, keyspace, key, value), fold, emit)

@@ -138,8 +138,39 @@ class ChangeEmitter(Emitter):
             context.old = outer
 
 
-def emitter(context: TaskContext, forward: Forward, codec: Codec[Any], *, old: bool) -> Emitter:
-    """What sends results on; `old` says whether somebody downstream asks for old values."""
+class InFlight(ChangeEmitter):
+    """Sends results on and tells, while one is on its way, which it is: for joins that it may reach on two ways."""
+
+    __slots__ = ("_replaced", "flying", "version")
+
+    def __init__(self, context: TaskContext, forward: Forward, codec: Codec[Any]) -> None:
+        super().__init__(context, forward, codec)
+        self.version = 0
+        """Grows with each result."""
+        self.flying: Any = None
+        """The key of the result that is on its way; None is no key."""
+        self._replaced: bytes | None = None
+
+    def replaced(self) -> Any:
+        """The value that the result on its way replaces: one that nobody else has."""
+        return None if self._replaced is None else shown_of(self._replaced, self._codec)
+
+    def __call__(self, key: Any, value: Any, timestamp_ms: int, old: bytes | None = None) -> None:
+        """See `Emitter`."""
+        self.version += 1
+        self.flying, self._replaced = key, old
+        try:
+            super().__call__(key, value, timestamp_ms, old)
+        finally:
+            self.flying = self._replaced = None
+
+
+def emitter(
+    context: TaskContext, forward: Forward, codec: Codec[Any], *, old: bool, in_flight: bool = False
+) -> Emitter:
+    """What sends results on; `old` says whether somebody downstream asks for old values, `in_flight` for more."""
+    if in_flight:
+        return InFlight(context, forward, codec)
     return (ChangeEmitter if old else Emitter)(context, forward, codec)
 
 

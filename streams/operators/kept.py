@@ -65,7 +65,7 @@ def build_table(chain: Chain, node: Node, operator: TableNode) -> Forward:
     store = KeyValueStore[Any, Any](name, chain.keyspace(name), operator.key.codec, value)
     if context.goes_on:
         rule = chain.known_as(node, _encodable(rule, value.encode))
-    emit = emitter(context, forward, value, old=old)
+    emit = emitter(context, forward, value, old=old, in_flight=node.id in chain.in_flight)
     kept = chain.state_nodes[name] = KeptTable(context, store, rule, emit, value, sparse=sparse)
     return kept.process()
 

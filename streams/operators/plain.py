@@ -7,9 +7,10 @@
 
 from typing import Any
 
+from tailrace.state.changelog import unpack_int64
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.context import FAR, TaskContext
-from tailrace.streams.operators.fold import Emitter, Fold
+from tailrace.streams.operators.fold import Emitter, Fold, shown, shown_of
 from tailrace.streams.topology import Forward
 
 
@@ -21,6 +22,25 @@ class KeyValueNode:
         self.store = store
         self._context = context
         self._emit = emit
+
+    @property
+    def emit(self) -> Emitter:
+        """What sends its results on."""
+        return self._emit
+
+    def sent(self, key: Any) -> tuple[Any, int]:
+        """The row of a key as it was sent last: value (None: there is none) and time in ms, -1 where there is none."""
+        store = self.store
+        cached = store.cache_key(key)
+        entry = store.entries.get(cached)
+        if entry is None:
+            entry = store.load(cached)
+        if entry.dirty and self._context.caching:
+            row = store.flushed(cached)
+            return (None, -1) if row is None else (shown_of(row[8:], store.value_codec), unpack_int64(row)[0])
+        if entry.value is None:
+            return None, -1
+        return shown(entry.value, store.value_codec), entry.timestamp_ms
 
     @property
     def dirty(self) -> int:

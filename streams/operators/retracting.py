@@ -107,7 +107,8 @@ def build_table_aggregate(chain: Chain, node: Node, operator: TableAggregate) ->
     if context.goes_on and operator.function != "count":
         add = _going_on(context, chain.known_as(node, careful_fold(add, value)))
         remove = _going_on(context, chain.known_as(node, careful_fold(remove, value)))
-    emit = emitter(context, chain.output(node.id), value, old=chain.asked_for_old(node))
+    forward = chain.output(node.id)
+    emit = emitter(context, forward, value, old=chain.asked_for_old(node), in_flight=node.id in chain.in_flight)
     running = chain.state_nodes[name] = RetractingAggregate(context, store, add, remove, emit)
     return running.process()
 

@@ -31,6 +31,38 @@ def counted(tables: Tables) -> Table[str, Any]:
     return tables["in"].group_by(by_value).count(store="s")
 
 
+def pair(left: str | None, right: str | None) -> str:
+    return f"[{left or 'null'},{right or 'null'}]"
+
+
+def one(value: str) -> str:
+    return f"{value}1"
+
+
+def two(value: str) -> str:
+    return f"{value}2"
+
+
+WAYS = ("", " stored", " of maps", " of filters", " turned")
+
+
+def joined(method: str, how: str) -> Callable[[Tables], Table[str, Any]]:
+    """The same join of tables that come about in several ways."""
+
+    def make(tables: Tables) -> Table[str, Any]:
+        left, right = tables["L"], tables["R"]
+        if how == " of maps":
+            left, right = left.map(str), right.map(str, store="mapped")
+        if how == " of filters":
+            left, right = left.filter(bool, store="filtered"), right.filter(bool).filter(bool)
+        if how == " turned" and method == "join":
+            return right.join(left, lambda its, own: pair(own, its))
+        join: Callable[..., Table[str, Any]] = getattr(left, method)
+        return join(right, pair, store="j" if how == " stored" else None)
+
+    return make
+
+
 TOPOLOGIES: dict[str, Callable[[Tables], Table[str, Any]]] = {
     "G01": counted,
     "G02": lambda tables: (
@@ -38,6 +70,14 @@ TOPOLOGIES: dict[str, Callable[[Tables], Table[str, Any]]] = {
     ),
     "G04": counted,
     "G06": counted,
+    **{f"M01{how}": joined("join", how) for how in WAYS},
+    **{f"M02{how}": joined("left_join", how) for how in WAYS},
+    **{f"M04{how}": joined("join", how) for how in WAYS},
+    "M06": lambda tables: tables["L"].join(tables["L"], pair),
+    "M06 stored": lambda tables: tables["L"].join(tables["L"], pair, store="j"),
+    "M06 outer": lambda tables: tables["L"].outer_join(tables["L"], pair),
+    "M06b": lambda tables: tables["L"].map(one).join(tables["L"].map(two), pair),
+    "M06b left": lambda tables: tables["L"].map(one).left_join(tables["L"].map(two), pair),
 }
 
 
