@@ -17,6 +17,7 @@ from tailrace.streams.operators.join import StreamJoin
 from tailrace.streams.operators.joining import build_join
 from tailrace.streams.operators.joining_tables import build_table_join
 from tailrace.streams.operators.kept import build_table
+from tailrace.streams.operators.lookup import StreamTableJoin, build_lookup
 from tailrace.streams.operators.process import Process
 from tailrace.streams.operators.processor import OwnStore, RunningProcessor
 from tailrace.streams.operators.results import chosen_topic, look_once
@@ -115,6 +116,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableJoin: build_table_join,
     TableGroup: build_table_group,
     TableAggregate: build_table_aggregate,
+    StreamTableJoin: build_lookup,
 }
 
 

@@ -72,6 +72,7 @@ class Chain:
     def output(self, node: int, output: Output = "main") -> Forward:
         """What takes the records that a node sends to one of its outputs."""
         links = [self._link(child, side) for child, side in self._children.get(Input(node, output), ())]
+        links = [link for link in links if link is not nowhere]
         if self.context.goes_on and links:
             last = links[-1]
             links[:-1] = [guard(link, self.context) for link in links[:-1]]
@@ -133,7 +134,7 @@ def fan_out(links: Sequence[Forward]) -> Forward:
     if len(links) == 1:
         return links[0]
     if not links:
-        return _nowhere
+        return nowhere
     if len(links) == 2:
         first, second = links
 
@@ -150,8 +151,8 @@ def fan_out(links: Sequence[Forward]) -> Forward:
     return each
 
 
-def _nowhere(_key: Any, _value: Any, _timestamp_ms: int) -> None:
-    """The end of a chain that nobody reads."""
+def nowhere(_key: Any, _value: Any, _timestamp_ms: int) -> None:
+    """The end of a chain that nobody reads, and the link of a node for a parent that it takes nothing from."""
 
 
 def children_of(topology: Topology) -> dict[Input, list[tuple[Node, int]]]:

@@ -233,6 +233,23 @@ def merged_slot(slots: Sequence[Slot], place: Place | None = None) -> Slot:
     return MergedSlot(slots, place)
 
 
+def same_keys(one: Slot, other: Slot, what: str, other_what: str) -> None:
+    """Makes two inputs that meet by key write their keys alike, as far as nothing else is known of one of them.
+
+    Raises:
+        TopologyError: they do not; `what` and `other_what` say what the two are, and where.
+    """
+    if not one.known:
+        one.follow(other.codec)
+    if not other.known:
+        other.follow(one.codec)
+    if one.codec.name != other.codec.name:
+        raise TopologyError(
+            f"{what} has keys of {one.codec.name}, from {one.where}, and {other_what} keys of {other.codec.name}, from "
+            f"{other.where}: they would never meet; give both keys of one type"
+        )
+
+
 EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__}
 """What makes an instance of a subclass one of the class itself."""
 

@@ -16,6 +16,25 @@ from tailrace.streams.topology import Input
 from tailrace.windows.duration import to_ms
 from tailrace.windows.join import JoinWindow
 
+_NONE = timedelta(0)
+
+
+def joined(
+    join: JoinKind,
+    left: Flow,
+    right: Flow,
+    f: Callable[[Any, Any], Any],
+    *,
+    store: object = None,
+    within: timedelta | None = None,
+    before: timedelta | None = None,
+    after: timedelta | None = None,
+    grace: timedelta = _NONE,
+    value: Any = None,
+) -> Flow:
+    """The results of joining two streams, by the arguments of `Stream.join`; raises as the two that it calls."""
+    return join_streams(join, left, right, f, store, join_window(join, within, before, after, grace), value)
+
 
 def join_streams(
     join: JoinKind, left: Flow, right: Flow, f: Callable[[Any, Any], Any], store: object, window: JoinWindow, value: Any

@@ -14,7 +14,8 @@ from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
 from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned, source
 from tailrace.streams.grouped import Grouped
-from tailrace.streams.joins import join_streams, join_window, late_of
+from tailrace.streams.joins import joined, late_of
+from tailrace.streams.looked_up import looked_up, options_of
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
 from tailrace.streams.operators.join import JoinKind
@@ -34,10 +35,9 @@ from tailrace.streams.operators.table import TableSource
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.processor import Processor
 from tailrace.streams.store import DeclaredStore, Store, is_declared
-from tailrace.streams.table import Table
+from tailrace.streams.table import Table, flow_of, is_table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Input
-from tailrace.windows.join import JoinWindow
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -235,6 +235,16 @@ class Stream(Generic[K, V]):
         write(self._flow, topic)
         return Stream(source(self._flow.graph, topic))
 
+    @overload
+    def join(
+        self,
+        other: Table[K, V2],
+        f: Callable[[V, V2], VR],
+        *,
+        store: str | None = None,
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]": ...
+    @overload
     def join(
         self,
         other: "Stream[K, V2]",
@@ -246,16 +256,24 @@ class Stream(Generic[K, V]):
         after: timedelta | None = None,
         grace: timedelta = _NONE,
         value: type[VR] | None = None,
-    ) -> "Stream[K, VR]":
-        """The pairs of a record here and one of `other` of the same key and about the same time: `f(left, right)`.
+    ) -> "Stream[K, VR]": ...
+    def join(self, other: Any, f: Callable[..., Any], **options: Any) -> "Stream[Any, Any]":
+        """Joins each record with what it meets by its key: `f(value, other's value)`.
 
-        A result has the larger of the two times. Null keys and null values have no partner, and are dropped. Where the
-        key was changed before, that side is repartitioned, through `<app>-<store>-left-repartition` or `-right-`.
+        With a table: the row as it is when the record comes, at the record's time; a record without a row goes no
+        further. That follows the order of arrival: a table that is read late is seen late. Where the key was changed
+        before, the records are repartitioned through `<app>-<store>-repartition`, the table's store and "-join" unless
+        `store` says another name.
+
+        With a stream: every pair of a record here and one of `other` of the same key and about the same time. A result
+        has the larger of the two times. Null keys and null values have no partner, and are dropped. Where the key was
+        changed before, that side is repartitioned, through `<app>-<store>-left-repartition` or `-right-`.
 
         Args:
-            other: the right side; the same stream for a join with itself, where each record also meets itself.
+            other: a table, or the right side; the same stream for a join with itself, where each record also meets
+                itself.
             f: left value and right value to the result's.
-            store: the records of both sides are kept in `<store>-left` and `<store>-right` (in `<store>` alone where
+            store: the records of both streams are kept in `<store>-left` and `<store>-right` (in `<store>` alone where
                 a stream is joined to itself) until no partner can come any more.
             within: how far apart the two may be, in either direction, the bound included.
             before: how much earlier the right one may be, where that is not `within`; 0 if only `after` is given.
@@ -265,12 +283,22 @@ class Stream(Generic[K, V]):
             value: the type of the results.
 
         Raises:
-            TypeError: `other` is no stream, `f` is no plain function, `store` no name, or no time is given.
-            ValueError: times that are negative where they may not be, or a stream of another app.
+            TypeError: `other` cannot be joined, `f` is no plain function, `store` no name, no time is given, or
+                something that the other kind of join takes.
+            ValueError: times that are negative where they may not be, or what another app declared.
         """
-        window = join_window("join", within, before, after, grace)
-        return self._joined("join", other, f, store, window, value)
+        return self._join("join", other, f, options)
 
+    @overload
+    def left_join(
+        self,
+        other: Table[K, V2],
+        f: Callable[[V, V2 | None], VR],
+        *,
+        store: str | None = None,
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]": ...
+    @overload
     def left_join(
         self,
         other: "Stream[K, V2]",
@@ -282,13 +310,14 @@ class Stream(Generic[K, V]):
         after: timedelta | None = None,
         grace: timedelta = _NONE,
         value: type[VR] | None = None,
-    ) -> "Stream[K, VR]":
-        """As `join`, and for each record here without a partner `f(left, None)`, with its own time.
+    ) -> "Stream[K, VR]": ...
+    def left_join(self, other: Any, f: Callable[..., Any], **options: Any) -> "Stream[Any, Any]":
+        """As `join`, and for each record here that meets nothing `f(value, None)`, with its own time.
 
-        That is sent when stream time has passed the record's window and grace; for a null key at once.
+        With a stream, that is sent when stream time has passed the record's window and grace; for a null key, and with
+        a table, at once.
         """
-        window = join_window("left_join", within, before, after, grace)
-        return self._joined("left_join", other, f, store, window, value)
+        return self._join("left_join", other, f, options)
 
     def outer_join(
         self,
@@ -303,21 +332,17 @@ class Stream(Generic[K, V]):
         value: type[VR] | None = None,
     ) -> "Stream[K, VR]":
         """As `left_join`, and for each record of `other` without a partner `f(None, right)`."""
-        window = join_window("outer_join", within, before, after, grace)
-        return self._joined("outer_join", other, f, store, window, value)
+        options = {"within": within, "before": before, "after": after, "grace": grace}
+        return self._join("outer_join", other, f, {"store": store, "value": value, **options})
 
-    def _joined(
-        self,
-        join: JoinKind,
-        other: "Stream[Any, Any]",
-        f: Callable[..., Any],
-        store: object,
-        window: JoinWindow,
-        value: Any,
-    ) -> "Stream[K, Any]":
-        if not isinstance(other, Stream):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
-            raise TypeError(f"{join} takes a stream, not {other!r}")
-        return Stream(join_streams(join, self._flow, other._flow, f, store, window, value))  # noqa: SLF001 - its own class
+    def _join(self, where: JoinKind, other: object, f: Callable[..., Any], options: dict[str, Any]) -> "Stream[K, Any]":
+        if isinstance(other, Stream):
+            right: Flow = other._flow  # noqa: SLF001 - its own class
+            return Stream(joined(where, self._flow, right, f, **options_of(where, "a stream", options, joined)))
+        if not is_table(other) or where == "outer_join":
+            raise TypeError(f"{where} takes a stream{'' if where == 'outer_join' else ' or a table'}, not {other!r}")
+        table, options = flow_of(other), options_of(where, "a table", options, looked_up)
+        return Stream(looked_up(where, self._flow, table, f, **options))
 
     @property
     def late(self) -> "Stream[K, Any]":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from tailrace.streams.derived import made_slot, returned, returned_pair
 from tailrace.streams.flow import Flow, checked_name, checked_store
@@ -225,3 +225,13 @@ class Table(Generic[K, V]):
     def to(self, topic: Topic[K, V]) -> None:
         """Writes every change to a topic; deletes become null values."""
         self.to_stream().to(topic)
+
+
+def is_table(given: object) -> TypeGuard[Table[Any, Any]]:
+    """Whether something is a table."""
+    return isinstance(given, Table)
+
+
+def flow_of(table: Table[Any, Any]) -> Flow:
+    """What flows out of a table: the one door for what joins tables."""
+    return table._flow  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # its own file

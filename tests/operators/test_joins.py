@@ -149,7 +149,7 @@ async def later(left: str, right: str) -> str:
 def test_arguments_are_refused_at_the_call() -> None:
     app = App("app")
     left, right = two(app)
-    with pytest.raises(TypeError, match=r"join takes a stream, not 'R'"):
+    with pytest.raises(TypeError, match=r"join takes a stream or a table, not 'R'"):
         left.join(cast("Any", "R"), pair, store="j", within=ms(1))
     with pytest.raises(TypeError, match=r"join\(store='j'\) takes a plain function, and later is async"):
         left.join(right, later, store="j", within=ms(1))
