@@ -39,6 +39,7 @@ from tailrace.windows.duration import to_ms
 K = TypeVar("K")
 V = TypeVar("V")
 
+# Told by identity from the same time, given by a program.
 _COMMIT_INTERVAL = timedelta(milliseconds=200)
 _CACHE_BYTES = 64 << 20
 
@@ -59,8 +60,11 @@ class App:
         name: the app's identity: its consumer group and the beginning of its internal topics' names.
         log: a directory ("tailrace-data" unless given), "memory:" or another URL of `Log.open`, or an open `Log`, which
             stays open after the run.
-        guarantee: "at_least_once": after a crash records since the last commit are worked on again.
+        guarantee: "exactly_once": results, state and offsets are committed in one transaction, so whoever reads what is
+            committed sees the effect of each record once, whatever happens to the app. "at_least_once": no transaction;
+            after a crash, records since the last commit are worked on again, and their results may be there twice.
         commit_interval: how often state, results and offsets are made durable together; results are seen after it.
+            Unless given: every 200 ms while there is more to read, else some 10 to 20 ms after a record came.
         state_dir: where stores are kept; beside the log unless given.
         cache_bytes: how much the caches of all stores may hold, about.
         on_bad_record: what becomes of a record that cannot be decoded: "fail" stops the app and names it, "skip" drops
@@ -80,7 +84,7 @@ class App:
         name: str,
         *,
         log: str | Log = _DEFAULT_LOG,
-        guarantee: Literal["at_least_once"] = "at_least_once",
+        guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once",
         commit_interval: timedelta = _COMMIT_INTERVAL,
         state_dir: str | None = None,
         cache_bytes: int = _CACHE_BYTES,
@@ -91,7 +95,7 @@ class App:
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
             raise TypeError(f"App(log={log!r}) is neither a URL nor a Log")
-        _check_choice("guarantee", guarantee, ("at_least_once",))
+        _check_choice("guarantee", guarantee, ("exactly_once", "at_least_once"))
         _check_choice("on_bad_record", on_bad_record, ("fail", "skip", "dead_letter"))
         _check_choice("on_error", on_error, ("fail", "skip", "dead_letter"))
         _check_choice("reset", reset, ("earliest", "latest"))
@@ -112,6 +116,7 @@ class App:
             log_named=log is not _DEFAULT_LOG,
             guarantee=guarantee,
             commit_interval_ms=_positive_ms("commit_interval", commit_interval),
+            commit_soon=commit_interval is _COMMIT_INTERVAL,
             state_dir=state_dir,
             cache_bytes=cache_bytes,
             on_bad_record=on_bad_record,

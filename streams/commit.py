@@ -1,11 +1,15 @@
 """A commit, for all tasks of a process at once: what a restart takes for done.
 
-The order is the guarantee. At least once: results and changelogs are on disk before the input offsets that stand for
-them, so a crash in between runs those records again and loses none. State is written last, with the changelog offset it
-stands for in the same write: a store never holds what was not committed, and is at most behind.
+The order is the guarantee. *Exactly once*: results, changelogs and the input offsets that stand for them are one
+transaction, so whoever reads what is committed sees all of them or none. *At least once*: results and changelogs are on
+disk before the offsets, so a crash in between runs those records again and loses none. State is written last, with the
+changelog offset it stands for in the same write: a store never holds what was not committed, and is at most behind.
 
 1. After `commit`, no cache is dirty, no hop holds a row, and the committed offsets are the tasks' positions.
-2. If it raises, nothing of steps 3 and 4 has happened; the process must stop or start again from the last commit.
+2. If it raises, the stores hold nothing of it, or what the log has as committed; the process goes on from the last
+   commit in the log (runner), or stops.
+3. Between two commits the producer of an exactly-once app is always within a transaction, which is open for readers
+   only from the first record that is sent in it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +36,8 @@ class Committer:
     """Around what calls functions of the user: gives what they raise a place."""
     entries_max: int
     """Entries that a store's cache may keep after a commit."""
+    transactional: bool
+    """Whether the producer writes in transactions: exactly once."""
 
 
 def commit(tasks: Sequence[Task], to: Committer) -> None:
@@ -44,12 +50,17 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
         with to.failing(task):
             task.flush()
             task.tell_time(flushed=True)
-    # 2. Results and changelogs, on disk.
+    # 2. Results and changelogs.
     changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
     to.outputs.send()
-    to.producer.flush()
-    # 3. Input offsets, with the clocks that were theirs.
-    to.log.commit_offsets(to.group, offsets_of(tasks))
+    # 3. Input offsets, with the clocks that were theirs; then all of it is on disk.
+    offsets = offsets_of(tasks)
+    if to.transactional:
+        to.producer.commit_offsets(to.group, offsets)
+        to.producer.commit()
+    else:
+        to.producer.flush()
+        to.log.commit_offsets(to.group, offsets)
     # 4. State, one write per task.
     for store, delivery in changelogs:
         if delivery is not None:
@@ -62,6 +73,8 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
             task.context.backend.write(writes)
         for store in task.stores:
             store.node.store.evict(to.entries_max)
+    if to.transactional:
+        to.producer.begin()
 
 
 def offsets_of(tasks: Iterable[Task]) -> dict[TopicPartition, CommittedOffset]:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tailrace.log.client import Log
 
+Guarantee = Literal["exactly_once", "at_least_once"]
 OnBadRecord = Literal["fail", "skip", "dead_letter"]
 OnError = Literal["fail", "skip", "dead_letter"]
 
@@ -17,8 +18,10 @@ class AppOptions:
     log: str | Log
     log_named: bool
     """Whether the program named its log, or left it to the default."""
-    guarantee: Literal["at_least_once"]
+    guarantee: Guarantee
     commit_interval_ms: int
+    commit_soon: bool
+    """Whether commits come as soon as everything was read: the interval was left to us."""
     state_dir: str | None
     cache_bytes: int
     on_bad_record: OnBadRecord

@@ -63,6 +63,8 @@ class Plan:
     outputs: Outputs
     inner_topics: set[str]
     """What the app both reads and writes."""
+    transactional: bool
+    """Whether the producer writes in transactions."""
     in_use: TopicsInUse | None = None
     """What the tasks read and keep their state in, as it was when the app began."""
     failures: Failures | None = None
@@ -155,7 +157,8 @@ class Planner:
             TaskError: a processor's factory or `init` raised.
         """
         outputs = Outputs(producer)
-        result = Plan(self._app, producer, outputs, self._topology.inner_topics)
+        transactional = self._options.guarantee == "exactly_once"
+        result = Plan(self._app, producer, outputs, self._topology.inner_topics, transactional)
         if self._options.on_error != "fail":
             keeps = self._options.on_error == "dead_letter"
             letters = bad_records.dead_letter_topic(self._app) if keeps else None

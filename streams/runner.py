@@ -25,6 +25,7 @@ from tailrace.log.errors import InvalidError, RetriableError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
+from tailrace.streams.pace import Pace
 from tailrace.streams.patience import Patience
 from tailrace.streams.plan import Plan
 from tailrace.streams.positions import warn_deleted
@@ -58,6 +59,7 @@ class _Counts(NamedTuple):
 class Runner:
     """Runs a plan until its inputs end, or until it is stopped.
 
+    eager: commits come soon after everything was read, and not at the interval alone (pace).
     again makes another plan from the last commit, given the error for which the one at hand is dropped; without it such
     an error ends the run.
     """
@@ -70,11 +72,12 @@ class Runner:
         *,
         commit_interval_ms: int,
         entries_max: int,
+        eager: bool = False,
         again: Callable[[RetriableError], Plan] | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
-        self._interval = commit_interval_ms / 1000
+        self._pace = Pace(clock, commit_interval_ms / 1000, eager=eager)
         self._entries_max = entries_max
         self._again = again
         self._patience = Patience(clock)
@@ -91,7 +94,9 @@ class Runner:
     def _adopt(self, plan: Plan) -> None:
         """Takes a plan up whose tasks stand at the last commit."""
         self._plan = plan
-        self._committer = Committer(plan.group, self._log, plan.producer, plan.outputs, plan.failing, self._entries_max)
+        self._committer = Committer(
+            plan.group, self._log, plan.producer, plan.outputs, plan.failing, self._entries_max, plan.transactional
+        )
         self._tasks = plan.tasks
         self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
             source.partition: (task, source) for task in plan.tasks for source in task.inputs
@@ -164,19 +169,21 @@ class Runner:
 
     def _run_plan(self, ends: dict[TopicPartition, int] | None) -> None:
         with self.reading() as consumer:
-            commit_due = self._clock.monotonic() + self._interval
+            pace = self._pace
+            pace.begin()
             while not self._stopping.is_set():
                 self._answer()
                 self._fetch(consumer, ends)
                 task = self._oldest()
                 if task is not None:
+                    sent = self._plan.outputs.sent
                     self._run_slice(task)
+                    if self._plan.outputs.sent != sent:
+                        pace.sent_ahead()
                 if task is not None or ends is None:  # else a schedule shorter than a commit would put off the end
                     self._call_by_the_clock()
-                now = self._clock.monotonic()
-                if self._uncommitted and (now >= commit_due or self._dirty() >= _DIRTY_MAX):
+                if self._uncommitted and (pace.left(caught_up=task is None) <= 0 or self._dirty() >= _DIRTY_MAX):
                     self.commit()
-                    commit_due = self._clock.monotonic() + self._interval
                 if task is None:
                     if ends is not None:
                         if self._uncommitted:
@@ -185,9 +192,10 @@ class Runner:
                         elif not self._grown(ends):
                             break
                         continue
-                    self._wait(consumer, min(commit_due - now if self._uncommitted else _WAIT_MAX_S, self._next_call()))
+                    left = pace.left(caught_up=True) if self._uncommitted else _WAIT_MAX_S
+                    self._wait(consumer, min(left, self._next_call()))
                     if not self._uncommitted:
-                        commit_due = self._clock.monotonic() + self._interval
+                        pace.begin()
             if self._uncommitted:
                 self.commit()
             self._trimmer.trim(self._tasks)
@@ -237,7 +245,9 @@ class Runner:
     def commit(self) -> None:
         """Commits what was run. Raises as `run`."""
         self._check_topics()
+        began = self._clock.monotonic()
         commit(self._tasks, self._committer)
+        self._pace.committed(began)
         self._uncommitted = False
         self._committed = self._counts()
         self._patience.reset()
@@ -297,7 +307,10 @@ class Runner:
                     raise
                 continue
             for batch in batches:
-                self._by_partition[batch.partition][1].add(batch, None if ends is None else ends[batch.partition])
+                source = self._by_partition[batch.partition][1]
+                source.add(batch, None if ends is None else ends[batch.partition])
+                # Past markers and what was aborted: a commit moves on, too.
+                self._uncommitted |= source.head_ms is None
             if not batches:
                 break
         self._tell_idle()

@@ -15,7 +15,7 @@ from threading import Lock
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
-from tailrace.log.client import Log
+from tailrace.log.client import Log, Producer
 from tailrace.log.clock import Clock
 from tailrace.log.disk import RealDisk, join
 from tailrace.log.errors import InvalidError, RetriableError, TailraceError
@@ -38,6 +38,8 @@ _ENTRY_BYTES = 400
 # Nothing lingers that a commit does not wait for.
 _LINGER_MS = 50.0
 _BATCH_BYTES = 256 << 10
+# How long readers of an app's results may be held up by one that died, where nothing tells the log so.
+TRANSACTION_TIMEOUT_MS = 10_000
 
 _lock = Lock()
 _running: WeakKeyDictionary[Log, set[str]] = WeakKeyDictionary()
@@ -58,7 +60,7 @@ def started(
         state = None if root is None else join(root, options.name)
         member = _identity(state, options.name, log)
         stack.callback(member.release)
-        attempts = _Attempts(topology, options, log, clock, state, progress)
+        attempts = _Attempts(topology, options, log, clock, state, member, progress)
         stack.push(attempts.end)
         plan = attempts.begin()
         stores = sum(len(task.stores) for task in plan.tasks) or 1
@@ -67,6 +69,7 @@ def started(
             log,
             clock,
             commit_interval_ms=options.commit_interval_ms,
+            eager=options.commit_soon,
             entries_max=options.cache_bytes // _ENTRY_BYTES // stores,
             again=attempts.again,
         )
@@ -82,6 +85,7 @@ class _Attempts:
         log: Log,
         clock: Clock,
         state: str | None,
+        member: Identity,
         progress: Callable[[str], Progress] | None,
     ) -> None:
         self._topology = topology
@@ -89,14 +93,14 @@ class _Attempts:
         self._log = log
         self._clock = clock
         self._open_backend = _backends(state, clock)
+        self._member = member
         self._progress = progress
         self._stack = ExitStack()
 
     def begin(self) -> Plan:
         """Tasks that stand at the last commit. Raises what planning and opening raise."""
         with ExitStack() as stack:
-            producer = self._log.producer(acks="all", linger_ms=_LINGER_MS, batch_bytes=_BATCH_BYTES)
-            stack.enter_context(producer)
+            producer = stack.enter_context(self._producer())
 
             def backend_for(task: TaskId) -> Backend:
                 backend = self._open_backend(task)
@@ -108,6 +112,19 @@ class _Attempts:
             stack.push(plan.stop)
             self._stack = stack.pop_all()
         return plan
+
+    def _producer(self) -> Producer:
+        """One that, for exactly once, has fenced the one before it and ended what that had open."""
+        if self._options.guarantee == "at_least_once":
+            return self._log.producer(acks="all", linger_ms=_LINGER_MS, batch_bytes=_BATCH_BYTES)
+        producer = self._log.producer(
+            linger_ms=_LINGER_MS,
+            batch_bytes=_BATCH_BYTES,
+            transactional_id=self._member.transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )
+        producer.begin()
+        return producer
 
     def again(self, error: RetriableError) -> Plan:
         """Drops all that was not committed, for that error, and begins from the last commit."""

@@ -88,7 +88,9 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
                 log.create_topic(topic.name, partitions=partitions, config=config, exist_ok=True)
             self._producer = stack.enter_context(log.producer(linger_ms=0))
             self._written = KeepingProducer(self._producer)
-            options = replace(app.options, log=log, cache_bytes=_CACHE_BYTES if cache else 0)
+            # Without transactions: what came out is read before the commit.
+            cache_bytes = _CACHE_BYTES if cache else 0
+            options = replace(app.options, log=log, cache_bytes=cache_bytes, guarantee="at_least_once")
             planner = Planner(self._topology, log, options, lambda _task: MemoryBackend(), self._clock)
             self._plan = planner.plan(self._written)
             stack.push(self._plan.stop)

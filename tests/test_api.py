@@ -48,7 +48,6 @@ STILL_TO_COME: list[str] = [
     "ResetPlan",
     "Difference",
     "ReplayJob",
-    "App.__init__.guarantee: Literal['at_least_once'] = 'at_least_once'",
     "App.__init__.version",
     "App.__init__.threads",
     "App.__init__.max_future",

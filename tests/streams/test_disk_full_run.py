@@ -34,9 +34,7 @@ def log(disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
 
 def check(log: Log) -> None:
     click_app(log).run(until="end")
-    counts, wanted = last(log), plain_count(CLICKS)
-    assert set(counts) == set(wanted)
-    assert all(counts[key] >= count for key, count in wanted.items())
+    assert last(log) == plain_count(CLICKS)
 
 
 @pytest.mark.parametrize("room", [0, 100, 1_000, 10_000, 20_000, 40_000])
@@ -81,6 +79,4 @@ def test_a_write_that_fails_once_ends_the_run_and_the_next_one_goes_on(
         except DiskFullError:
             ran += 1
     assert ran >= (at > 1)
-    counts, wanted = last(log), plain_count([*CLICKS, *moved])
-    assert set(counts) == set(wanted)
-    assert all(counts[key] >= count for key, count in wanted.items())
+    assert last(log) == plain_count([*CLICKS, *moved])

@@ -53,9 +53,7 @@ def test_killed_again_and_again_it_loses_nothing(directory: Path) -> None:
     with Log.open(str(directory)) as log:
         assert sum(log.committed("counter").values()) < len(CLICKS), "it was not killed at work"
         click_app(log).run(until="end")
-        counts, wanted = last(log), plain_count(CLICKS)
-        assert set(counts) == set(wanted)
-        assert all(counts[key] >= count for key, count in wanted.items())
+        assert last(log) == plain_count(CLICKS)
         assert sum(log.committed("counter").values()) == len(CLICKS)
     assert verify(RealDisk(), str(directory)).ok
 
@@ -95,5 +93,4 @@ def test_a_second_interrupt_does_not_wait(directory: Path) -> None:
     assert "KeyboardInterrupt" in errors
     with Log.open(str(directory)) as log:
         click_app(log).run(until="end")
-        counts = last(log)
-        assert all(counts[key] >= count for key, count in plain_count(CLICKS).items())
+        assert last(log) == plain_count(CLICKS)

@@ -42,8 +42,8 @@ def test_it_stays_as_long_as_the_directory() -> None:
     assert take(disk, PATH, "shop", "log-1").member_id != first.member_id
 
 
-def test_each_one_in_memory_is_new() -> None:
-    assert identity.in_memory("shop").transactional_id != identity.in_memory("shop").transactional_id
+def test_one_in_memory_fences_the_one_before_it() -> None:
+    assert identity.in_memory("shop").transactional_id == "shop-memory"
 
 
 def test_a_directory_of_before_is_taken_over() -> None:

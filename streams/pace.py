@@ -1,0 +1,45 @@
+"""When the next commit is due: at the interval, and with the default one soon after everything was read.
+
+1. A commit is due `interval` after the last one, or after the first record since then that found nothing to commit.
+2. Eager: it is due, too, as soon as nothing waits to be read, but not before the last commit has been over for SOON_S
+   and for SHARE times as long as it took. So results are seen soon where records come one by one, at most a part of the
+   time goes into commits on any disk, and a backlog, where what is merged saves work, has the whole interval.
+3. What was sent ahead of a commit waits at most OPEN_S for it: well below the time-out of its transaction.
+"""
+
+from tailrace.log.clock import Clock
+
+SOON_S = 0.01
+SHARE = 4
+OPEN_S = 3.0
+
+
+class Pace:
+    """See the module's docstring. Times are those of the clock's `monotonic`, in seconds."""
+
+    def __init__(self, clock: Clock, interval_s: float, *, eager: bool) -> None:
+        self._clock = clock
+        self._interval = interval_s
+        self._eager = eager
+        self._due = self._soon = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing is to be committed yet."""
+        self._due = self._clock.monotonic() + self._interval
+        self._soon = min(self._soon, self._due) if self._eager else self._due
+
+    def committed(self, began: float) -> None:
+        """A commit that began then is done."""
+        now = self._clock.monotonic()
+        self._soon = now + max(SOON_S, SHARE * (now - began))
+        self.begin()
+
+    def sent_ahead(self) -> None:
+        """Records were sent that are seen only after the commit."""
+        self._due = min(self._due, self._clock.monotonic() + OPEN_S)
+
+    def left(self, *, caught_up: bool) -> float:
+        """In how many seconds a commit is due, 0 or less if it is now; caught_up: nothing waits to be read."""
+        due = min(self._soon, self._due) if caught_up else self._due
+        return due - self._clock.monotonic()
