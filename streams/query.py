@@ -135,7 +135,7 @@ def view_of(name: str, parts: Sequence[Stored], window: Window | None) -> Store[
         return KeyValueView[Any, Any](name, plain)
     if aligned and isinstance(window, AlignedWindow):
         return WindowView[Any, Any](name, aligned, window)
-    if spans:
+    if spans and window is not None:
         return SpanView[Any, Any](name, spans, by_start=isinstance(window, SlidingWindow))
     raise InvalidError(f"store {name!r} cannot be read from outside: write its changes to a topic, and read that")
 

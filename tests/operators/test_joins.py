@@ -6,7 +6,7 @@ import pytest
 from msgspec import Struct
 
 from tailrace.log.client import Log
-from tailrace.log.errors import TopologyError
+from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.streams.app import App
 from tailrace.streams.stream import Stream
 from tailrace.testing import TopologyDriver
@@ -78,6 +78,34 @@ def test_records_of_one_time_multiply() -> None:
             driver.pipe(topic, value, key="k", timestamp_ms=5)
         driver.commit()
         assert [value for _, value, _ in rows(driver)] == ["a+x", "b+x", "a+y", "b+y", "c+x", "c+y"]
+
+
+def test_records_of_one_time_are_all_kept_over_restarts() -> None:
+    with Log.open("memory:") as log:
+        for topic in "LR":
+            log.create_topic(topic)
+        for topic, value in (("L", "a"), ("L", "b"), ("R", "x"), ("L", "c"), ("R", "y")):
+            feed(log, topic, [("k", value, 5)])
+            app = App("app", log=log)
+            left, right = two(app)
+            left.join(right, pair, store="j", within=ms(0)).to(app.topic("out", key=str, value=str))
+            app.run(until="end")
+        assert [record.value for record in contents(log, "out")] == [b"a+x", b"b+x", b"c+x", b"a+y", b"b+y", b"c+y"]
+
+
+def test_a_record_is_kept_until_its_last_partner_may_come() -> None:
+    app = App("app")
+    left, right = two(app)
+    joined = left.join(right, pair, store="j", before=ms(3), after=ms(10), grace=ms(5))
+    joined.to(app.topic("out", key=str, value=str))
+    with TopologyDriver(app) as driver:
+        driver.pipe("L", "l", key="k", timestamp_ms=0)
+        driver.pipe("R", "-", key="other", timestamp_ms=18)  # the last at which a record at 10 is not late
+        driver.commit()
+        driver.pipe("R", "r", key="k", timestamp_ms=10)
+        assert rows(driver) == [("k", "l+r", 10)]
+        with pytest.raises(InvalidError, match=r"store 'j-left' cannot be read from outside"):
+            driver.store("j-left")
 
 
 def test_a_side_whose_key_was_changed_is_repartitioned_like_the_other() -> None:
