@@ -211,16 +211,27 @@ class App:
         flows = [self._source(each, "app.stream") for each in dict.fromkeys(topics)]
         return Stream(merged(self.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
 
-    def table(self, topic: Topic[K, V], *, store: str) -> Table[K, V]:
+    def table(self, topic: Topic[K, V], *, store: str, history: timedelta | None = None) -> Table[K, V]:
         """Reads a topic as a table: the latest value of each key, kept in a store. It must exist when the app runs.
 
         A null value deletes its key; a record with a null key is dropped and counted ("null_key").
 
+        Args:
+            topic: what is read.
+            store: the name of the store.
+            history: makes the table versioned: each value holds from its record's time until the next one's, whatever
+                the order in which they come, and for so long (reckoned from the largest timestamp of the partition) a
+                stream that is joined finds what was true at its records' time. A record older than that is dropped and
+                counted ("late"); one that a newer one of its key precedes is passed on, and does not change the newest
+                rows that joins of tables and groups are made of.
+
         Raises:
-            TypeError: no topic, or `store` is no name.
+            TypeError: no topic, `store` is no name, or `history` no timedelta.
+            ValueError: `history` is negative, or no whole number of milliseconds.
         """
         name = checked_store(store, "app.table")
-        return table_of(self._source(topic, "app.table"), name, user_place())
+        history_ms = None if history is None else _not_negative_ms("app.table(history=…)", history)
+        return table_of(self._source(topic, "app.table"), name, user_place(), history_ms)
 
     def store(
         self,
@@ -366,6 +377,13 @@ class App:
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"App({name}={value!r}) is none of {', '.join(map(repr, allowed))}")
+
+
+def _not_negative_ms(name: str, value: timedelta) -> int:
+    milliseconds = to_ms(value, name)
+    if milliseconds < 0:
+        raise ValueError(f"{name} is {value}: a time below 0")
+    return milliseconds
 
 
 def _positive_ms(name: str, value: timedelta) -> int:

@@ -25,6 +25,7 @@ from tailrace.streams.operators.retracting import build_table_aggregate, build_t
 from tailrace.streams.operators.retraction import TableAggregate, TableGroup
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
 from tailrace.streams.operators.table_join import TableJoin
+from tailrace.streams.operators.versioned import VersionedSource, build_versioned
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Node, Operator
@@ -111,6 +112,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     Aggregate: build_aggregate,
     StreamJoin: build_join,
     TableSource: build_table,
+    VersionedSource: build_versioned,
     TableFilter: build_table,
     TableMap: build_table,
     TableJoin: build_table_join,

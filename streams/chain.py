@@ -104,6 +104,24 @@ class Chain:
             for child, _ in self._children.get(Input(node.id), ())
         )
 
+    def _newest(self, parent: Input, link: Forward) -> Forward:
+        """The link, for changes that no newer version precedes."""
+        if not self._versioned(self.node(parent.node)):
+            return link
+        context = self.context
+
+        def newest_link(key: Any, value: Any, timestamp_ms: int) -> None:
+            if not context.superseded:
+                link(key, value, timestamp_ms)
+
+        return newest_link
+
+    def _versioned(self, table: Node) -> bool:
+        """Whether changes of a table may be superseded: it has versions, or passes on what one has that does."""
+        while table.operator.row_by_row:
+            table = self.node(table.parents[0].node)
+        return table.operator.versions
+
     def _link(self, node: Node, side: int) -> Forward:
         links = self._links.get(node.id)
         if links is None:
@@ -115,7 +133,10 @@ class Chain:
                 if build is None
                 else build(self, node, node.operator)
             )
-            links = self._links[node.id] = made.links if isinstance(made, Sides) else (made,) * len(node.parents)
+            links = made.links if isinstance(made, Sides) else (made,) * len(node.parents)
+            if node.operator.newest_only:
+                links = tuple(self._newest(parent, link) for parent, link in zip(node.parents, links, strict=True))
+            self._links[node.id] = links
         return links[side]
 
 

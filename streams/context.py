@@ -110,6 +110,7 @@ class TaskContext:
         "state_nodes",
         "stream_calls",
         "stream_time_ms",
+        "superseded",
         "wall_calls",
     )
 
@@ -125,6 +126,8 @@ class TaskContext:
         """While the result of a record goes out: that record, for whom it fails."""
         self.old: Any = None
         """While a table's change is on its way to nodes that ask for it: the value that it replaces, None for none."""
+        self.superseded = False
+        """While a versioned table's change is on its way: whether a newer version of the row is there already."""
         self.source: TopicPartition | None = None
         self.origin_ms = NEVER
         self.stream_time_ms = NEVER

@@ -53,9 +53,12 @@ class KeptAs(msgspec.Struct, frozen=True):
         return f"{self.rows} store of {self.key.codec} to {self.value.codec}"
 
 
-def kept_as(key: TypeCodec, value: TypeCodec, window: Window | None = None) -> KeptAs:
-    """What a store holds that a node or the program keeps, by its codecs and the window that its rows are of."""
-    return KeptAs(_rows(window), Form(key.name, key.fields), Form(value.name, value.fields))
+def kept_as(key: TypeCodec, value: TypeCodec, window: Window | None = None, *, rows: str | None = None) -> KeptAs:
+    """What a store holds that a node or the program keeps, by its codecs and the window that its rows are of.
+
+    `rows` is for stores that have neither plain rows nor windows.
+    """
+    return KeptAs(rows or _rows(window), Form(key.name, key.fields), Form(value.name, value.fields))
 
 
 def from_note(note: str) -> KeptAs | None:

@@ -32,6 +32,7 @@ from tailrace.streams.operators.stateless import (
     MapKv,
 )
 from tailrace.streams.operators.table import TableSource
+from tailrace.streams.operators.versioned import VersionedSource
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.processor import Processor
 from tailrace.streams.store import DeclaredStore, Store, is_declared
@@ -506,13 +507,19 @@ class Stream(Generic[K, V]):
         return Stream(merged(flow.graph, "errors", flows, lambda name: Merge(name=name, place=place)))
 
 
-def table_of(flow: Flow, store: str, place: Place) -> Table[Any, Any]:
-    """The table of a stream's latest values; what `App.table` and `Stream.to_table` make."""
+def table_of(flow: Flow, store: str, place: Place, history_ms: int | None = None) -> Table[Any, Any]:
+    """The table of a stream's latest values, or of all in a history; what `App.table` and `Stream.to_table` make."""
     flow.key.need()
     if flow.rekeyed:
         flow = repartitioned(flow, store, place)
     name = flow.graph.name_for("table")
-    operator = TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value)
+    operator = (
+        TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value)
+        if history_ms is None
+        else VersionedSource(
+            name=name, place=place, store_name=store, key=flow.key, value=flow.value, history_ms=history_ms
+        )
+    )
     return Table(flow.then(operator), Stream)
 
 

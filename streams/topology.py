@@ -64,6 +64,8 @@ class Operator:
 
     kind: ClassVar[str] = "processor"
     """How `describe()` calls it: source, processor, sink or repartition."""
+    versions: ClassVar[bool] = False
+    """Whether it is a table that has versions of its rows, so that a change may be superseded when it comes."""
     effect: ClassVar[bool] = False
     """Whether it does something outside the program, so that a program may end with it."""
     sees_every_update: ClassVar[bool] = False
@@ -115,6 +117,16 @@ class Operator:
     def old(self) -> OldValues:
         """Whether it wants to know what a table's change replaces, or passes it on to others that do."""
         return "unused"
+
+    @property
+    def row_by_row(self) -> bool:
+        """Whether it is a table whose rows are worked out, each from the same row of another one."""
+        return False
+
+    @property
+    def newest_only(self) -> bool:
+        """Whether it stands for the newest rows of its tables, so that changes that were superseded are none to it."""
+        return False
 
     @property
     def delay_ms(self) -> int:

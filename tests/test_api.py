@@ -53,7 +53,6 @@ STILL_TO_COME: list[str] = [
     "App.__init__.max_future",
     "App.__init__.max_skew",
     "App.__init__.standbys",
-    "App.table.history",
     "App.global_table",
     "App.store.window",
     "App.store.history",

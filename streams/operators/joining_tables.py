@@ -18,7 +18,7 @@ from tailrace.streams.codec import guarded
 from tailrace.streams.context import TaskContext
 from tailrace.streams.operators.fold import InFlight, emitter
 from tailrace.streams.operators.kept import KeptTable
-from tailrace.streams.operators.plain import KeyValueNode
+from tailrace.streams.operators.plain import RowsNode
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.views import Joiner, Row, Seen, View, joiner, kept_below, read_twice, sent, view_of
 from tailrace.streams.topology import Forward, Node
@@ -154,7 +154,7 @@ class _Whole:
         self._join = join
         self._out = out
         self._views: list[View] = []
-        self._kept: list[tuple[KeyValueNode, InFlight]] = []
+        self._kept: list[tuple[RowsNode, InFlight]] = []
         self._told: list[int] = []
         """Of each kept table: the version that was sent on last."""
 
@@ -169,7 +169,7 @@ class _Whole:
         known = {id(node): version for (node, _), version in zip(self._kept, told, strict=True)}
         emits = {id(node): emit for node, emit in self._kept}
 
-        def seen(node: KeyValueNode, key: Any) -> Row:
+        def seen(node: RowsNode, key: Any) -> Row:
             emit = emits[id(node)]
             if emit.flying == key and emit.version != known[id(node)]:
                 return emit.replaced(), -1
@@ -190,7 +190,7 @@ class _Whole:
         self._views = [view_of(chain, side) for side in self._sides]
         for node in self._below:
             state = chain.state_nodes[node.operator.stores[0].name]
-            assert isinstance(state, KeyValueNode)
+            assert isinstance(state, RowsNode)
             assert isinstance(state.emit, InFlight)
             self._kept.append((state, state.emit))
         self._told = [0] * len(self._kept)

@@ -1,8 +1,9 @@
 """A stream that looks up a table: each record of the stream is joined with the row of its key, as it is then.
 
 1. Only the stream brings results about; a result has the record's key, time and headers. None of `f` is a null value.
-2. What is found is the newest value that the table has, whether or not a cache has sent it on: a table that is worked
-   out from another one (filter, map) is worked out for the one row, so results do not depend on the cache.
+2. In a versioned table that is what was true at the record's time. In any other one it is the newest value, whether or
+   not a cache has sent it on. A table that is worked out from another one (filter, map) is worked out for the one row.
+   So results do not depend on the cache.
 3. A null value is dropped ("null_value"). A null key has no row: an inner join drops it ("null_key"), a left one passes
    it on with None.
 4. What the function is given never shares a mutable value with the table's store.
@@ -17,6 +18,7 @@ from typing import Any, Final
 from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore
+from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.chain import Chain, Sides, nowhere
 from tailrace.streams.derived import Slot, same_keys
@@ -139,8 +141,17 @@ def _spanned(store: SessionStore[Any, Any]) -> Look:
     return lambda key, _time_ms: shown(store.get(key.key, key.start_ms, key.end_ms), store.value_codec)
 
 
+def _as_of(store: VersionedStore[Any, Any]) -> Look:
+    def look_back(key: Any, time_ms: int) -> Any:
+        found = store.as_of(key, time_ms)
+        return None if found is None else shown(found[0], store.value_codec)
+
+    return look_back
+
+
 _LOOKS: Final[dict[type, Callable[[Any], Look]]] = {
     KeyValueStore: _plain,
     WindowStore: _windowed,
     SessionStore: _spanned,
+    VersionedStore: _as_of,
 }

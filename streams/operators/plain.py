@@ -5,6 +5,7 @@
 3. With the cache on, updates of one key between two commits are merged into the last; with it off each is sent on.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from tailrace.state.changelog import unpack_int64
@@ -14,7 +15,20 @@ from tailrace.streams.operators.fold import Emitter, Fold, shown, shown_of
 from tailrace.streams.topology import Forward
 
 
-class KeyValueNode:
+class RowsNode(ABC):
+    """A node that keeps the rows of a table, in one task: what joins of tables look up."""
+
+    @property
+    @abstractmethod
+    def emit(self) -> Emitter:
+        """What sends its results on."""
+
+    @abstractmethod
+    def sent(self, key: Any) -> tuple[Any, int]:
+        """The row of a key as it was sent last: value (None: there is none) and time in ms, -1 where there is none."""
+
+
+class KeyValueNode(RowsNode):
     """What nodes with a key-value store have in common: nothing in them depends on time."""
 
     def __init__(self, context: TaskContext, store: KeyValueStore[Any, Any], emit: Emitter) -> None:
@@ -25,11 +39,11 @@ class KeyValueNode:
 
     @property
     def emit(self) -> Emitter:
-        """What sends its results on."""
+        """See `RowsNode`."""
         return self._emit
 
     def sent(self, key: Any) -> tuple[Any, int]:
-        """The row of a key as it was sent last: value (None: there is none) and time in ms, -1 where there is none."""
+        """See `RowsNode`."""
         store = self.store
         cached = store.cache_key(key)
         entry = store.entries.get(cached)

@@ -70,6 +70,11 @@ class TableGroup(Operator):
     goes_on = True
 
     @property
+    def newest_only(self) -> bool:
+        """A row is in one group at a time."""
+        return True
+
+    @property
     def old(self) -> OldValues:
         """What a row takes back is made of it."""
         return "wanted"

@@ -66,6 +66,16 @@ class TableFilter(TableNode):
     negate: bool
 
     @property
+    def row_by_row(self) -> bool:
+        """Unless it is kept."""
+        return self.store_name is None
+
+    @property
+    def newest_only(self) -> bool:
+        """What is kept has no versions."""
+        return self.store_name is not None
+
+    @property
     def old(self) -> OldValues:
         """Whether a row was in shows in the value that is replaced, or in the store."""
         return "wanted" if self.store_name is None else "unused"
@@ -95,6 +105,16 @@ class TableMap(TableNode):
 
     f: Callable[..., Any]
     keyed: bool
+
+    @property
+    def row_by_row(self) -> bool:
+        """Unless it is kept."""
+        return self.store_name is None
+
+    @property
+    def newest_only(self) -> bool:
+        """What is kept has no versions."""
+        return self.store_name is not None
 
     @property
     def old(self) -> OldValues:

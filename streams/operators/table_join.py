@@ -30,6 +30,11 @@ class TableJoin(TableNode):
     goes_on = True
 
     @property
+    def newest_only(self) -> bool:
+        """The rows of both."""
+        return True
+
+    @property
     def old(self) -> OldValues:
         """Whether a row was in the result shows in the values that are replaced, or in the store."""
         return "wanted" if self.store_name is None else "unused"

@@ -17,7 +17,7 @@ from typing import Any
 from tailrace.log.errors import TopologyError
 from tailrace.streams.chain import Chain
 from tailrace.streams.operators.aggregate import Aggregate
-from tailrace.streams.operators.plain import KeyValueNode
+from tailrace.streams.operators.plain import RowsNode
 from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.operators.table_join import JoinKind, TableJoin
 from tailrace.streams.place import Place
@@ -26,7 +26,7 @@ from tailrace.streams.topology import Node
 Row = tuple[Any, int]
 """Value (None: there is none) and its time in ms, -1 where there is none."""
 
-Seen = Callable[[KeyValueNode, Any], Row]
+Seen = Callable[[RowsNode, Any], Row]
 """The row of a kept table, as somebody sees it."""
 
 View = Callable[[Any, Seen], Row]
@@ -45,7 +45,7 @@ def joiner(kind: JoinKind, f: Joiner) -> Joiner:
     return lambda left, right: None if left is None and right is None else f(left, right)
 
 
-def sent(node: KeyValueNode, key: Any) -> Row:
+def sent(node: RowsNode, key: Any) -> Row:
     """The row as it was sent last, the change in flight included."""
     return node.sent(key)
 
@@ -55,7 +55,7 @@ def view_of(chain: Chain, node: Node) -> View:
     operator = node.operator
     if operator.stores:
         state = chain.state_nodes[operator.stores[0].name]
-        assert isinstance(state, KeyValueNode)
+        assert isinstance(state, RowsNode)
         kept = state
         return lambda key, seen: seen(kept, key)
     views = [view_of(chain, chain.node(parent.node)) for parent in node.parents]
