@@ -11,12 +11,13 @@ BIN := $(VENV)/bin
 # What a process of the user's shell would leak into the tests; pip's own PIP_* settings stay.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test test-systems bench check format clean
+.PHONY: help demo test test-systems kills bench check format clean
 
 help:
 	@echo "make demo          clicks counted per product and minute, live, on the embedded log"
 	@echo "make test          format, lint, types, tests: all that needs no other system"
 	@echo "make test-systems  tests against a real Kafka (needs java, maven and ../shared)"
+	@echo "make kills         an app killed 50 times over 500,000 clicks; SEED=n for other moments"
 	@echo "make bench         rates beside their floor, latencies, memory"
 	@echo "make check         format, lint and types alone"
 	@echo "make format        format the code and mend what ruff can mend"
@@ -32,6 +33,10 @@ test: check
 test-systems: $(VENV)/installed-dev
 	@[ -d ../shared ] || echo "test-systems: left out, as ../shared is not here: the tests against Kafka's own tools and files"
 	@$(BIN)/python -m pytest -m systems --timeout=600 -rs || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+
+# Some minutes: 50 lives of a process, and every file of the log looked at after each.
+kills: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -m kills --timeout=1800
 
 bench: $(VENV)/installed-dev
 	@$(BIN)/python -m tailrace.tests.bench

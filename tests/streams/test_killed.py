@@ -1,4 +1,4 @@
-"""An app as a process that is ended: killed at any moment it loses nothing, asked to stop it commits first."""
+"""An app as a process that is ended: killed at any moment it takes each record once, asked to stop it commits first."""
 
 import os
 import random
@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from msgspec import json
 
 from tailrace.log.client import Log
 from tailrace.log.disk import RealDisk
 from tailrace.log.verify import verify
-from tailrace.tests.support.programs import arrivals, click_app, last, plain_count, send
+from tailrace.tests.support.engine import contents
+from tailrace.tests.support.programs import Click, arrivals, click_app, last, plain_count, send
 from tailrace.tests.support.source import ROOT
 
 CLICKS = arrivals(20_000, disorder_ms=5_000)
@@ -41,21 +44,47 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def test_killed_again_and_again_it_loses_nothing(directory: Path) -> None:
-    chance = random.Random(11)
-    for _ in range(4):
+def kill(directory: Path, clicks: list[Click], kills: int, seed: int) -> None:
+    """Kills the app again and again, lets it finish, and looks at every click."""
+    chance = random.Random(seed)
+    for _ in range(kills):
         with start(directory, slow=0.0001) as process:
             wait_for(process, "running")
-            time.sleep(chance.uniform(0, 0.25))
+            time.sleep(chance.uniform(0, min(20.0 * len(clicks) / kills / 100_000, 1.0)))
             process.kill()
         report = verify(RealDisk(), str(directory))
         assert report.ok, report.damage
     with Log.open(str(directory)) as log:
-        assert sum(log.committed("counter").values()) < len(CLICKS), "it was not killed at work"
-        click_app(log).run(until="end")
-        assert last(log) == plain_count(CLICKS)
-        assert sum(log.committed("counter").values()) == len(CLICKS)
+        assert sum(log.committed("counter").values()) < len(clicks), "it was not killed at work"
+    with start(directory) as process:
+        wait_for(process, "running")
+        with Log.open(str(directory), read_only=True) as log:
+            end = time.monotonic() + 120
+            while sum(log.committed("counter").values()) < len(clicks):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
     assert verify(RealDisk(), str(directory)).ok
+    with Log.open(str(directory)) as log:
+        assert last(log) == plain_count(clicks)
+        copies = Counter(int(json.decode(record.value or b"{}")["ts"]) for record in contents(log, "copies"))
+    assert copies == Counter(click.ts for click in clicks), "each click was copied once"
+
+
+def test_killed_again_and_again_it_takes_each_record_once(directory: Path) -> None:
+    kill(directory, CLICKS, 4, seed=11)
+
+
+@pytest.mark.kills
+@pytest.mark.timeout(1_800)
+def test_killed_fifty_times_over_half_a_million_clicks(tmp_path: Path) -> None:
+    clicks = arrivals(500_000, disorder_ms=5_000)
+    with Log.open(str(tmp_path / "log")) as log:
+        log.create_topic("clicks", partitions=4)
+        send(log, clicks)
+    kill(tmp_path / "log", clicks, 50, seed=int(os.environ.get("SEED", "1")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,7 @@
 """The click count as a process of its own, for tests that end it: `python -m tailrace.tests.support.counting LOG`.
 
+It copies each click besides, so that one that is taken twice shows, whatever the counts say.
+
 It says "running" when it has worked on the first record. With SLOW set, each click takes that many seconds, so that a
 signal finds it at work; commits are a few milliseconds apart, so that it finds it within one now and then.
 """
@@ -31,6 +33,7 @@ def main(path: str) -> None:
 
     app = App("counter", log=path, commit_interval=timedelta(milliseconds=3))
     clicks = app.topic("clicks", key=str, value=Click, timestamp=lambda click: click.ts)
+    app.stream(clicks).to(app.topic("copies", key=str, value=Click))
     windowed = app.stream(clicks).group_by(product_of).windowed_by(tumbling(minutes(1), grace=seconds(5)))
     windowed.count(store="clicks").changes().map_kv(row).to(app.topic("counts", key=str, value=int))
     summary = app.run()
