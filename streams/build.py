@@ -26,6 +26,7 @@ from tailrace.streams.operators.retraction import TableAggregate, TableGroup
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.versioned import VersionedSource, build_versioned
+from tailrace.streams.operators.waiting import WaitingJoin, build_waiting
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Node, Operator
@@ -119,6 +120,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableGroup: build_table_group,
     TableAggregate: build_table_aggregate,
     StreamTableJoin: build_lookup,
+    WaitingJoin: build_waiting,
 }
 
 

@@ -5,14 +5,18 @@ Not here: the methods (stream), joins of two streams (joins), what joins do (ope
 
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from tailrace.streams.derived import Slot, made_slot, returned
 from tailrace.streams.flow import Flow, checked_name, checked_store, repartitioned
 from tailrace.streams.operators.join import JoinKind
 from tailrace.streams.operators.lookup import StreamTableJoin
+from tailrace.streams.operators.versioned import versioned_source
+from tailrace.streams.operators.waiting import WaitingJoin
 from tailrace.streams.place import Place, user_place
 from tailrace.streams.topology import Input
+from tailrace.windows.duration import to_ms
 
 
 def same_app(flow: Flow, other: Flow, where: str) -> None:
@@ -34,9 +38,17 @@ def options_of(where: str, what: str, options: dict[str, Any], join: Callable[..
 
 
 def looked_up(
-    where: JoinKind, flow: Flow, table: Flow, f: Callable[[Any, Any], Any], *, store: object = None, value: Any = None
+    where: JoinKind,
+    flow: Flow,
+    table: Flow,
+    f: Callable[[Any, Any], Any],
+    *,
+    grace: timedelta | None = None,
+    store: object = None,
+    value: Any = None,
 ) -> Flow:
     """The flow of a stream joined with a table; `where` is the method that was called."""
+    wait_ms = 0 if grace is None else _wait_ms(where, grace, store)
     place, left = user_place(), where == "left_join"
     same_app(flow, table, where)
     checked_name(flow.graph, where, f, where)
@@ -46,16 +58,30 @@ def looked_up(
     flow.key.need()
     table.key.need()
     name = flow.graph.name_for(where.replace("_", "-"))
-    operator = StreamTableJoin(
-        name=name,
-        place=place,
-        f=f,
-        left=left,
-        key=flow.key,
-        table_key=table.key,
-        table_place=_place_of(table),
-    )
+    operator: StreamTableJoin
+    common: dict[str, Any] = {"name": name, "place": place, "f": f, "left": left}
+    common |= {"key": flow.key, "table_key": table.key, "table_place": _place_of(table)}
+    if grace is None:
+        operator = StreamTableJoin(**common)
+    else:
+        versioned = versioned_source(flow.graph.nodes.__getitem__, flow.graph.nodes[table.origin.node])
+        operator = WaitingJoin(
+            **common,
+            store_name=checked_store(store, where),
+            wait_ms=wait_ms,
+            value=flow.value,
+            history_ms=None if versioned is None else versioned.history_ms,
+        )
     return beside(flow, table, operator, made_slot("value", name, place, value, returned(f)))
+
+
+def _wait_ms(where: str, grace: timedelta, store: object) -> int:
+    wait_ms = to_ms(grace, "grace")
+    if wait_ms < 0:
+        raise ValueError(f"{where}: grace={grace} is negative")
+    if store is None:
+        raise TypeError(f"{where}(grace=…) keeps the records that wait: name their store with store=")
+    return wait_ms
 
 
 def beside(flow: Flow, other: Flow, operator: Any, value: Slot) -> Flow:

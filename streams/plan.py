@@ -346,7 +346,7 @@ class Planner:
             )
 
         def stateful(node: Node) -> bool:
-            return bool(node.operator.stores) or any(
+            return (bool(node.operator.stores) and not node.operator.versions) or any(
                 stateful(nodes[parent.node]) for parent in node.parents if parent.node in nodes
             )
 

@@ -242,6 +242,7 @@ class Stream(Generic[K, V]):
         other: Table[K, V2],
         f: Callable[[V, V2], VR],
         *,
+        grace: timedelta | None = None,
         store: str | None = None,
         value: type[VR] | None = None,
     ) -> "Stream[K, VR]": ...
@@ -262,7 +263,9 @@ class Stream(Generic[K, V]):
         """Joins each record with what it meets by its key: `f(value, other's value)`.
 
         With a table: the row as it is when the record comes, at the record's time; a record without a row goes no
-        further. That follows the order of arrival: a table that is read late is seen late. Where the key was changed
+        further. That follows the order of arrival: a table that is read late is seen late. With a versioned table: the
+        row as it was at the record's time; with `grace` when stream time has passed that by the grace, so that rows
+        may come late, in order of time. The records that wait are kept in `store`. Where the key was changed
         before, the records are repartitioned through `<app>-<store>-repartition`, the table's store and "-join" unless
         `store` says another name.
 
@@ -280,7 +283,7 @@ class Stream(Generic[K, V]):
             before: how much earlier the right one may be, where that is not `within`; 0 if only `after` is given.
             after: how much later it may be.
             grace: how long a record's window stays open after the last time that a partner can have; what comes after
-                that goes to `.late`.
+                that goes to `.late`. With a versioned table: how long a record waits, at most the table's history.
             value: the type of the results.
 
         Raises:
@@ -296,6 +299,7 @@ class Stream(Generic[K, V]):
         other: Table[K, V2],
         f: Callable[[V, V2 | None], VR],
         *,
+        grace: timedelta | None = None,
         store: str | None = None,
         value: type[VR] | None = None,
     ) -> "Stream[K, VR]": ...

@@ -23,9 +23,7 @@ from tailrace.tests.support.shared import SHARED
 # colon.
 STILL_TO_COME: list[str] = [
     "Named",
-    "Stream.join#1.grace",
     "Stream.join#2",
-    "Stream.left_join#1.grace",
     "Stream.left_join#2",
     "Stream.map_async",
     "Grouped.windowed_by.clock",

@@ -27,7 +27,7 @@ from tailrace.streams.operators.table import TableFilter, TableMap
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.views import joiner
 from tailrace.streams.place import Place, function_name
-from tailrace.streams.topology import Node, Operator
+from tailrace.streams.topology import Forward, Node, Operator
 
 Look = Callable[[Any, int], Any]
 """(key, time in ms) to the value of that row, None where there is none: a value that nobody else has."""
@@ -58,10 +58,15 @@ class StreamTableJoin(Operator):
 
 def build_lookup(chain: Chain, node: Node, operator: StreamTableJoin) -> Sides:
     """The links of a join: of the stream, and of the table, whose changes bring nothing about."""
+    return Sides((join_link(chain, node, operator), nowhere))
+
+
+def join_link(chain: Chain, node: Node, operator: StreamTableJoin) -> Forward:
+    """What joins a record with the row that is there when it is called."""
     context, forward, f, left = chain.context, chain.output(node.id), operator.f, operator.left
     look: Look | None = None
 
-    def join_link(key: Any, value: Any, timestamp_ms: int) -> None:
+    def lookup_link(key: Any, value: Any, timestamp_ms: int) -> None:
         nonlocal look
         if value is None:
             context.drop("null_value")
@@ -79,7 +84,7 @@ def build_lookup(chain: Chain, node: Node, operator: StreamTableJoin) -> Sides:
         if found is not None or left:
             forward(key, f(value, found), timestamp_ms)
 
-    return Sides((join_link, nowhere))
+    return lookup_link
 
 
 # ---------------------------------------------------------------- rows of a table

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from tailrace.state.store import Codec
 from tailrace.state.versioned import VersionedStore
 from tailrace.streams.chain import Chain
+from tailrace.streams.clocks import NEVER
 from tailrace.streams.codec import guarded
 from tailrace.streams.context import FAR, TaskContext
 from tailrace.streams.kept_as import KeptAs, kept_as
@@ -100,6 +101,7 @@ class VersionedTable(RowsNode):
         self._emit = emit
         self._codec = codec
         self._history_ms = history_ms
+        self._flushed_ms = NEVER
 
     @property
     def emit(self) -> Emitter:
@@ -132,7 +134,9 @@ class VersionedTable(RowsNode):
     def flush(self, stream_time_ms: int) -> None:
         """Hands the versions over to the commit, and lets go of those past the history."""
         self.store.flush()
-        self.store.expire(stream_time_ms - self._history_ms)
+        # One flush later: what stands behind may yet look up records that came since the last one.
+        self.store.expire(self._flushed_ms - self._history_ms)
+        self._flushed_ms = stream_time_ms
 
     def process(self) -> Forward:
         """The function that takes the node's records."""

@@ -14,6 +14,7 @@ from tailrace.testing import TopologyDriver
 from tailrace.tests.support.cases import step_by_step, through_the_driver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.windows.duration import milliseconds as ms
+from tailrace.windows.tumbling import tumbling
 
 
 def pair(left: str, right: str | None) -> str:
@@ -141,3 +142,116 @@ def test_what_is_no_history_is_refused() -> None:
         app.table(topic, store="table", history=-ms(1))
     with pytest.raises(TypeError, match="is not a timedelta"):
         app.table(topic, store="table", history=wrong)  # type: ignore[arg-type]  # what is refused
+
+
+GRACE = 8
+
+
+def waiting(app: App, *, left: bool = True) -> None:
+    table = app.table(app.topic("R", key=str, value=str), store="table", history=ms(HISTORY))
+    stream = app.stream(app.topic("L", key=str, value=str))
+    join: Any = stream.left_join if left else stream.join
+    join(table, pair, grace=ms(GRACE), store="waiting").to(app.topic("out", key=str, value=str))
+
+
+def waited(steps: list[tuple[str, str, str, int]], *, left: bool) -> list[Any]:
+    """What comes out: late records at once, the others when the grace has passed, by time and key."""
+    rows: dict[str, dict[int, str]] = {}
+    held: list[tuple[int, str, int, str]] = []
+    out: list[Any] = []
+    now = -1
+
+    def join(key: str, value: str, time: int, then: int) -> None:
+        before = [t for t in rows.get(key, {}) if t <= time]
+        known = before and (time >= then - HISTORY or max(before) == max(rows[key]))
+        found = rows[key][max(before)] if known else None
+        if found is not None or left:
+            out.append((key, pair(value, found), time))
+
+    for number, (topic, key, value, time) in enumerate(step for step in steps if step[0] != "commit"):
+        now = max(now, time)
+        for due in sorted(record for record in held if record[0] + GRACE <= now):
+            held.remove(due)
+            join(due[1], due[3], due[0], due[0])
+        if topic == "R" and time >= now - HISTORY:
+            rows.setdefault(key, {})[time] = value
+        elif topic == "L" and time + GRACE <= now:
+            join(key, value, time, now)
+        elif topic == "L":
+            held.append((time, key, number, value))
+    return out
+
+
+@given(st.lists(STEP, max_size=30), st.booleans(), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_records_that_wait_for_rows(steps: list[Any], left: bool, cache: bool) -> None:
+    app = App("shop", log="memory:")
+    waiting(app, left=left)
+    with TopologyDriver(app, cache=cache) as driver:
+        for topic, key, value, time in steps:
+            if topic == "commit":
+                driver.commit()
+            else:
+                driver.pipe(topic, value, key=key, timestamp_ms=time)
+        assert [(r.key, r.value, r.timestamp_ms) for r in driver.read("out")] == waited(steps, left=left)
+
+
+@given(st.lists(STEP, max_size=10), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_records_that_wait_outlive_restarts(steps: list[Any], cache: bool) -> None:
+    with Log.open("memory:") as log:
+        for topic in ("L", "R", "out"):
+            log.create_topic(topic)
+        for topic, key, value, time in steps:
+            if topic != "commit":
+                feed(log, topic, [(key, value, time)])
+            app = App("shop", log=log, cache_bytes=1 << 20 if cache else 0)
+            waiting(app)
+            app.run(until="end")
+        found = [((r.key or b"").decode(), (r.value or b"").decode(), r.timestamp_ms) for r in contents(log, "out")]
+        assert found == waited(steps, left=True)
+
+
+def test_what_waited_has_its_headers_and_nulls_do_not_wait() -> None:
+    app = App("shop", log="memory:")
+    waiting(app)
+    with TopologyDriver(app) as driver:
+        driver.pipe("L", "l", key="a", timestamp_ms=5, headers=[("of", b"stream")])
+        driver.pipe("L", "n", timestamp_ms=6)
+        driver.pipe("L", None, key="a", timestamp_ms=6)
+        assert [(r.value, r.timestamp_ms) for r in driver.read("out")] == [("[n,null]", 6)]
+        driver.pipe("R", "r", key="a", timestamp_ms=50)
+        (record,) = driver.read("out")
+        assert (record.value, record.timestamp_ms, list(record.headers)) == ("[l,null]", 5, [("of", b"stream")])
+        assert driver.dropped == {"null_value": 1}
+
+
+def test_late_behind_a_join_is_what_would_be_late_without_it() -> None:
+    app = App("shop", log="memory:")
+    table = app.table(app.topic("R", key=str, value=str), store="table", history=ms(HISTORY))
+    stream = app.stream(app.topic("L", key=str, value=str)).left_join(table, pair, grace=ms(GRACE), store="waiting")
+    counted = stream.group_by_key().windowed_by(tumbling(ms(10))).count(store="n", emit="close")
+    counted.to_stream().map_kv(lambda key, n: (key.key, n)).to(app.topic("out", key=str, value=int))
+    with TopologyDriver(app) as driver:
+        for time in [5, 12, 9, 11, 100, 200]:
+            driver.pipe("L", "l", key="a", timestamp_ms=time)
+        assert [record.value for record in driver.read("out")] == [1, 2, 1]
+        assert driver.dropped == {"late": 1}, "the one of 9 came after 12 had closed its window"
+
+
+def test_a_grace_that_cannot_be_kept_names_both_places() -> None:
+    app = App("shop", log="memory:")
+    topic, stream = app.topic("R", key=str, value=str), app.stream(app.topic("L", key=str, value=str))
+    plain = app.table(topic, store="plain")
+    with pytest.raises(TypeError, match=r"join\(grace=…\) keeps the records that wait: name their store"):
+        stream.join(plain, pair, grace=ms(5))
+    with pytest.raises(ValueError, match="is negative"):
+        stream.join(plain, pair, grace=-ms(5), store="w")
+    stream.join(plain, pair, grace=ms(5), store="w").for_each(print)
+    with pytest.raises(TopologyError, match=r"grace=5ms at .*:\d+ needs a versioned table, and that of .*:\d+ has no"):
+        app.describe()
+    other = App("shop", log="memory:")
+    short = other.table(other.topic("R", key=str, value=str), store="table", history=ms(4))
+    other.stream(other.topic("L", key=str, value=str)).join(short, pair, grace=ms(5), store="w").for_each(print)
+    with pytest.raises(TopologyError, match=r"longer than the history of the table of .*:\d+, 4ms"):
+        other.describe()
