@@ -12,6 +12,7 @@ from tailrace.streams.chain import Builder, Chain
 from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aggregates import build_aggregate
+from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe
 from tailrace.streams.operators.io import Repartition, Sink, Source, Split
 from tailrace.streams.operators.join import StreamJoin
 from tailrace.streams.operators.joining import build_join
@@ -23,6 +24,7 @@ from tailrace.streams.operators.processor import OwnStore, RunningProcessor
 from tailrace.streams.operators.results import chosen_topic, look_once
 from tailrace.streams.operators.retracting import build_table_aggregate, build_table_group
 from tailrace.streams.operators.retraction import TableAggregate, TableGroup
+from tailrace.streams.operators.subscribing import build_foreign_lookup, build_subscribe
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.versioned import VersionedSource, build_versioned
@@ -117,6 +119,9 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableFilter: build_table,
     TableMap: build_table,
     TableJoin: build_table_join,
+    Subscribe: build_subscribe,
+    ForeignLookup: build_foreign_lookup,
+    ForeignResult: build_table,
     TableGroup: build_table_group,
     TableAggregate: build_table_aggregate,
     StreamTableJoin: build_lookup,

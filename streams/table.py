@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from tailrace.streams.derived import made_slot, returned, returned_pair
 from tailrace.streams.flow import Flow, checked_name, checked_store
+from tailrace.streams.foreign import join_foreign
 from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.retraction import TableGroup
 from tailrace.streams.operators.table import Changes, TableFilter, TableMap, ToStream
@@ -112,30 +113,64 @@ class Table(Generic[K, V]):
         grouped = flow.then(operator, key=key_slot, value=value_slot, rekeyed=True)
         return GroupedTable(grouped, value_slot, place, name, self._made)
 
+    @overload
     def join(
         self, other: "Table[K, V2]", f: Callable[[V, V2], VR | None], *, store: str | None = None
+    ) -> "Table[K, VR]": ...
+    @overload
+    def join(
+        self, other: "Table[K2, V2]", f: Callable[[V, V2], VR | None], *, on: Callable[[V], K2 | None], store: str
+    ) -> "Table[K, VR]": ...
+    def join(
+        self,
+        other: "Table[Any, V2]",
+        f: Callable[[V, V2], VR | None],
+        *,
+        on: Callable[[V], Any] | None = None,
+        store: str | None = None,
     ) -> "Table[K, VR]":
-        """The rows that both tables have: `f(value, other value)` for each key, kept up with changes of either.
+        """The rows that both tables have: `f(value, other value)`, kept up with changes of either.
 
         What `f` makes None of is no row. A result's time is that of the later of the two rows. A table joined with
         itself, or with what was made of it, gives one result for each change.
 
         Args:
-            other: a table with the same keys, in as many partitions.
+            other: without `on` a table with the same keys, in as many partitions.
             f: sees values alone, never a delete.
-            store: keeps the result in a store of that name.
+            on: the foreign key: value to the key of the other table's row; a row whose key is None has no result, and
+                counts as dropped ("null_key"). It must always find the same in a value.
+            store: keeps the result in a store of that name; with `on` it is needed, and the rows are kept a second
+                time, beside what they refer to, in `<store>-subscriptions`.
 
         Raises:
-            TypeError: `other` is no table, `f` no plain function, or `store` no name.
+            TypeError: `other` is no table, `f` or `on` no plain function, or `store` no name.
             ValueError: `other` is of another app.
         """
-        return self._join("join", "inner", other, f, store)
+        return self._join("join", "inner", other, f, store, on)
 
+    @overload
     def left_join(
         self, other: "Table[K, V2]", f: Callable[[V, V2 | None], VR | None], *, store: str | None = None
+    ) -> "Table[K, VR]": ...
+    @overload
+    def left_join(
+        self,
+        other: "Table[K2, V2]",
+        f: Callable[[V, V2 | None], VR | None],
+        *,
+        on: Callable[[V], K2 | None],
+        store: str,
+    ) -> "Table[K, VR]": ...
+    def left_join(
+        self,
+        other: "Table[Any, V2]",
+        f: Callable[[V, V2 | None], VR | None],
+        *,
+        on: Callable[[V], Any] | None = None,
+        store: str | None = None,
     ) -> "Table[K, VR]":
         """The rows of this table, `f` given None where the other one has none; else as `join`."""
-        return self._join("left_join", "left", other, f, store)
+        return self._join("left_join", "left", other, f, store, on)
 
     def outer_join(
         self, other: "Table[K, V2]", f: Callable[[V | None, V2 | None], VR | None], *, store: str | None = None
@@ -144,12 +179,22 @@ class Table(Generic[K, V]):
         return self._join("outer_join", "outer", other, f, store)
 
     def _join(
-        self, where: str, kind: JoinKind, other: object, f: Callable[..., Any], store: str | None
+        self,
+        where: str,
+        kind: JoinKind,
+        other: object,
+        f: Callable[..., Any],
+        store: str | None,
+        on: Callable[..., Any] | None = None,
     ) -> "Table[K, Any]":
         flow, place = self._flow, user_place()
-        right = self._flow_of(other, where)
+        if not is_table(other):
+            raise TypeError(f"{where} takes a table, not {other!r}")
+        right = flow_of(other)
         if right.graph is not flow.graph:
             raise ValueError(f"{where} was given a table of another app: both must be of one")
+        if on is not None:
+            return self._made(join_foreign(where, flow, right, f, on, store, inner=kind == "inner"))
         name = checked_name(flow.graph, f"table-{where.replace('_', '-')}", f, where)
         slot = made_slot("value", name, place, None, returned(f))
         operator = TableJoin(
@@ -164,12 +209,6 @@ class Table(Generic[K, V]):
         )
         node = flow.graph.add(operator, [flow.origin, right.origin])
         return self._made(replace(flow, origin=Input(node.id), value=slot))
-
-    @staticmethod
-    def _flow_of(given: object, where: str) -> Flow:
-        if not isinstance(given, Table):
-            raise TypeError(f"{where} takes a table, not {given!r}")
-        return given._flow  # noqa: SLF001 - of its own class
 
     def _made(self, flow: Flow) -> "Table[Any, Any]":
         return Table(flow, self._stream)

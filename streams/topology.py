@@ -208,6 +208,22 @@ class Graph:
                 waiting += [parent.node for parent in node.parents]
         return list(seen.values())
 
+    def feeds(self, one: Input, other: Input) -> bool:
+        """Whether the task of one node is that of another, or writes to it through repartitions, so far."""
+        parts = _split(_ordered(self.nodes))
+        waiting = [part for part in parts if any(node.id == other.node for node in part.nodes)]
+        seen = set[int]()
+        while waiting:
+            part = waiting.pop()
+            if part.id in seen:
+                continue
+            if any(node.id == one.node for node in part.nodes):
+                return True
+            seen.add(part.id)
+            cuts = {cut.id for cut in part.repartitions_read}
+            waiting += [each for each in parts if cuts & {cut.id for cut in each.repartitions_written}]
+        return False
+
     def topology(self, app: str) -> "Topology":
         """The finished graph.
 

@@ -34,8 +34,6 @@ STILL_TO_COME: list[str] = [
     "Suppress",
     "until_window_closes",
     "until_stream_time",
-    "Table.join#2",
-    "Table.left_join#2",
     "Table.suppress",
     "Table.throttle",
     "GlobalTable",

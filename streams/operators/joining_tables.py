@@ -20,7 +20,18 @@ from tailrace.streams.operators.fold import InFlight, emitter
 from tailrace.streams.operators.kept import KeptTable
 from tailrace.streams.operators.plain import RowsNode
 from tailrace.streams.operators.table_join import TableJoin
-from tailrace.streams.operators.views import Joiner, Row, Seen, View, joiner, kept_below, read_twice, sent, view_of
+from tailrace.streams.operators.views import (
+    Joiner,
+    Row,
+    Seen,
+    View,
+    joiner,
+    kept_below,
+    look_at,
+    read_twice,
+    sent,
+    view_of,
+)
 from tailrace.streams.topology import Forward, Node
 
 
@@ -37,8 +48,8 @@ def build_table_join(chain: Chain, node: Node, operator: TableJoin) -> Sides:
     if twice:
         whole = _Whole(chain, (left, right), kept.values(), join, out)
         return Sides((whole.changed, whole.changed))
-    from_left = _from_side(_look_at(chain, right), join, out)
-    from_right = _from_side(_look_at(chain, left), lambda right, left: join(left, right), out)
+    from_left = _from_side(look_at(chain, right), join, out)
+    from_right = _from_side(look_at(chain, left), lambda right, left: join(left, right), out)
     return Sides((from_left, from_right))
 
 
@@ -100,19 +111,6 @@ class _Results:
 
 Made = Callable[[Any], Row]
 """Key to a result and its time."""
-
-
-def _look_at(chain: Chain, table: Node) -> Callable[[Any], Row]:
-    """What gives a row of a table; the table is built after what looks it up."""
-    view: View | None = None
-
-    def look(key: Any) -> Row:
-        nonlocal view
-        if view is None:
-            view = view_of(chain, table)
-        return view(key, sent)
-
-    return look
 
 
 def _from_side(look: Callable[[Any], Row], f: Joiner, out: _Results) -> Forward:

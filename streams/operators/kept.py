@@ -3,7 +3,8 @@
 1. A row's value is the last one in the order of offsets, whatever its time; a result's time is the record's.
 2. What is stored never shares a mutable value with what is sent on, or with the record that brought it.
 3. A function of the user is called for values alone, never for a delete.
-4. A *sparse* table (a filter's) says nothing of a row that neither was nor is in it. Any other passes on every change.
+4. A *sparse* table (a filter's, a join's) says nothing of a row that neither was nor is in it. Any other passes on each
+   change.
 5. With the cache on, changes of one key between two commits are merged: the first old value, the last new one.
 """
 
@@ -16,6 +17,7 @@ from tailrace.streams.chain import Chain
 from tailrace.streams.codec import guarded
 from tailrace.streams.context import TaskContext
 from tailrace.streams.operators.fold import Emitter, emitter, snapshot
+from tailrace.streams.operators.foreign import ForeignResult
 from tailrace.streams.operators.plain import KeyValueNode
 from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.topology import Forward, Node
@@ -54,7 +56,7 @@ def derived(context: TaskContext, rule: Rule, forward: Forward, *, sparse: bool,
 def build_table(chain: Chain, node: Node, operator: TableNode) -> Forward:
     """The link of a table: kept where it has a store, else worked out change by change."""
     context, forward, old = chain.context, chain.output(node.id), chain.asked_for_old(node)
-    sparse, name = isinstance(operator, TableFilter), operator.store_name
+    sparse, name = isinstance(operator, TableFilter | ForeignResult), operator.store_name
     rule = operator.rule() if isinstance(operator, TableFilter | TableMap) else None
     if name is None:
         assert rule is not None

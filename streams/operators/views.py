@@ -82,6 +82,19 @@ def _joined(left: View, right: View, f: Joiner) -> View:
     return joined_view
 
 
+def look_at(chain: Chain, table: Node) -> Callable[[Any], Row]:
+    """What gives a row of a table as it was sent last; the table is built after what looks it up."""
+    view: View | None = None
+
+    def look(key: Any) -> Row:
+        nonlocal view
+        if view is None:
+            view = view_of(chain, table)
+        return view(key, sent)
+
+    return look
+
+
 # ---------------------------------------------------------------- which tables a view reads
 
 

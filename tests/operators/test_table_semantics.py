@@ -35,6 +35,10 @@ def pair(left: str | None, right: str | None) -> str:
     return f"[{left or 'null'},{right or 'null'}]"
 
 
+def first_letter(value: str) -> str | None:
+    return None if value.startswith("n") else value[:1]
+
+
 def one(value: str) -> str:
     return f"{value}1"
 
@@ -73,6 +77,9 @@ TOPOLOGIES: dict[str, Callable[[Tables], Table[str, Any]]] = {
     **{f"M01{how}": joined("join", how) for how in WAYS},
     **{f"M02{how}": joined("left_join", how) for how in WAYS},
     **{f"M04{how}": joined("join", how) for how in WAYS},
+    "F01": lambda tables: tables["L"].join(tables["R"], pair, on=first_letter, store="j"),
+    "F01 of maps": lambda tables: tables["L"].map(str).join(tables["R"].map(str), pair, on=first_letter, store="j"),
+    "F03": lambda tables: tables["L"].join(tables["R"], pair, on=first_letter, store="j"),
     "M06": lambda tables: tables["L"].join(tables["L"], pair),
     "M06 stored": lambda tables: tables["L"].join(tables["L"], pair, store="j"),
     "M06 outer": lambda tables: tables["L"].outer_join(tables["L"], pair),
@@ -82,7 +89,15 @@ TOPOLOGIES: dict[str, Callable[[Tables], Table[str, Any]]] = {
 
 
 def steps_of(name: str) -> Case:
-    return case(name.split(maxsplit=1)[0])
+    """The case; where the contract allows it, without deletes of what is not there."""
+    found = case(name.split(maxsplit=1)[0])
+    if not name.startswith("F"):
+        return found
+    there = set[str]()
+    for _, outs in found.steps:
+        outs[:] = [out for out in outs if out.value is not None or out.key in there]
+        there = (there | {out.key for out in outs}) - {out.key for out in outs if out.value is None}
+    return found
 
 
 def build(log: Log | str, name: str, *, cache: bool) -> App:

@@ -1,0 +1,144 @@
+"""Foreign-key joins of tables, as data: the three nodes of one, and what travels between them.
+
+`Subscribe`, with the left table, sends each row to the partition of the key that it refers to; `ForeignLookup`, with
+the right table, keeps it there and sends what it makes of both rows back to the partition of the left row's key; there
+`ForeignResult` keeps the result. The left value travels along: so the way back ends in a task of its own, and nothing
+runs in a circle.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tailrace.log.errors import TopologyError
+from tailrace.state.subscription import SubscriptionStore
+from tailrace.streams.codec import TypeCodec, type_name
+from tailrace.streams.derived import UNKNOWN, Slot
+from tailrace.streams.fitting import fits
+from tailrace.streams.kept_as import KeptAs, kept_as
+from tailrace.streams.operators.table import TableNode
+from tailrace.streams.place import function_name
+from tailrace.streams.topology import KeptStore, OldValues, Operator
+
+
+class Subscription(NamedTuple):
+    """A left row on its way to what it refers to; without a value it is there no longer."""
+
+    key: Any
+    value: Any
+    tells: bool
+    """Whether the result hears of it; not where another subscription of the row follows."""
+
+
+class SubscriptionSlot(Slot):
+    """A `Subscription` on its way, around the slots of the left table."""
+
+    def __init__(self, key: Slot, value: Slot) -> None:
+        super().__init__("value", value.maker, place=value.place, named_by=value.named_by)
+        self.key = key
+        self.value = value
+
+    @property
+    def trusted(self) -> bool:
+        """Whoever receives it makes bytes of its value."""
+        return True
+
+    def _settle(self) -> TypeCodec:
+        return subscription_codec(self.key.told, self.value.told)
+
+
+def subscription_codec(key: TypeCodec, value: TypeCodec) -> TypeCodec:
+    """The codec of a `Subscription`: msgpack of the key's bytes, the value's, and whether it tells."""
+    pack = msgspec.msgpack.Encoder().encode
+    unpack = msgspec.msgpack.Decoder(tuple[bytes, bytes | None, bool]).decode
+
+    def encode(sent: Subscription) -> bytes:
+        return pack((key.encode(sent.key), None if sent.value is None else value.encode(sent.value), sent.tells))
+
+    def decode(data: bytes) -> Subscription:
+        key_bytes, value_bytes, tells = unpack(data)
+        return Subscription(key.decode(key_bytes), None if value_bytes is None else value.decode(value_bytes), tells)
+
+    return TypeCodec(name=f"subscription({key.name}, {value.name})", encode=encode, decode=decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscribe(Operator):
+    """Sends the rows of the left table to the key that f(value) names; None refers to nothing.
+
+    In an inner join such a row has no result, and counts as dropped ("null_key"). For a change f is also asked for the
+    value that is replaced, so it must always say the same of a value.
+    """
+
+    f: Callable[[Any], Any]
+    of: Any
+    """What f's annotation promises; UNKNOWN where nothing."""
+    inner: bool
+    right_key: Slot
+
+    goes_on = True
+
+    @property
+    def old(self) -> OldValues:
+        """Where a row referred to is made of it."""
+        return "wanted"
+
+    def facts(self) -> dict[str, Any]:
+        """The function's name."""
+        return {"on": function_name(self.f)}
+
+    def check(self, inputs: int) -> None:
+        """What it finds must be a key of the right table."""
+        del inputs
+        right = self.right_key
+        _ = right.codec
+        if self.of is not UNKNOWN and right.of is not UNKNOWN and not fits(self.of, right.of):
+            raise TopologyError(
+                f"on= of the join at {self.place} finds keys of type {type_name(self.of)}, and those of the other "
+                f"table, from {right.where}, are of type {type_name(right.of)}: have it return one of these"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignLookup(Operator):
+    """f(left value, right value) for each row of the left table, brought about by changes of either.
+
+    Its first parent brings subscriptions, the second one is the right table.
+    """
+
+    store_name: str
+    f: Callable[[Any, Any], Any]
+    inner: bool
+    left_key: Slot
+    left_value: Slot
+    right_key: Slot
+
+    goes_on = True
+
+    @property
+    def stores(self) -> tuple[KeptStore, ...]:
+        """The left rows, by what they refer to."""
+        return (KeptStore(self.store_name, SubscriptionStore.layout),)
+
+    def kept_as(self, store: str) -> KeptAs:
+        """Left values, by two keys."""
+        del store
+        right, left = self.right_key.codec, self.left_key.codec
+        key = TypeCodec(name=f"{right.name} and {left.name}", encode=left.encode, decode=left.decode)
+        return kept_as(key, self.left_value.codec)
+
+    def facts(self) -> dict[str, Any]:
+        """Which join, and the function's name."""
+        return {"join": "inner" if self.inner else "left", "function": function_name(self.f)}
+
+    def check(self, inputs: int) -> None:
+        """What is kept must have codecs."""
+        del inputs
+        _ = self.left_key.codec, self.left_value.codec, self.right_key.codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignResult(TableNode):
+    """The results, kept by the left row's key; one that neither was nor is there brings nothing about."""
