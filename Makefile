@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 # What a process of the user's shell would leak into the tests; pip's own PIP_* settings stay.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test test-systems kills bench check format clean
+.PHONY: help demo test test-systems kills simulate bench check format clean
 
 help:
 	@echo "make demo          clicks counted per product and minute, live, on the embedded log"
 	@echo "make test          format, lint, types, tests: all that needs no other system"
 	@echo "make test-systems  tests against a real Kafka (needs java, maven and ../shared)"
 	@echo "make kills         an app killed 50 times over 500,000 clicks; SEED=n for other moments"
+	@echo "make simulate      SEEDS=1000 random lives of a log and its users, with crashes; a seed is told that fails"
 	@echo "make bench         rates beside their floor, latencies, memory"
 	@echo "make check         format, lint and types alone"
 	@echo "make format        format the code and mend what ruff can mend"
@@ -37,6 +38,10 @@ test-systems: $(VENV)/installed-dev
 # Some minutes: 50 lives of a process, and every file of the log looked at after each.
 kills: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m kills --timeout=1800
+
+SEEDS := 1000
+simulate: $(VENV)/installed-dev
+	@$(BIN)/python -m tailrace.tests.simulation --seeds $(SEEDS)
 
 bench: $(VENV)/installed-dev
 	@$(BIN)/python -m tailrace.tests.bench

@@ -4,7 +4,8 @@
    with pages in it that were never written (zeros), as a real disk writes pages in any order.
 2. A name (new, renamed, removed) survives for certain only after `sync_dir` of its folder; each change is one step.
 3. `power_loss_after(n)`: the nth change from now raises `PowerLossError`, an append after a part of its bytes; so does
-   all after it, until `crash()` brings the machine up again with what survived.
+   all after it, until `crash()` brings the machine up again with what survived, or `kill()`, where only the process has
+   ended: then all that was written is there, synced or not. Handles of before are dead after either.
 4. Chance comes from the seed alone.
 """
 
@@ -28,7 +29,10 @@ class FaultyDisk(MemoryDisk):
         self.random = random.Random(seed)
         self.capacity = capacity
         self.operations = 0
+        self.generation = 0
+        self.down = False
         self._stop_at: int | None = None
+        self._syncs_left: int | None = None
         self._failures: list[tuple[str, str, Exception]] = []
         self._durable_files: dict[str, MemoryNode] = {}
         self._durable_folders: set[str] = set(self._folders)
@@ -39,6 +43,21 @@ class FaultyDisk(MemoryDisk):
     def power_loss_after(self, operations: int) -> None:
         """Stops the machine at the nth change from now."""
         self._stop_at = self.operations + operations
+
+    def power_loss_at_sync(self, syncs: int) -> None:
+        """Stops the machine at the nth sync (of a file or a folder) from now, which is not done."""
+        self._syncs_left = syncs
+
+    def kill(self) -> None:
+        """The process has ended, and the machine has not."""
+        self.generation += 1
+        self.down = False
+        self.heal()
+        self._locks = set()
+
+    def heal(self) -> None:
+        """Takes back every end and failure that was asked for and has not come."""
+        self.capacity, self._stop_at, self._syncs_left, self._failures = None, None, None, []
 
     def fail(self, operation: str, error: Exception, *, path: str = "") -> None:
         """Lets the next `operation` (append, sync, …) on a path that contains `path` raise `error`, once."""
@@ -58,7 +77,8 @@ class FaultyDisk(MemoryDisk):
         self._folders = {each for each in self._durable_folders if each in {os.sep, ""} or self._has_folder(each)}
         self._files = {path: _settled(node, chance) for path, node in survivors.items()}
         self._durable_files, self._durable_folders = dict(self._files), set(self._folders)
-        self._unsynced_names, self._stop_at, self._locks = [], None, set()
+        self._unsynced_names = []
+        self.kill()
 
     def _has_folder(self, path: str) -> bool:
         folder = os.path.dirname(path)
@@ -73,14 +93,20 @@ class FaultyDisk(MemoryDisk):
 
     def stopping(self, operation: str, path: str) -> bool:
         """As `step`, for whoever does a part of it before the end."""
-        if self._stop_at is not None and self.operations >= self._stop_at:
+        if self.down or (self._stop_at is not None and self.operations >= self._stop_at):
+            self.down = True
             raise PowerLossError(operation)
         self.operations += 1
+        if self._syncs_left is not None and operation in {"sync", "sync_dir"}:
+            self._syncs_left -= 1
+            if not self._syncs_left:
+                self._stop_at = self.operations
         for index, (wanted, part, error) in enumerate(self._failures):
             if wanted == operation and part in path:
                 del self._failures[index]
                 raise error
-        return self._stop_at is not None and self.operations >= self._stop_at
+        self.down = self._stop_at is not None and self.operations >= self._stop_at
+        return self.down
 
     def used(self) -> int:
         """Bytes of all files."""
@@ -172,8 +198,14 @@ class _FaultyFile(MemoryFile):
     def __init__(self, disk: FaultyDisk, path: str, node: MemoryNode) -> None:
         super().__init__(path, node)
         self._disk = disk
+        self._generation = disk.generation
+
+    def _check_alive(self) -> None:
+        if self._generation != self._disk.generation:
+            raise PowerLossError("its process has ended")
 
     def append(self, data: Data) -> int:
+        self._check_alive()
         stop = self._disk.stopping("append", self.path)
         if stop:
             self._node.data += bytes(data)[: self._disk.random.randint(0, len(data))]
@@ -183,10 +215,12 @@ class _FaultyFile(MemoryFile):
         return super().append(data)
 
     def truncate(self, size: int) -> None:
+        self._check_alive()
         self._disk.step("truncate", self.path)
         super().truncate(size)
 
     def sync(self) -> None:
+        self._check_alive()
         self._disk.step("sync", self.path)
         assert isinstance(self._node, _FaultyNode)
         self._node.durable = bytes(self._node.data)
@@ -196,8 +230,7 @@ def _settled(node: MemoryNode, chance: random.Random) -> _FaultyNode:
     """What of a file is found after the crash."""
     assert isinstance(node, _FaultyNode)
     durable, current = node.durable, bytes(node.data)
-    common = len(durable) if current.startswith(durable) else len(current)
-    assert current.startswith(durable) or durable.startswith(current), "a file is appended to and cut, never rewritten"
+    common = _common(durable, current)  # cut to here at most, and appended to since
     kept = durable
     if common == len(durable) or chance.random() < 0.5:  # a cut that was not synced may have happened or not
         kept = current[: chance.choice([common, len(current), chance.randint(common, len(current))])]
@@ -206,6 +239,14 @@ def _settled(node: MemoryNode, chance: random.Random) -> _FaultyNode:
     made.durable = kept
     made.data = bytearray(kept)
     return made
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes at the beginning are the same."""
+    shorter = min(len(one), len(other))
+    if one[:shorter] == other[:shorter]:
+        return shorter
+    return next(at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
 
 
 def _with_lost_pages(data: bytes, begin: int, chance: random.Random) -> bytes:

@@ -1,0 +1,75 @@
+"""Some hundred lives of a log and its users; and that a broken promise is noticed, whatever breaks it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tailrace.log.partition import Partition
+from tailrace.log.syncer import Syncer
+from tailrace.log.transaction_coordinator import TransactionCoordinator
+from tailrace.tests.simulation.run import simulate
+
+SEEDS = 200
+PARTS = 10
+PLANTED_SEEDS = 60
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    """Thousands of warnings, each of something that was meant to happen."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_promise_is_broken(part: int) -> None:
+    for seed in range(part, SEEDS, PARTS):
+        outcome = simulate(seed)
+        assert outcome.violation is None, str(outcome)
+
+
+def test_a_seed_is_told_the_same_each_time() -> None:
+    told: list[list[str]] = []
+    for _ in range(2):
+        lines: list[str] = []
+        simulate(5, tell=lines.append)
+        told.append(lines)
+    assert told[0] == told[1]
+    assert len(told[0]) > 50
+
+
+def _no_sync_of_data(_syncer: Syncer, _targets: Any) -> None:
+    """A commit that leaves its data in the page cache."""
+
+
+def _none_aborted(*_: Any) -> list[Any]:
+    return []
+
+
+def _nothing(*_: Any) -> None:
+    """What was open stays open."""
+
+
+def _no_fence(coordinator: Any, who: Any) -> tuple[Any, Any]:
+    """Whoever had the id once may go on."""
+    entry = coordinator._entries[who[0]]
+    return entry, entry.transaction
+
+
+PLANTED: list[tuple[type[Any], str, Callable[..., Any]]] = [
+    (Syncer, "sync_all", _no_sync_of_data),
+    (Partition, "aborted", _none_aborted),
+    (TransactionCoordinator, "recover", _nothing),
+    (TransactionCoordinator, "_held", _no_fence),
+]
+
+
+@pytest.mark.parametrize(("owner", "method", "instead"), PLANTED, ids=[method for _, method, _ in PLANTED])
+def test_what_breaks_a_promise_is_found(
+    owner: type[Any], method: str, instead: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, method, instead)
+    assert any(simulate(seed).violation is not None for seed in range(PLANTED_SEEDS))
