@@ -1,6 +1,6 @@
 """The cases, by name; what each means stands in docs/benchmarks.md."""
 
-from tailrace.tests.bench import changelogs, click_counts, clients, storage, transactions
+from tailrace.tests.bench import changelogs, click_counts, clients, commits, storage, transactions
 from tailrace.tests.bench.changelogs import PAUSE_MAX, PAUSE_P99
 from tailrace.tests.bench.click_counts import EARLY, GROWTH, HALF, LATE, READY
 from tailrace.tests.bench.clicks import prepare, prepare_by_product
@@ -29,6 +29,40 @@ CASES = (
         floor=click_counts.floor_rekeyed,
         targets=(Target(RATIO, 0.35),),
         prepare=prepare,
+    ),
+    Case(
+        "exactly-keyed",
+        "count-keyed exactly once, beside at least once",
+        commits.exactly_keyed,
+        _RATES,
+        floor=commits.at_least_keyed,
+        targets=(Target(RATIO, 0.75),),
+        prepare=prepare,
+    ),
+    Case(
+        "exactly-rekeyed",
+        "count-rekeyed exactly once, beside at least once",
+        commits.exactly_rekeyed,
+        _RATES,
+        floor=commits.at_least_rekeyed,
+        targets=(Target(RATIO, 0.75),),
+        prepare=prepare,
+    ),
+    Case(
+        "end-to-end",
+        "a record a millisecond through group_by, until its result is read committed",
+        commits.end_to_end,
+        (P50, P99),
+        targets=(Target(P50, 25.0, at_most=True), Target(P99, 60.0, at_most=True)),
+    ),
+    Case(
+        "restart-killed",
+        "an app killed with a store of a million keys: first result",
+        commits.first_out,
+        (commits.FIRST,),
+        targets=(Target(commits.FIRST, 2.0, at_most=True),),
+        prepare=commits.kill,
+        samples_max=1,
     ),
     Case("append", "batches to a partition", storage.append, _RATES, floor=storage.append_floor),
     Case("fetch", "batches from a partition", storage.fetch, _RATES, floor=storage.fetch_floor),

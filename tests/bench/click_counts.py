@@ -18,6 +18,7 @@ import msgspec
 
 from tailrace import App, Log, Windowed, minutes, seconds, tumbling
 from tailrace.log.codec import batches, decode
+from tailrace.streams.options import Guarantee
 from tailrace.tests.bench.clicks import (
     BY_PRODUCT,
     BY_USER,
@@ -51,9 +52,9 @@ def as_row(window: Windowed[str], clicks: int) -> tuple[str, ProductClicks]:
     return window.key, ProductClicks(window.key, window.start, clicks)
 
 
-def program(name: str, log: str | Log, *, keyed: bool) -> App:
+def program(name: str, log: str | Log, *, keyed: bool, guarantee: Guarantee = "exactly_once") -> App:
     """The main job, over the topic that is keyed by product or over the one that is not."""
-    app = App(name, log=log)
+    app = App(name, log=log, guarantee=guarantee)
     topic = app.topic(BY_PRODUCT if keyed else BY_USER, key=str, value=Click, timestamp=lambda click: click.ts)
     output = app.topic(f"{name}-output", key=str, value=ProductClicks)
     stream = app.stream(topic)
@@ -65,18 +66,19 @@ def program(name: str, log: str | Log, *, keyed: bool) -> App:
 
 def keyed(setting: Setting) -> Values:
     """The input has the key that is counted by."""
-    return _run(setting, keyed=True)
+    return count(setting, keyed=True)
 
 
 def rekeyed(setting: Setting) -> Values:
     """The input is keyed by user: every click goes from one task to another."""
-    return _run(setting, keyed=False)
+    return count(setting, keyed=False)
 
 
-def _run(setting: Setting, *, keyed: bool) -> Values:
-    name = f"{'keyed' if keyed else 'rekeyed'}-{setting.sample}"
+def count(setting: Setting, *, keyed: bool, guarantee: Guarantee = "exactly_once") -> Values:
+    """The main job over all clicks, with the guarantee that is the default or the other."""
+    name = f"{'keyed' if keyed else 'rekeyed'}-{guarantee}-{setting.sample}"
     with Log.open(log_directory(setting)) as log:
-        app = program(name, log, keyed=keyed)
+        app = program(name, log, keyed=keyed, guarantee=guarantee)
         with Stopwatch() as watch:
             summary = app.run(until="end")
         values = watch.values(summary.records_in)

@@ -140,7 +140,7 @@ def wake_floor(setting: Setting) -> Values:
             box.append(sent_ns)
             changed.notify()
 
-    return _latencies(setting.waits, receive, give)
+    return latencies(setting.waits, receive, give)
 
 
 def _wake(setting: Setting, acks: Acks) -> Values:
@@ -157,12 +157,12 @@ def _wake(setting: Setting, acks: Acks) -> Values:
             producer.send(_TOPIC, sent_ns.to_bytes(8, "big")).result()
             answers.append((time.perf_counter_ns() - sent_ns) / 1e6)
 
-        values = _latencies(setting.waits, receive, give)
+        values = latencies(setting.waits, receive, give)
         consumer.close()
     return {**values, ACK: percentile(answers, 0.5)}
 
 
-def _latencies(count: int, receive: Callable[[], list[int]], give: Callable[[int], None]) -> Values:
+def latencies(count: int, receive: Callable[[], list[int]], give: Callable[[int], None]) -> Values:
     """Milliseconds from before `give` to after the `receive` that returns it, in another thread."""
     found: list[float] = []
 

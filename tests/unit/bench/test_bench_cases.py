@@ -49,7 +49,7 @@ def test_a_wrong_count_is_an_error_and_no_number(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="counted 0 clicks and a plain count 100"):
         check(setting, {}, "nothing")
     counts_file(setting).write_bytes(b"{}")
-    with pytest.raises(AssertionError, match="keyed-0 counted 100 clicks and a plain count 0"):
+    with pytest.raises(AssertionError, match="keyed-exactly_once-0 counted 100 clicks and a plain count 0"):
         click_counts.keyed(setting)
 
 
