@@ -11,6 +11,7 @@ from tailrace.streams.derived import made_slot, returned
 from tailrace.streams.flow import Flow, checked_store, repartitioned
 from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe, SubscriptionSlot
 from tailrace.streams.operators.table import TableSource, ToStream
+from tailrace.streams.operators.views import kept_below
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.topology import Input
 
@@ -22,6 +23,7 @@ def join_foreign(
 
     Raises:
         TypeError: `f` or `on` is no plain function, or `store` no name.
+        TopologyError: the right table keeps no rows that could be looked up.
     """
     graph, place, name = left.graph, user_place(), checked_store(store, where)
     check_function(f, f"{where}(store={name!r})")
@@ -30,6 +32,7 @@ def join_foreign(
     if graph.feeds(right.origin, left.origin):
         # Nothing may be sent back to a task that comes before: the other table is looked up in a task of its own.
         right = _copied(right, f"{name}-right", place)
+    kept_below(graph.nodes.__getitem__, graph.nodes[right.origin.node], place)
     for slot in (left.key, right.key):
         slot.need()
     made_by = graph.name_for(where.replace("_", "-"))

@@ -11,6 +11,7 @@ from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.retraction import TableGroup
 from tailrace.streams.operators.table import Changes, TableFilter, TableMap, ToStream
 from tailrace.streams.operators.table_join import JoinKind, TableJoin
+from tailrace.streams.operators.views import kept_below
 from tailrace.streams.place import user_place
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Input
@@ -145,6 +146,7 @@ class Table(Generic[K, V]):
         Raises:
             TypeError: `other` is no table, `f` or `on` no plain function, or `store` no name.
             ValueError: `other` is of another app.
+            TopologyError: a table keeps no rows that could be looked up, as windows do not.
         """
         return self._join("join", "inner", other, f, store, on)
 
@@ -196,6 +198,8 @@ class Table(Generic[K, V]):
         if on is not None:
             return self._made(join_foreign(where, flow, right, f, on, store, inner=kind == "inner"))
         name = checked_name(flow.graph, f"table-{where.replace('_', '-')}", f, where)
+        for side in (flow, right):
+            kept_below(flow.graph.nodes.__getitem__, flow.graph.nodes[side.origin.node], place)
         slot = made_slot("value", name, place, None, returned(f))
         operator = TableJoin(
             name=name,

@@ -81,6 +81,11 @@ class Subscribe(Operator):
     goes_on = True
 
     @property
+    def newest_only(self) -> bool:
+        """The rows of the left table."""
+        return True
+
+    @property
     def old(self) -> OldValues:
         """Where a row referred to is made of it."""
         return "wanted"
@@ -116,6 +121,11 @@ class ForeignLookup(Operator):
     right_key: Slot
 
     goes_on = True
+
+    @property
+    def newest_only(self) -> bool:
+        """The rows of the right table."""
+        return True
 
     @property
     def stores(self) -> tuple[KeptStore, ...]:

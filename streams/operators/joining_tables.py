@@ -38,7 +38,7 @@ from tailrace.streams.topology import Forward, Node
 def build_table_join(chain: Chain, node: Node, operator: TableJoin) -> Sides:
     """The links of a join, one for each side."""
     left, right = (chain.node(parent.node) for parent in node.parents)
-    kept = kept_below(chain, left, operator.place) | kept_below(chain, right, operator.place)
+    kept = kept_below(chain.node, left, operator.place) | kept_below(chain.node, right, operator.place)
     twice = read_twice(chain, left, right, operator.place)
     if twice:
         # Before these are built, which is after all that stands behind them.

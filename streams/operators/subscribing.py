@@ -19,7 +19,7 @@ from tailrace.streams.codec import guarded
 from tailrace.streams.context import FAR
 from tailrace.streams.derived import Slot, key_check
 from tailrace.streams.operators.foreign import ForeignLookup, Subscribe, Subscription
-from tailrace.streams.operators.views import kept_below, look_at
+from tailrace.streams.operators.views import look_at
 from tailrace.streams.topology import Forward, Node
 
 _IMMUTABLE = (int, str, float, bytes, bool, type(None))
@@ -124,7 +124,6 @@ class Subscriptions:
 def build_foreign_lookup(chain: Chain, node: Node, operator: ForeignLookup) -> Sides:
     """The links of the right side: of subscriptions, and of the right table's changes."""
     name, right = operator.store_name, chain.node(node.parents[1].node)
-    kept_below(chain, right, operator.place)
     store = SubscriptionStore(name, chain.keyspace(name))
     chain.state_nodes[name] = Subscriptions(store)
     made = _Results(chain, node, operator)

@@ -98,7 +98,7 @@ def look_at(chain: Chain, table: Node) -> Callable[[Any], Row]:
 # ---------------------------------------------------------------- which tables a view reads
 
 
-def kept_below(chain: Chain, node: Node, asking: Place) -> dict[int, Node]:
+def kept_below(node_of: Callable[[int], Node], node: Node, asking: Place) -> dict[int, Node]:
     """The kept tables that a table's view reads, by id.
 
     Raises:
@@ -114,15 +114,15 @@ def kept_below(chain: Chain, node: Node, asking: Place) -> dict[int, Node]:
         )
     found: dict[int, Node] = {}
     for parent in node.parents:
-        found |= kept_below(chain, chain.node(parent.node), asking)
+        found |= kept_below(node_of, node_of(parent.node), asking)
     return found
 
 
 def read_twice(chain: Chain, left: Node, right: Node, asking: Place) -> bool:
     """Whether one change of a kept table may show on both sides of a join."""
     return bool(
-        kept_below(chain, left, asking).keys() & _upstream(chain, right)
-        or kept_below(chain, right, asking).keys() & _upstream(chain, left)
+        kept_below(chain.node, left, asking).keys() & _upstream(chain, right)
+        or kept_below(chain.node, right, asking).keys() & _upstream(chain, left)
     )
 
 

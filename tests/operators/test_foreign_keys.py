@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from tailrace import App, Table
+from tailrace import App, Table, minutes
 from tailrace.errors import EncodeError, TaskError, TopologyError
 from tailrace.log.client import Log
 from tailrace.streams import runner
@@ -188,6 +188,23 @@ def test_keys_of_other_types_find_their_rows() -> None:
         driver.pipe("users", "ann", key=Id(7), timestamp_ms=3)
         driver.pipe("orders", [7, 3], key=1, timestamp_ms=4)
         assert dict(driver.store("j").all()) == {1: "ann[7, 3]", 256: "ann[7, 2]"}
+
+
+def test_of_tables_with_a_history_the_newest_rows_are_joined() -> None:
+    app = App("versions")
+    a, b = (app.table(app.topic(name, key=str, value=str), store=name, history=minutes(1)) for name in "ab")
+    a.join(b, pair, on=refers_to, store="j").to(app.topic("out", key=str, value=str))
+    with TopologyDriver(app) as driver:
+        for topic, key, value, at in [
+            ("a", "k", "p1", 10),
+            ("b", "p", "x", 20),
+            ("b", "p", "late", 15),
+            ("a", "k", "q1", 5),
+            ("b", "p", "y", 30),
+        ]:
+            driver.pipe(topic, value, key=key, timestamp_ms=at)
+        outs = [(record.value, record.timestamp_ms) for record in driver.read("out")]
+        assert outs == [("p1>x", 20), ("p1>y", 30)]
 
 
 # ---------------------------------------------------------------- what is refused, and what goes wrong

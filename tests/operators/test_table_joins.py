@@ -223,11 +223,29 @@ def test_tables_with_other_keys_or_partitions_are_refused_with_both_places() -> 
 
 def test_windows_that_keep_no_rows_to_look_up_are_refused_with_both_places() -> None:
     app = App("refused")
-    windows: Any = app.stream(app.topic("a", key=str, value=str)).group_by_key().windowed_by(tumbling(minutes(1)))
+    windows: Any = app.stream(app.topic("w", key=str, value=str)).group_by_key().windowed_by(tumbling(minutes(1)))
     counts = windows.count(store="n")
-    counts.join(counts, pair)
     with pytest.raises(TopologyError, match=r"count-\d+ at .*keeps no rows .*joined at .*store="):
-        TopologyDriver(app)
+        counts.join(counts, pair)
+    with pytest.raises(TopologyError, match=r"count-\d+ at .*keeps no rows .*joined at .*store="):
+        tables(app)[0].join(counts.map(str), pair, on=str, store="j")
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_windowed_results_that_are_kept_are_joined(cache: bool) -> None:
+    app = App("windows", cache_bytes=1 << 20 if cache else 0)
+    clicks, views = (app.stream(app.topic(name, key=str, value=str)).group_by_key() for name in ("clicks", "views"))
+    minute = tumbling(minutes(1))
+    clicked = clicks.windowed_by(minute).count(store="c").map(lambda n: n, store="clicked")
+    viewed = views.windowed_by(minute).count(store="v").map(lambda n: n, store="viewed")
+    viewed.left_join(clicked, lambda v, c: f"{c or 0}/{v}", store="rate")
+    with TopologyDriver(app, cache=cache) as driver:
+        for at, topic in enumerate(["views", "clicks", "views", "views", "clicks"]):
+            driver.pipe(topic, "x", key="k", timestamp_ms=at)
+        driver.pipe("views", "x", key="k", timestamp_ms=60_000)
+        driver.commit()
+        rates = {(key.key, key.start_ms): rate for key, rate in driver.store("rate").all()}
+        assert rates == {("k", 0): "2/3", ("k", 60_000): "0/1"}
 
 
 @pytest.mark.parametrize("cache", [False, True])

@@ -13,6 +13,7 @@ from tailrace import (
     App,
     Context,
     Grouped,
+    GroupedTable,
     Processor,
     Record,
     Reducer,
@@ -198,6 +199,19 @@ def test_tables() -> None:
     assert_type(table.map(lambda c: c.user or None), Table[str, str])
     assert_type(table.map_values(lambda c: len(c.user), store="lengths"), Table[str, int])
     assert_type(table.map_kv(lambda k, c: k + c.user), Table[str, str])
+    lengths = table.map(lambda c: len(c.user))
+    assert_type(table.join(lengths, lambda c, n: c.user * n), Table[str, str])
+    assert_type(table.left_join(lengths, lambda c, n: n or len(c.user), store="left"), Table[str, int])
+    assert_type(table.outer_join(lengths, lambda c, n: n if c is None else None), Table[str, int])
+    found = table.left_join(lengths, lambda c, n: c.user if n else None, on=lambda c: c.user, store="found")
+    assert_type(found, Table[str, str])
+    grouped = table.group_by(lambda k, c: (len(k), c.user))
+    assert_type(grouped, GroupedTable[int, str])
+    assert_type(grouped.count(store="n"), Table[int, int])
+    assert_type(grouped.reduce(lambda a, b: a + b, lambda a, b: a.removesuffix(b), store="r"), Table[int, str])
+    assert_type(
+        grouped.aggregate(lambda: 0, lambda n, v: n + len(v), lambda n, v: n - len(v), store="a"), Table[int, int]
+    )
     table.map_kv(lambda k, c: k + c.user).to(app.topic("names", key=str, value=str))
 
 
