@@ -5,6 +5,7 @@ from tailrace.log.client import Consumer, Delivery, GroupDescription, Log, Produ
 from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
 from tailrace.streams.app import App
 from tailrace.streams.codec import Codec, json, msgpack, windowed
+from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.aggregate import Emit
@@ -33,6 +34,7 @@ __all__ = [
     "Context",
     "Delivery",
     "Emit",
+    "GlobalTable",
     "GroupDescription",
     "Grouped",
     "GroupedTable",

@@ -22,6 +22,7 @@ from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
 from tailrace.streams.flow import Flow, checked_store, merged, source
+from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import check_function, user_place
@@ -232,6 +233,25 @@ class App:
         name = checked_store(store, "app.table")
         history_ms = None if history is None else _not_negative_ms("app.table(history=…)", history)
         return table_of(self._source(topic, "app.table"), name, user_place(), history_ms)
+
+    def global_table(self, topic: Topic[K, V], *, store: str) -> GlobalTable[K, V]:
+        """Reads a topic whole, in every process, so that streams can look up any of its keys. It must exist.
+
+        All of it is read before anything runs, and what comes later as it comes: a stream that is joined finds the
+        latest value that the process has read, whatever its time. It is kept in memory, and read anew at each start.
+        A null value deletes its key; records with a null key are left out. One that cannot be read ends the app, or is
+        left out where `on_bad_record` says so; a warning tells of the first.
+
+        Raises:
+            TypeError: no topic, or `store` is no name.
+        """
+        name = checked_store(store, "app.global_table")
+        if not is_topic(topic):
+            raise TypeError(f"app.global_table takes a topic, as app.topic() returns it, not {topic!r}")
+        self.graph.topics.append(topic)
+        table = GlobalTable(name, topic, user_place())
+        self.graph.global_tables.append(table)
+        return table
 
     def store(
         self,

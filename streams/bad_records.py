@@ -54,12 +54,17 @@ def fail(context: TaskContext, timestamp: Callable[[Any], Any] | None) -> BadRec
         if timestamp is not None and raised_in(timestamp, error):
             context.record = record
             raise error
-        raise DecodeError(
-            f"{partition}@{record.offset} cannot be read: {error}; mend the topic's type, or go on past such records "
-            'with on_bad_record="skip" or "dead_letter"'
-        ) from error
+        raise unreadable(record, partition, error) from error
 
     return failing
+
+
+def unreadable(record: RawRecord, partition: TopicPartition, error: Exception) -> DecodeError:
+    """The error that ends an app, with the record's place and the decoder's words."""
+    return DecodeError(
+        f"{partition}@{record.offset} cannot be read: {error}; mend the topic's type, or go on past such records "
+        'with on_bad_record="skip" or "dead_letter"'
+    )
 
 
 def to_stream(context: TaskContext, node: str, errors: Forward) -> BadRecord:

@@ -13,6 +13,7 @@ from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aggregates import build_aggregate
 from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe
+from tailrace.streams.operators.global_join import GlobalJoin, build_global_join
 from tailrace.streams.operators.io import Repartition, Sink, Source, Split
 from tailrace.streams.operators.join import StreamJoin
 from tailrace.streams.operators.joining import build_join
@@ -125,13 +126,14 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableGroup: build_table_group,
     TableAggregate: build_table_aggregate,
     StreamTableJoin: build_lookup,
+    GlobalJoin: build_global_join,
     WaitingJoin: build_waiting,
 }
 
 
 def functions_of(operator: Operator) -> list[Callable[..., Any]]:
     """The functions of the user that an operator calls: to find the node when one raises."""
-    names = ("f", "add", "remove", "zero", "merge", "choose", "factory")
+    names = ("f", "add", "remove", "zero", "merge", "choose", "factory", "on")
     found = [getattr(operator, name, None) for name in names]
     if isinstance(operator, Source):
         found.append(operator.topic.timestamp)

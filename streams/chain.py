@@ -16,6 +16,7 @@ from tailrace.log.clock import Clock
 from tailrace.state.store import Keyspace
 from tailrace.streams.context import StateNode, TaskContext
 from tailrace.streams.failure import Nodes
+from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
 from tailrace.streams.on_error import guard
 from tailrace.streams.operators.processor import RunningProcessor
@@ -56,6 +57,8 @@ class Chain:
         self.clock = clock
         self.state_nodes: dict[str, StateNode] = {}
         """By the name of the store."""
+        self.global_rows: Mapping[str, GlobalRows] = {}
+        """Of the app's global tables, by their names."""
         self.processors: dict[int, RunningProcessor] = {}
         """By graph node."""
         self.in_flight: dict[int, Node] = {}

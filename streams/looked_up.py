@@ -10,11 +10,13 @@ from typing import Any
 
 from tailrace.streams.derived import Slot, made_slot, returned
 from tailrace.streams.flow import Flow, checked_name, checked_store, repartitioned
+from tailrace.streams.global_table import GlobalTable
+from tailrace.streams.operators.global_join import GlobalJoin
 from tailrace.streams.operators.join import JoinKind
 from tailrace.streams.operators.lookup import StreamTableJoin
 from tailrace.streams.operators.versioned import versioned_source
 from tailrace.streams.operators.waiting import WaitingJoin
-from tailrace.streams.place import Place, user_place
+from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.topology import Input
 from tailrace.windows.duration import to_ms
 
@@ -73,6 +75,27 @@ def looked_up(
             history_ms=None if versioned is None else versioned.history_ms,
         )
     return beside(flow, table, operator, made_slot("value", name, place, value, returned(f)))
+
+
+def found_in(
+    where: JoinKind,
+    flow: Flow,
+    table: GlobalTable[Any, Any],
+    f: Callable[[Any, Any], Any],
+    *,
+    on: Callable[[Any, Any], Any] | None = None,
+    value: Any = None,
+) -> Flow:
+    """The flow of a stream joined with a global table; `where` is the method that was called."""
+    place, graph = user_place(), flow.graph
+    if on is None:
+        raise TypeError(f"{where} with a global table needs on=, a function of key and value that returns its key")
+    if table not in graph.global_tables:
+        raise ValueError(f"{where} was given what another app declared: join what one app reads")
+    name = checked_name(graph, where.replace("_", "-"), f, where)
+    check_function(on, f"{where}(on=…)")
+    operator = GlobalJoin(name=name, place=place, table=table, f=f, on=on, left=where == "left_join")
+    return flow.then(operator, value=made_slot("value", name, place, value, returned(f)))
 
 
 def _wait_ms(where: str, grace: timedelta, store: object) -> int:

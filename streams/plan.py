@@ -30,6 +30,7 @@ from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.commit import offsets_of
 from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import Nodes, task_error
+from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
 from tailrace.streams.on_error import Failures, guard
 from tailrace.streams.operators.io import Source
@@ -69,6 +70,8 @@ class Plan:
     """What the tasks read and keep their state in, as it was when the app began."""
     failures: Failures | None = None
     """Where the app goes on after a function has raised: what is done about it."""
+    global_rows: dict[str, GlobalRows] = field(default_factory=dict[str, GlobalRows])
+    """Of the app's global tables, by name."""
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
     nodes: Nodes = field(default_factory=Nodes)
@@ -102,6 +105,11 @@ class Plan:
                 task.context.doing = doing
             stack.pop_all()
 
+    def let_go(self) -> None:
+        """Ends the reading of global tables."""
+        for rows in self.global_rows.values():
+            rows.close()
+
     def stop(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
@@ -111,6 +119,7 @@ class Plan:
             TaskError: one of them raised, and nothing had before; the others are logged.
         """
         first: Exception | None = None
+        self.let_go()
         for task in self.tasks:
             task.context.record, task.context.doing = None, f"the end of task {task.id}"
             for processor in task.processors:
@@ -159,6 +168,14 @@ class Planner:
         outputs = Outputs(producer)
         transactional = self._options.guarantee == "exactly_once"
         result = Plan(self._app, producer, outputs, self._topology.inner_topics, transactional)
+        with ExitStack() as stack:
+            stack.callback(result.let_go)
+            self._fill(result, progress)
+            stack.pop_all()
+        return result
+
+    def _fill(self, result: Plan, progress: Callable[[str], Progress] | None) -> None:
+        outputs = result.outputs
         if self._options.on_error != "fail":
             keeps = self._options.on_error == "dead_letter"
             letters = bad_records.dead_letter_topic(self._app) if keeps else None
@@ -167,6 +184,10 @@ class Planner:
             for function in functions_of(node.operator):
                 result.nodes.add(function, node.name, node.place)
         self._topics.prepare()
+        for table in self._topology.global_tables:
+            rows = GlobalRows(self._log, table, fails=self._options.on_bad_record == "fail")
+            result.global_rows[table.name] = rows
+            rows.read_whole()
         committed = self._log.committed_offsets(self._app)
         self._topics.refuse_lost_offsets(committed)
         by_subtopology: dict[int, list[Task]] = {}
@@ -187,7 +208,6 @@ class Planner:
             self._log.commit_offsets(self._app, first)
         result.in_use = self._in_use(result.tasks)
         result.start()
-        return result
 
     def _in_use(self, tasks: Sequence[Task]) -> TopicsInUse:
         used = {store.changelog.topic: f"it backs store {store.node.name!r}" for task in tasks for store in task.stores}
@@ -195,6 +215,8 @@ class Planner:
             topic = node.operator.reads
             if topic is not None:
                 used[topic.name] = f"it is read at {node.place}"
+        for table in self._topology.global_tables:
+            used[table.topic.name] = f"it is read whole by the global table at {table.place}"
         return TopicsInUse(self._log, self._app, used)
 
     # ------------------------------------------------------------ tasks
@@ -237,6 +259,7 @@ class Planner:
             self._clock,
             plan.nodes,
         )
+        chain.global_rows = plan.global_rows
         for node in self._read_by(task, sub):
             self._input(task, node, chain, plan.outputs, committed)
         for cut in sub.repartitions_read:

@@ -291,6 +291,8 @@ class Runner:
 
     def _fetch(self, consumer: Consumer, ends: Mapping[TopicPartition, int] | None) -> None:
         """Fills the inputs that have nothing buffered, and says of each task whether it has read all there is."""
+        for rows in self._plan.global_rows.values():
+            rows.read_on()
         while True:
             empty = [source for _, source in self._by_partition.values() if source.head_ms is None]
             if ends is not None:

@@ -6,16 +6,16 @@ Not here: what the nodes do (operators/), which codecs they get (derived).
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, overload
 
-from tailrace.log.errors import InvalidError
-from tailrace.log.topic import check_topic_name
+from tailrace.streams.arguments import check_branches, check_node_name, check_partitions
 from tailrace.streams.codec import codec_of
 from tailrace.streams.derived import Slot, made_slot, returned, returned_items, returned_pair, returned_pairs
 from tailrace.streams.flow import Flow, checked_name, checked_store, merged, repartitioned, source
+from tailrace.streams.global_table import GlobalTable, is_global_table
 from tailrace.streams.grouped import Grouped
 from tailrace.streams.joins import joined, late_of
-from tailrace.streams.looked_up import looked_up, options_of
+from tailrace.streams.looked_up import found_in, looked_up, options_of
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
 from tailrace.streams.operators.join import JoinKind
@@ -182,7 +182,7 @@ class Stream(Generic[K, V]):
             TypeError: `branches` is no mapping of names to plain functions, or `default` is no name.
             ValueError: there is no branch, or `default` is the name of another one.
         """
-        _check_branches(branches, default)
+        check_branches(branches, default)
         flow = self._flow
         operator = Split(
             name=flow.graph.name_for("split"), place=user_place(), branches=dict(branches), default=default
@@ -220,7 +220,7 @@ class Stream(Generic[K, V]):
         """
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
             raise TypeError(f"repartition(name={name!r}) is not a name: give a str")
-        _check_partitions("repartition", partitions)
+        check_partitions("repartition", partitions)
         return Stream(repartitioned(self._flow, name, user_place(), partitions=partitions, keeps_null_keys=True))
 
     def through(self, topic: Topic[K, V]) -> "Stream[K, V]":
@@ -249,6 +249,15 @@ class Stream(Generic[K, V]):
     @overload
     def join(
         self,
+        other: GlobalTable[K2, V2],
+        f: Callable[[V, V2], VR],
+        *,
+        on: Callable[[K, V], K2 | None],
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]": ...
+    @overload
+    def join(
+        self,
         other: "Stream[K, V2]",
         f: Callable[[V, V2], VR],
         *,
@@ -269,6 +278,8 @@ class Stream(Generic[K, V]):
         before, the records are repartitioned through `<app>-<store>-repartition`, the table's store and "-join" unless
         `store` says another name.
 
+        With a global table: the row of the key that `on` returns, as the process has read it by then.
+
         With a stream: every pair of a record here and one of `other` of the same key and about the same time. A result
         has the larger of the two times. Null keys and null values have no partner, and are dropped. Where the key was
         changed before, that side is repartitioned, through `<app>-<store>-left-repartition` or `-right-`.
@@ -277,6 +288,7 @@ class Stream(Generic[K, V]):
             other: a table, or the right side; the same stream for a join with itself, where each record also meets
                 itself.
             f: left value and right value to the result's.
+            on: key and value to the key in a global table; None for none.
             store: the records of both streams are kept in `<store>-left` and `<store>-right` (in `<store>` alone where
                 a stream is joined to itself) until no partner can come any more.
             within: how far apart the two may be, in either direction, the bound included.
@@ -301,6 +313,15 @@ class Stream(Generic[K, V]):
         *,
         grace: timedelta | None = None,
         store: str | None = None,
+        value: type[VR] | None = None,
+    ) -> "Stream[K, VR]": ...
+    @overload
+    def left_join(
+        self,
+        other: GlobalTable[K2, V2],
+        f: Callable[[V, V2 | None], VR],
+        *,
+        on: Callable[[K, V], K2 | None],
         value: type[VR] | None = None,
     ) -> "Stream[K, VR]": ...
     @overload
@@ -344,6 +365,9 @@ class Stream(Generic[K, V]):
         if isinstance(other, Stream):
             right: Flow = other._flow  # noqa: SLF001 - its own class
             return Stream(joined(where, self._flow, right, f, **options_of(where, "a stream", options, joined)))
+        if is_global_table(other) and where != "outer_join":
+            options = options_of(where, "a global table", options, found_in)
+            return Stream(found_in(where, self._flow, other, f, **options))
         if not is_table(other) or where == "outer_join":
             raise TypeError(f"{where} takes a stream{'' if where == 'outer_join' else ' or a table'}, not {other!r}")
         table, options = flow_of(other), options_of(where, "a table", options, looked_up)
@@ -400,7 +424,7 @@ class Stream(Generic[K, V]):
         if isinstance(factory, type):
             check_methods(factory, f"{where}({factory.__name__})")
         if name is not None:
-            _check_node_name(name, where)
+            check_node_name(name, where)
         own = tuple(dict.fromkeys(_declared(store, where) for store in stores))
         for store in own:
             if store not in flow.graph.stores:
@@ -446,7 +470,7 @@ class Stream(Generic[K, V]):
             TypeError: `f` is no plain function.
             ValueError: partitions below 1.
         """
-        _check_partitions("group_by", partitions)
+        check_partitions("group_by", partitions)
         flow, place = self._keyed(f, key, "group_by")
         return Grouped(flow, Stream, place, name=name, partitions=partitions)
 
@@ -459,7 +483,7 @@ class Stream(Generic[K, V]):
         key: type[K2] | None = None,
     ) -> Grouped[K2, V]:
         """Groups records by `f(key, value)`; all else as in `group_by`."""
-        _check_partitions("group_by_kv", partitions)
+        check_partitions("group_by_kv", partitions)
         flow, place = self._flow, user_place()
         made_by = checked_name(flow.graph, "key-by-kv", f, "group_by_kv")
         slot = made_slot("key", made_by, place, key, returned(f))
@@ -527,40 +551,10 @@ def table_of(flow: Flow, store: str, place: Place, history_ms: int | None = None
     return Table(flow.then(operator), Stream)
 
 
-def _check_node_name(name: object, where: str) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"{where}(name={name!r}) is no name: give a str")
-    try:
-        check_topic_name(name)
-    except InvalidError as error:
-        raise ValueError(f"{where}(name={name!r}) is no name: {error}") from error
-
-
 def _declared(store: object, where: str) -> DeclaredStore[Any, Any]:
     if not is_declared(store):
         raise TypeError(f"{where}(stores=…) takes stores as app.store() returns them, not {store!r}")
     return store
-
-
-def _check_branches(branches: object, default: object) -> None:
-    """Refuses what `Stream.split` cannot take."""
-    if not isinstance(branches, Mapping):
-        raise TypeError(f"split takes a mapping of names to functions, not {branches!r}")
-    for name, f in cast("Mapping[object, object]", branches).items():
-        if not isinstance(name, str):
-            raise TypeError(f"split: {name!r} is no name of a branch: give a str")
-        check_function(f, f"split({name!r})")
-    if default is not None and not isinstance(default, str):
-        raise TypeError(f"split(default={default!r}) is no name of a branch: give a str")
-    if default in branches:
-        raise ValueError(f"split(default={default!r}) is the name of another branch")
-    if not branches and default is None:
-        raise ValueError("split has no branch: give at least one")
-
-
-def _check_partitions(where: str, partitions: int | None) -> None:
-    if partitions is not None and partitions < 1:
-        raise ValueError(f"{where}(partitions={partitions!r}) is not a number above 0")
 
 
 def write(flow: Flow, topic: Any) -> None:

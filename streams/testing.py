@@ -33,6 +33,7 @@ from tailrace.log.topic import INT64_MAX, near_names
 from tailrace.state.memory import MemoryBackend
 from tailrace.streams.app import App
 from tailrace.streams.codec import TypeCodec, decode_error, encode_error, windowed_form
+from tailrace.streams.global_rows import GlobalView
 from tailrace.streams.keeping import KeepingProducer, Raw
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Sink
@@ -199,6 +200,8 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             InvalidError: the app has no store of that name.
         """
         stores = {store.node.name: store for task in self._plan.tasks for store in task.stores}
+        if name in self._plan.global_rows:
+            return GlobalView(self._plan.global_rows[name])
         if name not in stores:
             raise InvalidError(f"app {self._app!r} has no store {name!r}{near_names(name, stores)}")
         parts = [store.node.store for task in self._plan.tasks for store in task.stores if store.node.name == name]
@@ -279,6 +282,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
         if name is None:
             raise TypeError(f"pipe takes a topic, or the name of one, not {topic!r}")
         inputs = {partition.topic for partition in self._inputs}
+        inputs |= {table.topic.name for table in self._topology.global_tables}
         if name not in inputs:
             raise InvalidError(f"app {self._app!r} does not read topic {name!r}{near_names(name, inputs)}")
         return topic if is_topic(topic) else self._topics[name]

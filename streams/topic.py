@@ -1,14 +1,15 @@
 """A topic as a program sees it: its name, the codecs of its two types, and how it is created when missing.
 
-1. A topic is a declaration and holds no data; two declarations of one name in one app must agree (topology).
+1. A topic is a declaration and holds no data; two declarations of one name in one app must agree.
 2. The configuration is checked when it is declared.
 
 Not here: topics in the log (`tailrace.log.topic`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeGuard, TypeVar
 
+from tailrace.log.errors import TopologyError
 from tailrace.log.record import Instant
 from tailrace.log.topic import check_topic_name, config_strings
 from tailrace.streams.codec import Codec, TypeCodec, codec_of, type_name
@@ -80,6 +81,23 @@ class Topic(Generic[K, V]):
 def is_topic(given: object) -> TypeGuard[Topic[Any, Any]]:
     """Whether it is a topic, of whatever types."""
     return isinstance(given, Topic)
+
+
+def check_declared_alike(topics: Iterable[Topic[Any, Any]]) -> None:
+    """Refuses declarations of one topic that differ.
+
+    Raises:
+        TopologyError: two do; both places are named.
+    """
+    first: dict[str, Topic[Any, Any]] = {}
+    for topic in topics:
+        known = first.setdefault(topic.name, topic)
+        if known.declares() != topic.declares():
+            raise TopologyError(
+                f"topic {topic.name!r} is declared twice, as {known!r} at {known.place} and as {topic!r} at "
+                f"{topic.place}, and the two differ in types, codecs, timestamp, partitions or configuration: "
+                "declare it once"
+            )
 
 
 def _takes(of: Any, codec: Codec) -> Any:

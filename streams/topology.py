@@ -19,10 +19,11 @@ from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.topic import check_topic_name
 from tailrace.state.changelog import Layout
 from tailrace.streams import describe
+from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.kept_as import KeptAs
 from tailrace.streams.place import Place
 from tailrace.streams.store import DeclaredStore
-from tailrace.streams.topic import Topic
+from tailrace.streams.topic import Topic, check_declared_alike
 
 Forward = Callable[[Any, Any, int], None]
 """One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
@@ -177,6 +178,8 @@ class Graph:
         """Every declaration, in order."""
         self.stores: list[DeclaredStore[Any, Any]] = []
         """The same of stores for processors."""
+        self.global_tables: list[GlobalTable[Any, Any]] = []
+        """The same of global tables."""
 
     def name_for(self, prefix: str) -> str:
         """The name of the next node, to make its operator with: `map-3`."""
@@ -230,13 +233,18 @@ class Graph:
         Raises:
             TopologyError: what the nodes are together cannot run; every place concerned is named.
         """
-        _check_topics(self.topics)
+        check_declared_alike(self.topics)
         _check_nodes(self.nodes.values())
-        _check_names(app, self.nodes.values())
+        _check_names(app, self.nodes.values(), self.global_tables)
         self._check_shared_stores()
         order = _ordered(self.nodes)
         _check_cycles(order)
-        return Topology(app=app, nodes=tuple(order), subtopologies=tuple(_in_order(_split(order))))
+        return Topology(
+            app=app,
+            nodes=tuple(order),
+            subtopologies=tuple(_in_order(_split(order))),
+            global_tables=tuple(self.global_tables),
+        )
 
     def _check_shared_stores(self) -> None:
         """Refuses a store that is used on both sides of a repartition: that divides tasks, and the store joins them."""
@@ -254,18 +262,6 @@ class Graph:
 
 
 # ---------------------------------------------------------------- what only the whole shows
-
-
-def _check_topics(topics: Iterable[Topic[Any, Any]]) -> None:
-    first: dict[str, Topic[Any, Any]] = {}
-    for topic in topics:
-        known = first.setdefault(topic.name, topic)
-        if known.declares() != topic.declares():
-            raise TopologyError(
-                f"topic {topic.name!r} is declared twice, as {known!r} at {known.place} and as {topic!r} at "
-                f"{topic.place}, and the two differ in types, codecs, timestamp, partitions or configuration: "
-                "declare it once"
-            )
 
 
 def _check_nodes(nodes: Collection[Node]) -> None:
@@ -312,13 +308,15 @@ def _check_cycles(order: Collection[Node]) -> None:
                 waiting += before(node)
 
 
-def _check_names(app: str, nodes: Collection[Node]) -> None:
+def _check_names(app: str, nodes: Collection[Node], global_tables: Iterable[GlobalTable[Any, Any]]) -> None:
     names: dict[str, _Owner] = {}
     stores: dict[str, _Owner] = {}
     internal: dict[str, _Owner] = {}
     for declared in dict.fromkeys(store for node in nodes for store in node.operator.uses):
         _check_free(stores, declared.name, declared, f"the store name {declared.name!r}")
         _check_free(internal, changelog_topic(app, declared.name), declared, f"the store name {declared.name!r}")
+    for table in global_tables:
+        _check_free(stores, table.name, table, f"store={table.name!r}")
     for node in nodes:
         if names.setdefault(node.name, node) is not node:
             raise TopologyError(
@@ -339,7 +337,7 @@ def _check_names(app: str, nodes: Collection[Node]) -> None:
             )
 
 
-_Owner = Node | DeclaredStore[Any, Any]
+_Owner = Node | DeclaredStore[Any, Any] | GlobalTable[Any, Any]
 
 
 def _check_free(taken: dict[str, _Owner], name: str, node: _Owner, what: str) -> None:
@@ -507,6 +505,7 @@ class Topology:
     """Parents before children."""
     subtopologies: tuple[SubTopology, ...]
     """Writers of a repartition before its readers."""
+    global_tables: tuple[GlobalTable[Any, Any], ...] = ()
 
     def children(self, node_id: int, output: Output = "main") -> list[Node]:
         """The nodes that one output of a node goes to, in the order in which they were made."""
