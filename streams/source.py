@@ -107,8 +107,18 @@ class SourceInput:
         """Runs the next record and those after it while they are not younger than limit_ms; returns how many."""
         count = 0
         while self.head_ms is not None and (not count or (self.head_ms <= limit_ms and count < records_max)):
-            count += self.run(context, 1)
+            count += self.run(context, self._ready(limit_ms, records_max - count))
         return count
+
+    def _ready(self, limit_ms: int, records_max: int) -> int:
+        """How many records of the batch at hand are known not to be younger than limit_ms, but the next in any case."""
+        if self._decoding.timestamp is not None:
+            return 1
+        records, first = self._records, self._index
+        last, end = first + 1, min(len(records), first + records_max)
+        while last < end and records[last].timestamp <= limit_ms:
+            last += 1
+        return last - first
 
     def _find_head(self) -> None:
         while self._index >= len(self._records):

@@ -98,17 +98,24 @@ class Task:
         return min(heads) if heads else None
 
     def run(self, records_max: int) -> int:
-        """Runs up to records_max records of the oldest input, as far as no other input is older; returns how many."""
-        waiting = [source for source in self.inputs if source.head_ms is not None]
-        waiting.sort(key=_head)
-        source = waiting[0]
-        if len(waiting) == 1:
-            count = source.run(self.context, records_max)
-        else:
-            count = source.run_until(self.context, _head(waiting[1]), records_max)
-        if source.writer is not None:
-            self.hear(source.writer, source.origin_ms, idle=False)
-        return count
+        """Runs up to records_max records, each time of the oldest input; returns how many.
+
+        Ends with the batch of an only input, and where an input has no more: there may be older ones to fetch.
+        """
+        count = 0
+        while True:
+            waiting = [source for source in self.inputs if source.head_ms is not None]
+            if len(waiting) == 1:
+                source = waiting[0]
+                count += source.run(self.context, records_max - count)
+            else:
+                waiting.sort(key=_head)
+                source = waiting[0]
+                count += source.run_until(self.context, _head(waiting[1]), records_max - count)
+            if source.writer is not None:
+                self.hear(source.writer, source.origin_ms, idle=False)
+            if count >= records_max or len(waiting) == 1 or source.head_ms is None:
+                return count
 
     def hear_inputs(self, expected: Collection[TopicPartition]) -> bool:
         """Takes the word of its own inputs, where they are writers among others; returns whether time went on.

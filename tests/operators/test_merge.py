@@ -5,6 +5,7 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.log.errors import TaskError
 from tailrace.streams.app import App
+from tailrace.streams.stream import Stream
 from tailrace.tests.support.engine import contents, decoded, feed
 
 
@@ -58,3 +59,26 @@ def test_an_error_in_a_branch_names_it() -> None:
         branches["even"].print()
         with pytest.raises(TaskError, match=r"ZeroDivisionError in split-1 .*test_merge\.py:\d+.* at a-0@0"):
             app.run(until="end")
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_two_inputs_come_in_the_order_of_their_times(by_value: bool) -> None:
+    """In runs of several records and of one, to the end of an input and on; an input goes on while it is not younger."""
+    times = {"a": [0, 1, 5, 5, 6, 4, 20, 21], "b": [2, 3, 5, 7, 1, 30]}
+    with Log.open("memory:") as log:
+        app = App("app", log=log)
+        streams: list[Stream[str, int]] = []
+        for name, each in times.items():
+            log.create_topic(name)
+            with log.producer() as producer:
+                for time in each:
+                    producer.send(name, time.to_bytes(8, "big"), key=name.encode(), timestamp_ms=time)
+            timestamp = int if by_value else None
+            streams.append(app.stream(app.topic(name, key=str, value=int, timestamp=timestamp)))
+        streams[0].merge(streams[1]).to(app.topic("out", key=str, value=int))
+        app.run(until="end")
+        found = [((row.key or b"").decode(), row.timestamp_ms) for row in contents(log, "out")]
+    assert found == [
+        *(("a", 0), ("a", 1), ("b", 2), ("b", 3), ("b", 5), ("a", 5), ("a", 5)),
+        *(("a", 6), ("a", 4), ("b", 7), ("b", 1), ("a", 20), ("a", 21), ("b", 30)),
+    ]
