@@ -63,7 +63,7 @@ def test_an_error_in_a_branch_names_it() -> None:
 
 @pytest.mark.parametrize("by_value", [False, True])
 def test_two_inputs_come_in_the_order_of_their_times(by_value: bool) -> None:
-    """In runs of several records and of one, to the end of an input and on; an input goes on while it is not younger."""
+    """In runs of several records and of one, past the end of an input; one goes on while it is not younger."""
     times = {"a": [0, 1, 5, 5, 6, 4, 20, 21], "b": [2, 3, 5, 7, 1, 30]}
     with Log.open("memory:") as log:
         app = App("app", log=log)
