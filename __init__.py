@@ -9,6 +9,7 @@ from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.aggregate import Emit
+from tailrace.streams.operators.suppress import Suppress, until_stream_time, until_window_closes
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.reducers import Reducer
 from tailrace.streams.store import Store
@@ -50,6 +51,7 @@ __all__ = [
     "Store",
     "Stream",
     "Summary",
+    "Suppress",
     "Table",
     "Topic",
     "TopicDescription",
@@ -70,5 +72,7 @@ __all__ = [
     "sliding",
     "tumbling",
     "unlimited",
+    "until_stream_time",
+    "until_window_closes",
     "windowed",
 ]

@@ -14,6 +14,7 @@ from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aggregates import build_aggregate
 from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe
 from tailrace.streams.operators.global_join import GlobalJoin, build_global_join
+from tailrace.streams.operators.holding import build_holding
 from tailrace.streams.operators.io import Repartition, Sink, Source, Split
 from tailrace.streams.operators.join import StreamJoin
 from tailrace.streams.operators.joining import build_join
@@ -26,6 +27,7 @@ from tailrace.streams.operators.results import chosen_topic, look_once
 from tailrace.streams.operators.retracting import build_table_aggregate, build_table_group
 from tailrace.streams.operators.retraction import TableAggregate, TableGroup
 from tailrace.streams.operators.subscribing import build_foreign_lookup, build_subscribe
+from tailrace.streams.operators.suppress import SuppressUntilClose, SuppressUntilTime, ThrottleTable
 from tailrace.streams.operators.table import TableFilter, TableMap, TableSource
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.versioned import VersionedSource, build_versioned
@@ -123,6 +125,9 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     Subscribe: build_subscribe,
     ForeignLookup: build_foreign_lookup,
     ForeignResult: build_table,
+    SuppressUntilClose: build_holding,
+    SuppressUntilTime: build_holding,
+    ThrottleTable: build_holding,
     TableGroup: build_table_group,
     TableAggregate: build_table_aggregate,
     StreamTableJoin: build_lookup,

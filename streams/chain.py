@@ -100,6 +100,10 @@ class Chain:
         """Whether a node has one, so that `node` knows it."""
         return node_id in self._by_id
 
+    def behind(self, node: Node) -> list[Node]:
+        """The nodes that read a node's results."""
+        return [child for child, _ in self._children.get(Input(node.id), ())]
+
     def asked_for_old(self, node: Node) -> bool:
         """Whether some node behind a table's node wants to know what each change replaces."""
         return any(

@@ -45,8 +45,14 @@ class Schedules:
         self._all.append(schedule)
         self.next_ms = min(self.next_ms, schedule.due_ms)
 
+    def bring_forward(self, schedule: Schedule, due_ms: int) -> None:
+        """Has one of them called at due_ms, where it would be later."""
+        if due_ms < schedule.due_ms:
+            schedule.due_ms = due_ms
+            self.next_ms = min(self.next_ms, due_ms)
+
     def run(self, now_ms: int) -> None:
-        """Calls what is due at now_ms."""
+        """Calls what is due at now_ms; a call may set the time at which it is due next."""
         due = sorted((each for each in self._all if each.due_ms <= now_ms), key=lambda each: each.due_ms)
         for each in due:
             if not each.cancelled:

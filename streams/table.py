@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from tailrace.streams.derived import made_slot, returned, returned_pair
@@ -9,12 +10,21 @@ from tailrace.streams.flow import Flow, checked_name, checked_store
 from tailrace.streams.foreign import join_foreign
 from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.retraction import TableGroup
+from tailrace.streams.operators.suppress import (
+    Suppress,
+    SuppressUntilClose,
+    SuppressUntilTime,
+    ThrottleTable,
+    WhenFull,
+    window_of,
+)
 from tailrace.streams.operators.table import Changes, TableFilter, TableMap, ToStream
 from tailrace.streams.operators.table_join import JoinKind, TableJoin
 from tailrace.streams.operators.views import kept_below
 from tailrace.streams.place import user_place
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Input
+from tailrace.windows.duration import to_ms
 
 if TYPE_CHECKING:
     from tailrace.streams.stream import Stream
@@ -255,6 +265,86 @@ class Table(Generic[K, V]):
         self._flow.key.need()
         return checked_store(store, where)
 
+    def suppress(
+        self,
+        until: Suppress,
+        *,
+        store: str,
+        max_records: int | None = None,
+        max_bytes: int | None = None,
+        when_full: WhenFull = "fail",
+    ) -> "Table[K, V]":
+        """Holds changes back: of a window until it has closed, or of a key until stream time has passed.
+
+        Args:
+            until: `until_window_closes()` sends one result for each window; the table must be made of a windowed
+                aggregate, with nothing but filters, maps and the like in between. `until_stream_time(after)` sends the
+                latest change of a key when stream time is `after` past the first one that waits.
+            store: the name of the store that keeps what waits.
+            max_records: how many keys may wait at once, in each partition; as many as there are unless given.
+            max_bytes: how many bytes of keys and values; the same.
+            when_full: "fail" ends the app with TaskError where that is too little; "emit" sends the oldest early, so it
+                is not for results that are to be final.
+
+        Raises:
+            TypeError: `until` is neither of the two, `store` no name, or a limit no int.
+            ValueError: a limit is below 1, or `when_full` unknown, or "emit" where results are to be final.
+        """
+        if not isinstance(until, Suppress):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+            raise TypeError(f"suppress takes until_window_closes() or until_stream_time(…), not {until!r}")
+        if when_full not in ("emit", "fail"):
+            raise ValueError(f'suppress(when_full={when_full!r}) is neither "emit" nor "fail"')
+        if when_full == "emit" and until.after_ms is None:
+            raise ValueError(
+                'suppress(until_window_closes(), when_full="emit") would send results that are not final: use "fail"'
+            )
+        flow = self._flow
+        flow.key.need()
+        name, place = flow.graph.name_for("suppress"), user_place()
+        limits = {"max_records": _limit("max_records", max_records), "max_bytes": _limit("max_bytes", max_bytes)}
+        common: dict[str, Any] = {
+            "name": name,
+            "place": place,
+            "store_name": checked_store(store, "suppress"),
+            "key": flow.key,
+            "value": flow.value,
+            "until": until,
+            "when_full": when_full,
+            **limits,
+        }
+        if until.after_ms is None:
+            return self._made(flow.then(SuppressUntilClose(**common, window=window_of(flow.graph, flow.origin))))
+        return self._made(flow.then(SuppressUntilTime(**common)))
+
+    def throttle(self, every: timedelta, *, store: str) -> "Table[K, V]":
+        """At most one change of a key in each interval of the wall clock: the first at once, then the latest of each.
+
+        What is sent depends on when records come in, so a replay sends other changes; the last one always comes
+        through. What waits when the app ends is sent after the next start. For event time there is `suppress`.
+
+        Args:
+            every: the interval.
+            store: the name of the store that keeps what waits, and which keys have sent something of late.
+
+        Raises:
+            TypeError: `every` is no timedelta, or `store` no name.
+            ValueError: `every` is not above 0, or no whole number of milliseconds.
+        """
+        every_ms = to_ms(every, "throttle")
+        if every_ms <= 0:
+            raise ValueError(f"throttle({every!r}) is not above 0")
+        flow = self._flow
+        flow.key.need()
+        operator = ThrottleTable(
+            name=flow.graph.name_for("throttle"),
+            place=user_place(),
+            store_name=checked_store(store, "throttle"),
+            key=flow.key,
+            value=flow.value,
+            every_ms=every_ms,
+        )
+        return self._made(flow.then(operator))
+
     def to_stream(self) -> "Stream[K, V | None]":
         """Every change as a record; None is a delete."""
         name = self._flow.graph.name_for("to-stream")
@@ -278,3 +368,13 @@ def is_table(given: object) -> TypeGuard[Table[Any, Any]]:
 def flow_of(table: Table[Any, Any]) -> Flow:
     """What flows out of a table: the one door for what joins tables."""
     return table._flow  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # its own file
+
+
+def _limit(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"suppress({name}={value!r}) is not an int")
+    if value < 1:
+        raise ValueError(f"suppress({name}={value}) is below 1")
+    return value

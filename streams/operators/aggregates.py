@@ -21,6 +21,7 @@ from tailrace.streams.operators.session import (
     reduce_join,
 )
 from tailrace.streams.operators.sliding import SlidingAggregate
+from tailrace.streams.operators.suppress import SuppressUntilClose, passes_windows
 from tailrace.streams.topology import Forward, Node
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
@@ -47,7 +48,8 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
         elif isinstance(window, SessionWindow):
             sessions = SessionStore[Any, Any](name, keyspace, key, value)
             join = careful_join(_join(operator), value) if careful else _join(operator)
-            running = SessionAggregate(context, sessions, window, ways, join)
+            final = ways.on_close or _closed_behind(chain, node)
+            running = SessionAggregate(context, sessions, window, ways, join, final=final)
         elif isinstance(window, SlidingWindow):
             spans = SessionStore[Any, Any](name, keyspace, key, value, difference_ms=window.difference_ms)
             running = SlidingAggregate(context, spans, window, ways, value)
@@ -55,6 +57,15 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
             raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
     chain.state_nodes[name] = running
     return running.process()
+
+
+def _closed_behind(chain: Chain, node: Node) -> bool:
+    """Whether a suppress behind a table makes results of its windows final."""
+    return any(
+        isinstance(child.operator, SuppressUntilClose)
+        or (passes_windows(child.operator) and _closed_behind(chain, child))
+        for child in chain.behind(node)
+    )
 
 
 def guarded_value(operator: Aggregate) -> TypeCodec:

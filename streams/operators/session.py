@@ -4,8 +4,9 @@
    within the gap, and the bounds of the sessions do not depend on the order of the records that were taken.
 2. Where sessions merge, the new one begins with a fresh zero; each session found is merged into it, earliest first, and
    then the record is added. Its old keys go out as None before the new one, unless the key stays the same.
-3. With emit="close" a session that is closed for the record (end + gap + grace < origin) is final: the record does not
-   join it, though it lies within the gap. That happens only to records later than the grace.
+3. Where sessions are `final`, with emit="close" or a suppress until they close behind them, one that is closed for the
+   record (end + gap + grace < origin) stays as it is: the record does not join it, though it lies within the gap. That
+   happens only to records later than the grace.
 
 The result's time is the session's end.
 """
@@ -56,14 +57,17 @@ class SessionAggregate(SpanAggregate):
         window: SessionWindow,
         ways: Ways,
         join: Join,
+        *,
+        final: bool,
     ) -> None:
         super().__init__(context, store, window, ways, expiry_ms=max(ways.retention_ms, window.retention_ms))
         self._join = join
+        self._final = final
         self._merge = window.merge
 
     def take(self, key: Any, cached: Any, spans: list[Span[Any]], value: Any, timestamp_ms: int) -> bool:
         """Adds a record to the sessions of its key; always taken, as it is not late by itself."""
-        not_before_ms = self._context.origin_ms - self._open_ms if self._on_close else 0
+        not_before_ms = self._context.origin_ms - self._open_ms if self._final else 0
         indices, start_ms, end_ms = self._merge(spans, timestamp_ms, not_before_ms=not_before_ms)
         found = [spans[i] for i in indices]
         replaced: bytes | None = None

@@ -40,7 +40,7 @@ def built(gap: int, grace: int = 0, functions: Functions = CONCAT, *, on_close: 
         window = SessionWindow(gap, grace)
         store = SessionStore[Any, Any]("s", keyspace, TextCodec(), codec)
         ways = Ways(fold, Emitter(context, forward, codec), late, on_close, window.retention_ms)
-        return SessionAggregate(context, store, window, ways, join)
+        return SessionAggregate(context, store, window, ways, join, final=ways.on_close)
 
     return build
 
