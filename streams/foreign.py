@@ -17,9 +17,17 @@ from tailrace.streams.topology import Input
 
 
 def join_foreign(
-    where: str, left: Flow, right: Flow, f: Callable[[Any, Any], Any], on: object, store: object, *, inner: bool
+    where: str,
+    left: Flow,
+    right: Flow,
+    f: Callable[[Any, Any], Any],
+    on: object,
+    store: object,
+    of: Any,
+    *,
+    inner: bool,
 ) -> Flow:
-    """The table that a foreign-key join makes; `where` is the method that was called.
+    """The table that a foreign-key join makes; `where` is the method that was called, `of` its `value=`.
 
     Raises:
         TypeError: `f` or `on` is no plain function, or `store` no name.
@@ -56,7 +64,7 @@ def join_foreign(
         left_value=left.value,
         right_key=right.key,
     )
-    value = made_slot("value", made_by, place, None, returned(f))
+    value = made_slot("value", made_by, place, of, returned(f))
     joined = Flow(graph, Input(graph.add(lookup, [there.origin, right.origin]).id), left.key, value)
     back = repartitioned(joined, f"{name}-response", place)
     result = ForeignResult(

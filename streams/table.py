@@ -126,11 +126,22 @@ class Table(Generic[K, V]):
 
     @overload
     def join(
-        self, other: "Table[K, V2]", f: Callable[[V, V2], VR | None], *, store: str | None = None
+        self,
+        other: "Table[K, V2]",
+        f: Callable[[V, V2], VR | None],
+        *,
+        store: str | None = None,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]": ...
     @overload
     def join(
-        self, other: "Table[K2, V2]", f: Callable[[V, V2], VR | None], *, on: Callable[[V], K2 | None], store: str
+        self,
+        other: "Table[K2, V2]",
+        f: Callable[[V, V2], VR | None],
+        *,
+        on: Callable[[V], K2 | None],
+        store: str,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]": ...
     def join(
         self,
@@ -139,6 +150,7 @@ class Table(Generic[K, V]):
         *,
         on: Callable[[V], Any] | None = None,
         store: str | None = None,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]":
         """The rows that both tables have: `f(value, other value)`, kept up with changes of either.
 
@@ -152,17 +164,24 @@ class Table(Generic[K, V]):
                 counts as dropped ("null_key"). It must always find the same in a value.
             store: keeps the result in a store of that name; with `on` it is needed, and the rows are kept a second
                 time, beside what they refer to, in `<store>-subscriptions`.
+            value: the type of what `f` makes, where neither an annotation nor a following topic tells it and it is no
+                built-in type.
 
         Raises:
             TypeError: `other` is no table, `f` or `on` no plain function, or `store` no name.
             ValueError: `other` is of another app.
             TopologyError: a table keeps no rows that could be looked up, as windows do not.
         """
-        return self._join("join", "inner", other, f, store, on)
+        return self._join("join", "inner", other, f, store, value, on)
 
     @overload
     def left_join(
-        self, other: "Table[K, V2]", f: Callable[[V, V2 | None], VR | None], *, store: str | None = None
+        self,
+        other: "Table[K, V2]",
+        f: Callable[[V, V2 | None], VR | None],
+        *,
+        store: str | None = None,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]": ...
     @overload
     def left_join(
@@ -172,6 +191,7 @@ class Table(Generic[K, V]):
         *,
         on: Callable[[V], K2 | None],
         store: str,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]": ...
     def left_join(
         self,
@@ -180,15 +200,21 @@ class Table(Generic[K, V]):
         *,
         on: Callable[[V], Any] | None = None,
         store: str | None = None,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]":
         """The rows of this table, `f` given None where the other one has none; else as `join`."""
-        return self._join("left_join", "left", other, f, store, on)
+        return self._join("left_join", "left", other, f, store, value, on)
 
     def outer_join(
-        self, other: "Table[K, V2]", f: Callable[[V | None, V2 | None], VR | None], *, store: str | None = None
+        self,
+        other: "Table[K, V2]",
+        f: Callable[[V | None, V2 | None], VR | None],
+        *,
+        store: str | None = None,
+        value: type[VR] | None = None,
     ) -> "Table[K, VR]":
         """The rows that either table has, `f` given None for the one that has none; else as `join`."""
-        return self._join("outer_join", "outer", other, f, store)
+        return self._join("outer_join", "outer", other, f, store, value)
 
     def _join(
         self,
@@ -197,6 +223,7 @@ class Table(Generic[K, V]):
         other: object,
         f: Callable[..., Any],
         store: str | None,
+        value: Any,
         on: Callable[..., Any] | None = None,
     ) -> "Table[K, Any]":
         flow, place = self._flow, user_place()
@@ -206,11 +233,11 @@ class Table(Generic[K, V]):
         if right.graph is not flow.graph:
             raise ValueError(f"{where} was given a table of another app: both must be of one")
         if on is not None:
-            return self._made(join_foreign(where, flow, right, f, on, store, inner=kind == "inner"))
+            return self._made(join_foreign(where, flow, right, f, on, store, value, inner=kind == "inner"))
         name = checked_name(flow.graph, f"table-{where.replace('_', '-')}", f, where)
         for side in (flow, right):
             kept_below(flow.graph.nodes.__getitem__, flow.graph.nodes[side.origin.node], place)
-        slot = made_slot("value", name, place, None, returned(f))
+        slot = made_slot("value", name, place, value, returned(f))
         operator = TableJoin(
             name=name,
             place=place,

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from tailrace import App, GroupedTable, reducers
+from tailrace import App, GroupedTable, Window, hopping, reducers, session, sliding, tumbling
 from tailrace.errors import TaskError, TopologyError
 from tailrace.log.client import Log
 from tailrace.streams import runner
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, decoded, feed
+from tailrace.windows.duration import milliseconds as ms
 
 Change = tuple[str, str | None]
 
@@ -185,6 +186,35 @@ def test_grouping_twice_adds_up(cache: bool) -> None:
                 for name in sorted(seen):
                     wanted[found[name]].append(name)
                 assert of == wanted
+
+
+WINDOWS: dict[str, Window] = {
+    "tumbling": tumbling(ms(10), grace=ms(100)),
+    "hopping": hopping(ms(10), ms(5), grace=ms(100)),
+    "sliding": sliding(ms(5), grace=ms(100)),
+    "session": session(ms(5), grace=ms(100)),
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@settings(max_examples=30, deadline=None)
+@given(times=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 60)), max_size=30), cache=st.booleans())
+def test_windows_of_a_key_add_up(window: str, times: list[tuple[str, int]], cache: bool) -> None:
+    """Sessions that merge are taken back: what is added up is what the windows hold."""
+    app = App("windows", cache_bytes=1 << 20 if cache else 0)
+    grouped = app.stream(app.topic("in", key=str, value=str)).group_by_key().windowed_by(WINDOWS[window])
+    by_key = grouped.count(store="windows").group_by(lambda windowed, n: (windowed.key, n))
+    by_key.aggregate(list[int], put, take, store="of", value=list[int])
+    with TopologyDriver(app, cache=cache) as driver:
+        for number, (key, time) in enumerate(times):
+            driver.pipe("in", "x", key=key, timestamp_ms=time)
+            if number % 5 == 4:
+                driver.commit()
+        driver.commit()
+        wanted: dict[str, list[int]] = defaultdict(list)
+        for windowed, n in driver.store("windows").all():
+            wanted[windowed.key] = sorted([*wanted[windowed.key], n])
+        assert dict(driver.store("of").all()) == wanted
 
 
 # ---------------------------------------------------------------- what is refused, and what goes wrong

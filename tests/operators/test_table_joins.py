@@ -12,9 +12,10 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from tailrace import App, Table, minutes, tumbling
-from tailrace.errors import TaskError, TopologyError
+from tailrace.errors import EncodeError, TaskError, TopologyError
 from tailrace.log.client import Log
 from tailrace.streams import runner
 from tailrace.testing import TopologyDriver
@@ -266,6 +267,29 @@ def test_rows_that_raise_are_not_in_the_result(cache: bool, store: str | None) -
         outs = [(record.value, record.timestamp_ms) for record in driver.read("out")]
         assert outs == [("1x", 1), (None, 2), ("2y", 4)]
         assert driver.dropped == {"error": 2}
+
+
+class Both(Struct):
+    left: str
+    right: str | None
+
+
+def both(left: str, right: str | None) -> Any:
+    return Both(left, right)
+
+
+@pytest.mark.parametrize("store", [None, "j"])
+def test_the_type_of_a_result_is_named_where_nothing_tells_it(store: str | None) -> None:
+    app = App("types")
+    a, b = tables(app)
+    made = a.left_join(b, both, store=store, value=Both)
+    made.group_by(lambda key, made: (key, made), value=Both).count(store="n")
+    a.join(b, both, on=str, store="f", value=Both)
+    a.left_join(b, both, store="nameless")
+    with TopologyDriver(app) as driver:
+        driver.pipe("b", "y", key="k", timestamp_ms=1)
+        with pytest.raises(EncodeError, match=r"table-left-join-\d+ .*value="):
+            driver.pipe("a", "x", key="k", timestamp_ms=2)
 
 
 def test_an_error_names_the_join() -> None:
