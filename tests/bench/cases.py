@@ -1,6 +1,6 @@
 """The cases, by name; what each means stands in docs/benchmarks.md."""
 
-from tailrace.tests.bench import changelogs, click_counts, clients, commits, storage, transactions
+from tailrace.tests.bench import changelogs, click_counts, clients, commits, joins, storage, transactions
 from tailrace.tests.bench.changelogs import PAUSE_MAX, PAUSE_P99
 from tailrace.tests.bench.click_counts import EARLY, GROWTH, HALF, LATE, READY
 from tailrace.tests.bench.clicks import prepare, prepare_by_product
@@ -63,6 +63,14 @@ CASES = (
         targets=(Target(commits.FIRST, 2.0, at_most=True),),
         prepare=commits.kill,
         samples_max=1,
+    ),
+    Case(
+        "join-streams",
+        "clicks and purchases of one user within a minute",
+        joins.streams,
+        _RATES,
+        targets=(Target(CPU, 12, at_most=True),),
+        prepare=joins.prepare,
     ),
     Case("append", "batches to a partition", storage.append, _RATES, floor=storage.append_floor),
     Case("fetch", "batches from a partition", storage.fetch, _RATES, floor=storage.fetch_floor),
