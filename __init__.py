@@ -5,6 +5,7 @@ from tailrace.log.client import Consumer, Delivery, GroupDescription, Log, Produ
 from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
 from tailrace.streams.app import App
 from tailrace.streams.codec import Codec, json, msgpack, windowed
+from tailrace.streams.cogrouped import Cogrouped, WindowedCogrouped
 from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.grouped_table import GroupedTable
@@ -31,6 +32,7 @@ __all__ = [
     "App",
     "At",
     "Codec",
+    "Cogrouped",
     "Consumer",
     "Context",
     "Delivery",
@@ -59,6 +61,7 @@ __all__ = [
     "Topology",
     "Window",
     "Windowed",
+    "WindowedCogrouped",
     "WindowedGrouped",
     "days",
     "hopping",

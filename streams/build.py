@@ -11,7 +11,8 @@ from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.chain import Builder, Chain
 from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.operators.aggregate import Aggregate
-from tailrace.streams.operators.aggregates import build_aggregate
+from tailrace.streams.operators.aggregates import build_aggregate, build_cogroup
+from tailrace.streams.operators.cogroup import Cogroup
 from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe
 from tailrace.streams.operators.global_join import GlobalJoin, build_global_join
 from tailrace.streams.operators.holding import build_holding
@@ -116,6 +117,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     Split: _split,
     Process: _process,
     Aggregate: build_aggregate,
+    Cogroup: build_cogroup,
     StreamJoin: build_join,
     TableSource: build_table,
     VersionedSource: build_versioned,
@@ -144,6 +146,8 @@ def functions_of(operator: Operator) -> list[Callable[..., Any]]:
         found.append(operator.topic.timestamp)
     if isinstance(operator, Aggregate) and operator.reduced is not None:
         found += operator.reduced.functions
+    if isinstance(operator, Cogroup):
+        found += operator.adds
     if isinstance(operator, Split):
         found += operator.branches.values()
     return [function for function in found if callable(function)]

@@ -5,24 +5,21 @@ for all of them where the grouping has a name.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tailrace.streams.codec import codec_of
-from tailrace.streams.derived import Slot, WindowedSlot, zero_slot
-from tailrace.streams.flow import Flow, checked_store, repartitioned
-from tailrace.streams.operators.aggregate import Aggregate, Emit
-from tailrace.streams.operators.io import Late
+from tailrace.streams.cogrouped import Cogrouped
+from tailrace.streams.derived import Slot, zero_slot
+from tailrace.streams.flow import Flow, checked_store
+from tailrace.streams.grouping import Fold, Grouping, LateRecords
+from tailrace.streams.operators.aggregate import Emit
 from tailrace.streams.place import Place, check_function, user_place
-from tailrace.streams.reduced import Reduced, reduced
+from tailrace.streams.reduced import reduced
 from tailrace.streams.reducers import Reducer
 from tailrace.streams.table import Table
-from tailrace.streams.topology import Input
-from tailrace.windows.duration import to_ms
 from tailrace.windows.session import SessionWindow
-from tailrace.windows.unlimited import UnlimitedWindow
-from tailrace.windows.window import Window
+from tailrace.windows.window import Window, checked_window
 from tailrace.windows.windowed import Windowed
 
 if TYPE_CHECKING:
@@ -33,98 +30,33 @@ V = TypeVar("V")
 A = TypeVar("A")
 T = TypeVar("T")
 
-_Function = Literal["count", "reduce", "aggregate", "agg"]
 
-
-@dataclass(frozen=True)
-class _Fold:
-    """What an aggregate is made of, apart from where it stands."""
-
-    function: _Function
-    store: str
-    value: Slot
-    zero: Callable[[], Any] | None = None
-    add: Callable[[Any, Any], Any] | None = None
-    merge: Callable[[Any, Any], Any] | None = None
-    reduced: Reduced | None = None
-    window: Window | None = None
-    emit: Emit = "update"
-    retention_ms: int | None = None
-
-
-def _count(store: str) -> _Fold:
-    return _Fold(
+def _count(store: str) -> Fold:
+    return Fold(
         "count",
         checked_store(store, "count"),
         Slot("value", f"count(store={store!r})", place=user_place(), of=int, codec=codec_of(int)),
     )
 
 
-def _reduce(f: Callable[[Any, Any], Any], store: str, value: Slot) -> _Fold:
+def _reduce(f: Callable[[Any, Any], Any], store: str, value: Slot) -> Fold:
     check_function(f, f"reduce(store={store!r})")
-    return _Fold("reduce", checked_store(store, "reduce"), value, add=f)
+    return Fold("reduce", checked_store(store, "reduce"), value, add=f)
 
 
-def _aggregate(zero: Callable[[], Any], add: Callable[[Any, Any], Any], store: str, value: Any, place: Place) -> _Fold:
+def _aggregate(zero: Callable[[], Any], add: Callable[[Any, Any], Any], store: str, value: Any, place: Place) -> Fold:
     where = f"aggregate(store={store!r})"
     check_function(zero, f"aggregate(store={store!r}, zero=…)")
     check_function(add, where)
-    return _Fold(
+    return Fold(
         "aggregate", checked_store(store, "aggregate"), zero_slot(where, place, zero, value, add), zero=zero, add=add
     )
 
 
-def _agg(into: Any, store: str, reducers: Mapping[str, object], place: Place, *, sessions: bool = False) -> _Fold:
+def _agg(into: Any, store: str, reducers: Mapping[str, object], place: Place, *, sessions: bool = False) -> Fold:
     name = checked_store(store, "agg")
     made = reduced(into, reducers, store=name, place=place, sessions=sessions)
-    return _Fold("agg", name, Slot("value", f"agg(store={store!r})", place=place, of=into), reduced=made)
-
-
-class _Grouping:
-    """What the aggregates of one grouping share: the stream that they are made of, and its repartition."""
-
-    def __init__(
-        self, flow: Flow, stream: "type[Stream[Any, Any]]", place: Place, *, name: str | None, partitions: int | None
-    ) -> None:
-        self.flow = flow
-        self.stream = stream
-        self._place = place
-        self._name = name
-        self._partitions = partitions
-        self._shared: Flow | None = None
-
-    def fold(self, fold: _Fold, place: Place) -> Flow:
-        """Adds the repartition where one is needed, and the aggregate."""
-        self.flow.key.need()
-        flow = self._repartitioned(fold.store)
-        operator = Aggregate(
-            name=flow.graph.name_for(fold.function),
-            place=place,
-            store_name=fold.store,
-            function=fold.function,
-            zero=fold.zero,
-            add=fold.add,
-            merge=fold.merge,
-            reduced=fold.reduced,
-            window=fold.window,
-            emit=fold.emit,
-            retention_ms=fold.retention_ms,
-            key=flow.key,
-            value=fold.value,
-        )
-        key = WindowedSlot(flow.key, fold.window) if fold.window is not None else flow.key
-        return flow.then(operator, key=key, value=fold.value, rekeyed=False)
-
-    def _repartitioned(self, store: str) -> Flow:
-        flow = self.flow
-        if not flow.rekeyed:
-            return flow
-        if self._shared is not None:
-            return self._shared
-        after = repartitioned(flow, self._name or store, self._place, partitions=self._partitions)
-        if self._name is not None:
-            self._shared = after
-        return after
+    return Fold("agg", name, Slot("value", f"agg(store={store!r})", place=place, of=into), reduced=made)
 
 
 class Grouped(Generic[K, V]):
@@ -138,7 +70,7 @@ class Grouped(Generic[K, V]):
         self, flow: Flow, stream: "type[Stream[Any, Any]]", place: Place, *, name: str | None, partitions: int | None
     ) -> None:
         """Programs get theirs from `Stream.group_by`."""
-        self._grouping = _Grouping(flow, stream, place, name=name, partitions=partitions)
+        self._grouping = Grouping(flow, stream, place, name=name, partitions=partitions)
 
     def windowed_by(self, window: Window) -> "WindowedGrouped[K, V]":
         """Makes aggregates of the grouping count by window: `tumbling`, `hopping`, `sliding`, `session`, `unlimited`.
@@ -146,9 +78,7 @@ class Grouped(Generic[K, V]):
         Raises:
             TypeError: no window.
         """
-        if not isinstance(window, Window):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
-            raise TypeError(f"windowed_by takes a window such as tumbling(minutes(1)), not {window!r}")
-        return WindowedGrouped(self._grouping, window)
+        return WindowedGrouped(self._grouping, checked_window(window))
 
     def count(self, *, store: str) -> Table[K, int]:
         """How many records each key has."""
@@ -187,7 +117,18 @@ class Grouped(Generic[K, V]):
         place = user_place()
         return self._table(_agg(into, store, reducers, place), place)
 
-    def _table(self, fold: _Fold, place: Place) -> Table[K, Any]:
+    def cogroup(self, add: Callable[[A, V], A | None]) -> Cogrouped[K, A]:
+        """Begins an aggregate of several streams: `add(so far, new)` is for the values of this one.
+
+        `a.cogroup(add_a).cogroup(b, add_b).aggregate(zero, store=…)`; the streams may have values of different types.
+
+        Raises:
+            TypeError: `add` is no plain function.
+        """
+        check_function(add, "cogroup")
+        return Cogrouped([(self._grouping, add)], _grouping_of)
+
+    def _table(self, fold: Fold, place: Place) -> Table[K, Any]:
         return Table(self._grouping.fold(fold, place), self._grouping.stream)
 
 
@@ -199,22 +140,16 @@ class WindowedGrouped(Generic[K, V]):
     default as long as it may change; never less.
     """
 
-    def __init__(self, grouping: _Grouping, window: Window) -> None:
+    def __init__(self, grouping: Grouping, window: Window) -> None:
         """Programs get theirs from `Grouped.windowed_by`."""
         self._grouping = grouping
         self._window = window
-        self._first: int | None = None
-        self._late: int | None = None
+        self._late = LateRecords()
 
     @property
     def late(self) -> "Stream[K, V]":
         """The records that came after all of their windows had closed, as they came."""
-        place, flow = user_place(), self._grouping.flow
-        graph = flow.graph
-        if self._late is None:
-            parents = [] if self._first is None else [Input(self._first, "late")]
-            self._late = graph.add(Late(name=graph.name_for("late"), place=place), parents).id
-        return self._grouping.stream(replace(flow, origin=Input(self._late), rekeyed=False))
+        return self._late.of(self._grouping.flow, self._grouping.stream)
 
     def count(
         self, *, store: str, emit: Emit = "update", retention: timedelta | None = None
@@ -247,17 +182,9 @@ class WindowedGrouped(Generic[K, V]):
         Raises:
             TypeError: `merge` is missing for a session window, or given for another.
         """
-        is_session = isinstance(self._window, SessionWindow)
-        if is_session and merge is None:
-            raise TypeError(
-                f"aggregate(store={store!r}) in sessions needs merge=, a function that makes one of two results"
-            )
-        if merge is not None:
-            check_function(merge, f"aggregate(store={store!r}, merge=…)")
-            if not is_session:
-                raise TypeError(f"aggregate(store={store!r}, merge=…) is for sessions: {self._window} never merges")
         place = user_place()
-        return self._table(replace(_aggregate(zero, add, store, value, place), merge=merge), emit, retention, place)
+        fold = _aggregate(zero, add, store, value, place).merged_by(merge, self._window)
+        return self._table(fold, emit, retention, place)
 
     def agg(self, into: type[T], *, store: str, emit: Emit = "update", **reducers: Reducer[V]) -> Table[Windowed[K], T]:
         """Folds the values of a key in a window in several ways at once; see `Grouped.agg`.
@@ -268,20 +195,15 @@ class WindowedGrouped(Generic[K, V]):
         place, sessions = user_place(), isinstance(self._window, SessionWindow)
         return self._table(_agg(into, store, reducers, place, sessions=sessions), emit, None, place)
 
-    def _table(self, fold: _Fold, emit: Emit, retention: timedelta | None, place: Place) -> Table[Windowed[K], Any]:
-        window = self._window
-        if emit not in ("update", "close"):
-            raise ValueError(f'emit={emit!r} is neither "update" nor "close"')
-        if emit == "close" and isinstance(window, UnlimitedWindow):
-            raise ValueError('emit="close" never sends anything of an unlimited window: use emit="update"')
-        least = window.retention_ms
-        retention_ms = least if retention is None else to_ms(retention, "retention")
-        if retention_ms < least:
-            raise ValueError(f"retention={retention} is shorter than the {least} ms in which {window} may still change")
-        fold = replace(fold, window=window, emit=emit, retention_ms=retention_ms)
-        flow = self._grouping.fold(fold, place)
-        if self._first is None:
-            self._first = flow.origin.node
-            if self._late is not None:
-                flow.graph.attach(self._late, Input(self._first, "late"))
+    def _table(self, fold: Fold, emit: Emit, retention: timedelta | None, place: Place) -> Table[Windowed[K], Any]:
+        flow = self._grouping.fold(fold.within(self._window, emit, retention), place)
+        self._late.made(flow)
         return Table(flow, self._grouping.stream)
+
+
+def _grouping_of(grouped: object) -> Grouping | None:
+    """What a grouped stream is made of; None for anything else."""
+    if not isinstance(grouped, Grouped):
+        return None
+    found: Grouping = grouped._grouping  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]  # its own file
+    return found

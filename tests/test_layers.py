@@ -26,7 +26,9 @@ ALLOWED: dict[str, set[str]] = {
 PUBLIC = {"tailrace", "tailrace.errors", "tailrace.testing", "tailrace.reducers"}
 
 # The fluent surface: classes that return each other.
-FLUENT = {f"tailrace.streams.{name}" for name in ("stream", "table", "grouped", "grouped_table")}
+FLUENT = {
+    f"tailrace.streams.{name}" for name in ("stream", "table", "grouped", "grouped_table", "grouping", "cogrouped")
+}
 
 # Modules by which time, chance and files come in.
 DOORS = {"time", "random", "secrets", "uuid", "shutil", "tempfile", "mmap", "fcntl", "glob", "pathlib", "io", "gzip"}

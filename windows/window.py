@@ -84,3 +84,10 @@ def check_not_negative(value_ms: int, name: str) -> int:
     if value_ms < 0:
         raise ValueError(f"{name} must not be negative, but is {value_ms} ms")
     return value_ms
+
+
+def checked_window(given: object) -> Window:
+    """Return what was given for a window; raises `TypeError` where it is none."""
+    if not isinstance(given, Window):
+        raise TypeError(f"windowed_by takes a window such as tumbling(minutes(1)), not {given!r}")
+    return given

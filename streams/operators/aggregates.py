@@ -6,10 +6,11 @@ from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore
 from tailrace.state.window import WindowStore
-from tailrace.streams.chain import Chain
+from tailrace.streams.chain import Chain, Sides
 from tailrace.streams.codec import TypeCodec, guarded
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
+from tailrace.streams.operators.cogroup import Cogroup, cogroup_fold, late_of_sides, side_of
 from tailrace.streams.operators.fold import Fold, Ways, aggregate_fold, careful_fold, count_fold, emitter, reduce_fold
 from tailrace.streams.operators.plain import PlainAggregate
 from tailrace.streams.operators.session import (
@@ -35,6 +36,8 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
     careful = context.goes_on and operator.function != "count"
     fold = chain.known_as(node, careful_fold(fold_of(operator), value)) if careful else fold_of(operator)
     late = chain.output(node.id, "late")
+    if isinstance(operator, Cogroup):
+        late = late_of_sides(late)
     forward = chain.output(node.id)
     emit = emitter(context, forward, value, old=chain.asked_for_old(node), in_flight=node.id in chain.in_flight)
     running: PlainAggregate | AlignedAggregate | SessionAggregate | SlidingAggregate
@@ -57,6 +60,12 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
             raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
     chain.state_nodes[name] = running
     return running.process()
+
+
+def build_cogroup(chain: Chain, node: Node, operator: Cogroup) -> Sides:
+    """The links of an aggregate of several streams."""
+    aggregate = build_aggregate(chain, node, operator)
+    return Sides(tuple(side_of(aggregate, add) for add in operator.adds))
 
 
 def _closed_behind(chain: Chain, node: Node) -> bool:
@@ -87,6 +96,9 @@ def fold_of(operator: Aggregate) -> Fold:
         return count_fold
     if operator.reduced is not None:
         return operator.reduced.fold
+    if isinstance(operator, Cogroup):
+        assert operator.zero is not None
+        return cogroup_fold(operator.zero)
     assert operator.add is not None
     if operator.function == "reduce":
         return reduce_fold(operator.add, operator.value.codec)

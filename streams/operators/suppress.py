@@ -85,6 +85,11 @@ class Holding(Operator):
         """The value that the first update replaces is what those behind it know."""
         return "passed"
 
+    @property
+    def newest_only(self) -> bool:
+        """What waits is the newest change."""
+        return True
+
     def check(self, inputs: int) -> None:
         """What is held must have codecs."""
         del inputs
