@@ -283,3 +283,38 @@ def test_disorder_within_the_grace_loses_nothing(
     everything = model(program._replace(grace=1_000), [*keyed, In("L", "z", "-", 5_000)])
     assert sorted(wanted.results) == sorted(everything.results)
     assert sorted(found) == sorted(row for row in everything.results if row[2] < 1_000)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    some_programs(),
+    some_programs(),
+    st.lists(st.tuples(st.sampled_from("LRS"), st.sampled_from("aab"), st.integers(0, 9)), max_size=30),
+    st.sets(st.integers(0, 30)),
+    st.booleans(),
+)
+def test_a_join_of_a_join(
+    first: Program, second: Program, made: list[tuple[str, str, int]], commits: set[int], cache: bool
+) -> None:
+    """What the first one sends without a partner, long after its time, finds its partners in the second."""
+    time, records = 0, list[In]()
+    for number, (side, key, step) in enumerate(made):
+        time += step
+        records.append(In(side, key, f"{side}{number}", time))
+    records.append(In("S", "z", "-", 10_000))
+    app = App("app")
+    left, right, third = (app.stream(app.topic(side, key=str, value=str)) for side in "LRS")
+    if first.join == "join":
+        joined = left.join(right, pair, store="i", before=ms(first.before), after=ms(first.after), grace=ms(0))
+    else:
+        joined = left.left_join(right, pair, store="i", before=ms(first.before), after=ms(first.after), grace=ms(0))
+    declare(app, second, joined, third)
+    found = drive(app, records, commits | {len(records) - 1}, cache=cache)
+    # In order of time nothing is late, and nothing is sent too soon: what comes of it can be said of the whole.
+    inner = [each for each in records if each.side in "LR"] + [In("R", "z", "-", 10_000)]
+    sent = model(first._replace(grace=0, join="join" if first.join == "join" else "left_join"), inner).results
+    both = [In("L", key, value, time) for key, value, time in sent]
+    both += [In("R", each.key, each.value, each.time) for each in records if each.side == "S"]
+    wanted = model(second, sorted(both, key=lambda each: each.time)).results
+    assert sorted(found.results, key=str) == sorted(wanted, key=str)
+    assert found.late == []
