@@ -74,6 +74,9 @@ class App:
             "fail" stops the app and names it, "skip" drops it where that happened and counts it, "dead_letter" writes
             it to `<app>-dead-letters` too. What was done for it before stays.
         reset: where an input without a committed offset is read from.
+        max_future: how far ahead of the clock, and of the time that the record was written with, an event time may be.
+            A record that is further is one that cannot be read (`on_bad_record`), so that a single one dated tomorrow
+            does not close the windows of all others. Without it any time is taken.
 
     Raises:
         InvalidError: the name cannot begin the names of topics.
@@ -92,6 +95,7 @@ class App:
         on_bad_record: Literal["fail", "skip", "dead_letter"] = "fail",
         on_error: Literal["fail", "skip", "dead_letter"] = "fail",
         reset: Literal["earliest", "latest"] = "earliest",
+        max_future: timedelta | None = None,
     ) -> None:
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
@@ -123,6 +127,7 @@ class App:
             on_bad_record=on_bad_record,
             on_error=on_error,
             reset=reset,
+            max_future_ms=None if max_future is None else _not_negative_ms("App(max_future=…)", max_future),
         )
 
     @overload

@@ -27,3 +27,5 @@ class AppOptions:
     on_bad_record: OnBadRecord
     on_error: OnError
     reset: Literal["earliest", "latest"]
+    max_future_ms: int | None
+    """How far ahead of the clock an event time may be."""

@@ -37,7 +37,7 @@ from tailrace.streams.operators.io import Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.positions import ChangelogReader, first_position
-from tailrace.streams.source import BadRecord, Decoding, SourceInput
+from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
 from tailrace.streams.topics_in_use import TopicsInUse
@@ -336,7 +336,9 @@ class Planner:
         source = node.operator
         assert isinstance(source, Source)
         topic, partition = source.topic, _partition_of(node, task.id.partition)
-        decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
+        ahead_ms = self._options.max_future_ms
+        future = None if ahead_ms is None else Future(ahead_ms, self._clock.now_ms)
+        decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp, future)
         bad_record = self._bad_record(node, task.context, chain, outputs)
         position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
         if position.deleted:

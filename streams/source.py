@@ -3,7 +3,8 @@
 1. context.origin_ms is the largest timestamp that the task has taken: it moves with every record that has a valid
    timestamp, also with those that go no further. In a task that reads repartitions too, the input is one writer among
    others (`writer`): its own largest timestamp is the origin of its records, and stream time is the task's business.
-2. A record that cannot be decoded, or has no valid timestamp, never ends the run silently: it fails the app, or is
+2. A record that cannot be decoded, or has no valid timestamp, or one further in the future than the app allows, moves
+   no clock and never ends the run silently: it fails the app, or is
    counted as "bad_record" and skipped, sent to the dead letters or to the stream `.errors`, as the app asks.
 3. position is the offset of the first record not yet run through the chain: what a commit may write down.
 """
@@ -19,6 +20,7 @@ from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.streams.clocks import NEVER
 from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
+from tailrace.windows.duration import format_ms
 
 WriterId = tuple[int, int]
 """What a task behind repartitions hears time from: (repartition or source node, partition of the writing task)."""
@@ -36,6 +38,19 @@ class Decoding:
     decode_key: Callable[[bytes], Any]
     decode_value: Callable[[bytes], Any]
     timestamp: Callable[[Any], datetime | int] | None
+    future: "Future | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Future:
+    """How far ahead an event time may be, in ms: of the wall clock, and of the record's own time where it has another.
+
+    Against the second a replay decides as the live run did; against the first a record that was refused is taken once
+    the wall clock has reached its time.
+    """
+
+    ahead_ms: int
+    now_ms: Callable[[], int]
 
 
 class SourceInput:
@@ -153,6 +168,9 @@ class SourceInput:
         if not alone:
             context.origin_ms = max(self.origin_ms, context.stream_time_ms)
         origin_ms, calls = context.origin_ms, context.stream_calls
+        future, time_max = self._decoding.future, _TIME_MAX
+        if future is not None:
+            time_max = min(_TIME_MAX, future.now_ms() + future.ahead_ms + 1)
         rest = iter(records)
         in_chain = False
         record = records[0]
@@ -168,8 +186,10 @@ class SourceInput:
                     if extract is not None and value is not None:
                         when = extract(value)
                         timestamp_ms = when if when.__class__ is int else to_timestamp_ms(when)
-                    if not 0 <= timestamp_ms < _TIME_MAX:
-                        raise ValueError(f"its timestamp is {timestamp_ms} ms: before 1970, or past the year 9999")
+                        if future is not None and timestamp_ms - record.timestamp > future.ahead_ms:
+                            raise _wrong_time(timestamp_ms, future, record.timestamp)
+                    if not 0 <= timestamp_ms < time_max:
+                        raise _wrong_time(timestamp_ms, future)
                     # From here on an exception is the chain's, not the record's.
                     in_chain = True
                     context.record = record
@@ -208,3 +228,15 @@ def to_timestamp_ms(when: object) -> int:
         seconds = int(when.replace(microsecond=0).timestamp())
         return seconds * 1000 + when.microsecond // 1000
     raise TypeError(f"its timestamp is {when!r}: an aware datetime or int milliseconds are wanted")
+
+
+def _wrong_time(timestamp_ms: int, future: Future | None, own_ms: int | None = None) -> ValueError:
+    if future is None or not 0 <= timestamp_ms < _TIME_MAX:
+        return ValueError(f"its timestamp is {timestamp_ms} ms: before 1970, or past the year 9999")
+    ahead_ms, of = timestamp_ms - future.now_ms(), "the wall clock"
+    if own_ms is not None and ahead_ms <= future.ahead_ms:
+        ahead_ms, of = timestamp_ms - own_ms, "the time that the record was written with"
+    return ValueError(
+        f"its timestamp is {timestamp_ms} ms, {format_ms(ahead_ms)} ahead of {of}, and max_future allows "
+        f"{format_ms(future.ahead_ms)}"
+    )

@@ -35,7 +35,6 @@ STILL_TO_COME: list[str] = [
     "ReplayJob",
     "App.__init__.version",
     "App.__init__.threads",
-    "App.__init__.max_future",
     "App.__init__.max_skew",
     "App.__init__.standbys",
     "App.store.window",
