@@ -36,6 +36,7 @@ from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Graph, Topology
 from tailrace.windows.duration import to_ms
+from tailrace.windows.window import Window
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -265,27 +266,48 @@ class App:
         key: type[K],
         value: type[V],
         kind: Kind = "rocksdb",
+        window: Window | None = None,
+        history: timedelta | None = None,
+        ttl: timedelta | None = None,
         default: Callable[[], V] | None = None,
     ) -> Store[K, V]:
-        """Declares a key-value store, for processors; kept for each task, and backed by `<app>-<name>-changelog`.
+        """Declares a store, for processors; kept for each task, and backed by `<app>-<name>-changelog`.
 
         Args:
             name: no other store of the app has it.
             key: the type of keys.
             value: the type of values; a mutable one is made into bytes at every commit after it was put.
             kind: "rocksdb" keeps it on disk; "memory" in memory, restored from the changelog at every start.
+            window: makes it one of windows, which are let go of when no record that is not late can need them. `put`
+                and `get` take `Windowed(key, start_ms, end_ms)`; of tumbling and unlimited windows a key alone means
+                the window of the record's time. `fetch` finds the windows of a key in a time.
+            history: keeps what a key was for so long; `as_of` finds it. A put that is older is refused.
+            ttl: how long after the time of its put, by stream time, a value is there.
             default: makes what `get` gives for a key that is missing; it is not put by that.
 
         Raises:
             TypeError: a type has no codec, or `default` is no plain function.
-            ValueError: `kind` is neither.
+            ValueError: `kind` is neither; more than one of `window`, `history` and `ttl`; a time below 0, a `ttl` of 0.
         """
         checked_store(name, "app.store")
         if kind not in {"rocksdb", "memory"}:
             raise ValueError(f'app.store(kind={kind!r}) is neither "rocksdb" nor "memory"')
         if default is not None:
             check_function(default, f"app.store({name!r}, default=…)")
-        store = DeclaredStore[K, V](name, key=key, value=value, kind=kind, default=default, place=user_place())
+        if sum(given is not None for given in (window, history, ttl)) > 1:
+            raise ValueError(f"app.store({name!r}) takes one of window=, history= and ttl=")
+        _check_window(window, name)
+        store = DeclaredStore[K, V](
+            name,
+            key=key,
+            value=value,
+            kind=kind,
+            default=default,
+            place=user_place(),
+            window=window,
+            history_ms=None if history is None else _not_negative_ms("app.store(history=…)", history),
+            ttl_ms=None if ttl is None else _positive_ms("ttl", ttl, "app.store"),
+        )
         self.graph.stores.append(store)
         return store
 
@@ -411,8 +433,13 @@ def _not_negative_ms(name: str, value: timedelta) -> int:
     return milliseconds
 
 
-def _positive_ms(name: str, value: timedelta) -> int:
+def _check_window(window: object, name: str) -> None:
+    if window is not None and not isinstance(window, Window):
+        raise TypeError(f"app.store({name!r}, window={window!r}) is no window: give tumbling(…) or another one")
+
+
+def _positive_ms(name: str, value: timedelta, where: str = "App") -> int:
     milliseconds = to_ms(value, name)
     if milliseconds <= 0:
-        raise ValueError(f"App({name}={value!r}) is not above 0")
+        raise ValueError(f"{where}({name}={value!r}) is not above 0")
     return milliseconds

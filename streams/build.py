@@ -7,7 +7,6 @@ what links there are (chain).
 from collections.abc import Callable
 from typing import Any, Final
 
-from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.chain import Builder, Chain
 from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.operators.aggregate import Aggregate
@@ -22,8 +21,9 @@ from tailrace.streams.operators.joining import build_join
 from tailrace.streams.operators.joining_tables import build_table_join
 from tailrace.streams.operators.kept import build_table
 from tailrace.streams.operators.lookup import StreamTableJoin, build_lookup
+from tailrace.streams.operators.own_stores import OwnStore, kept_store
 from tailrace.streams.operators.process import Process
-from tailrace.streams.operators.processor import OwnStore, RunningProcessor
+from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.operators.results import chosen_topic, look_once
 from tailrace.streams.operators.retracting import build_table_aggregate, build_table_group
 from tailrace.streams.operators.retraction import TableAggregate, TableGroup
@@ -105,8 +105,8 @@ def _own_store(chain: Chain, declared: DeclaredStore[Any, Any]) -> OwnStore:
         where = f"of store {declared.name!r}, declared at {declared.place},"
         key = guarded(declared.key_codec, f"a key {where}")
         value = guarded(declared.value_codec, f"a value {where}")
-        store = KeyValueStore[Any, Any](declared.name, chain.keyspace(declared.name), key, value)
-        own = chain.state_nodes[declared.name] = OwnStore(declared, store)
+        store = kept_store(declared, chain.keyspace(declared.name), key, value, chain.context)
+        own = chain.state_nodes[declared.name] = OwnStore(chain.context, declared, store)
     assert isinstance(own, OwnStore)
     return own
 

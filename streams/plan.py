@@ -271,6 +271,9 @@ class Planner:
             )
             if isinstance(kept.of, Node):
                 store.lag_ms, store.after_cache = self._lag(sub, kept.of, caching=context.caching)
+            else:
+                users = [node for node in sub.nodes if kept.of in node.operator.uses]
+                store.lag_ms = max(self._lag(sub, node, caching=False)[0] for node in users)
                 store.retention_ms = kept.retention_ms or None
             task.stores.append(store)
             state_node.resume(context.stream_time_ms - store.lag_ms)

@@ -17,6 +17,7 @@ from tailrace.log.record import Instant, instant_ms
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore
 from tailrace.state.store import Codec
+from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.context import FAR, Stored
 from tailrace.streams.operators.fold import shown
@@ -33,7 +34,7 @@ T = TypeVar("T")
 class KeyValueView(Store[K, V]):
     """A key-value store."""
 
-    def __init__(self, name: str, parts: Sequence[KeyValueStore[K, V]]) -> None:
+    def __init__(self, name: str, parts: Sequence[KeyValueStore[K, V] | VersionedStore[K, V]]) -> None:
         super().__init__(name)
         self._parts = parts
         self._keys, self._values = parts[0].key_codec, parts[0].value_codec
@@ -58,6 +59,19 @@ class KeyValueView(Store[K, V]):
         encode = self._keys.encode
         for key, value in merge(*parts, key=lambda row: encode(row[0]), reverse=reverse):
             yield key, shown(value, self._values)
+
+
+class VersionedView(KeyValueView[K, V]):
+    """A store with a history."""
+
+    def __init__(self, name: str, parts: Sequence[VersionedStore[K, V]]) -> None:
+        super().__init__(name, parts)
+        self._versions = parts
+
+    def as_of(self, key: K, when: Instant) -> tuple[V, int, int | None] | None:
+        """See `Store.as_of`."""
+        found = _found(part.as_of(key, instant_ms(when)) for part in self._versions)
+        return None if found is None else (shown(found[0], self._values), *found[1:])
 
 
 class WindowView(Store[Any, V], Generic[K, V]):
@@ -131,6 +145,9 @@ def view_of(name: str, parts: Sequence[Stored], window: Window | None) -> Store[
     plain: list[KeyValueStore[Any, Any]] = [part for part in parts if isinstance(part, KeyValueStore)]
     aligned: list[WindowStore[Any, Any]] = [part for part in parts if isinstance(part, WindowStore)]
     spans: list[SessionStore[Any, Any]] = [part for part in parts if isinstance(part, SessionStore)]
+    versioned: list[VersionedStore[Any, Any]] = [part for part in parts if isinstance(part, VersionedStore)]
+    if versioned:
+        return VersionedView[Any, Any](name, versioned)
     if plain:
         return KeyValueView[Any, Any](name, plain)
     if aligned and isinstance(window, AlignedWindow):

@@ -12,8 +12,17 @@ from typing import Any, Generic, Literal, NoReturn, TypeGuard, TypeVar
 
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import Instant
+from tailrace.state.changelog import Layout
+from tailrace.state.expiring import ExpiringStore
+from tailrace.state.keyvalue import KeyValueStore
+from tailrace.state.session import SessionLayout
+from tailrace.state.versioned import VersionedStore
+from tailrace.state.window import WindowStore
 from tailrace.streams.codec import codec_of
+from tailrace.streams.kept_as import KeptAs, kept_as
 from tailrace.streams.place import Place
+from tailrace.windows.sliding import SlidingWindow
+from tailrace.windows.window import AlignedWindow, Window
 from tailrace.windows.windowed import Windowed
 
 K = TypeVar("K")
@@ -66,12 +75,20 @@ class Store(ABC, Generic[K, V]):
         del key, start, end
         self._refuse("fetch", "it has no windows: use get(key), range or all()")
 
+    def as_of(self, key: K, when: Instant) -> tuple[V, int, int | None] | None:
+        """What a key was at a time, in a store with a history: value, from when, until when (ms, exclusive).
+
+        None for the end: still. None for all: there was nothing, or it is longer ago than the history.
+        """
+        del key, when
+        self._refuse("as_of", "it has no history: declare it with history=")
+
     def _refuse(self, method: str, advice: str) -> NoReturn:
         raise InvalidError(f"store {self.name!r} has no {method} here: {advice}")
 
 
 class DeclaredStore(Store[K, V]):
-    """A key-value store as `App.store` declares it: to be handed to processors, which take theirs by `ctx.store`."""
+    """A store as `App.store` declares it: to be handed to processors, which take theirs by `ctx.store`."""
 
     def __init__(
         self,
@@ -82,6 +99,9 @@ class DeclaredStore(Store[K, V]):
         kind: Kind,
         default: Callable[[], V] | None,
         place: Place,
+        window: Window | None = None,
+        history_ms: int | None = None,
+        ttl_ms: int | None = None,
     ) -> None:
         super().__init__(name)
         self.key_codec = codec_of(key)
@@ -89,6 +109,27 @@ class DeclaredStore(Store[K, V]):
         self.kind = kind
         self.default = default
         self.place = place
+        self.window = window
+        self.history_ms = history_ms
+        self.ttl_ms = ttl_ms
+
+    @property
+    def layout(self) -> Layout:
+        """How its changelog's records are laid out as rows."""
+        if self.history_ms is not None:
+            return VersionedStore.layout
+        if self.ttl_ms is not None:
+            return ExpiringStore.layout
+        if self.window is None:
+            return KeyValueStore.layout
+        if isinstance(self.window, AlignedWindow):
+            return WindowStore.layout
+        return SessionLayout(self.window.difference_ms if isinstance(self.window, SlidingWindow) else None)
+
+    def kept_as(self) -> KeptAs:
+        """What it holds."""
+        rows = "versioned" if self.history_ms is not None else "expiring" if self.ttl_ms is not None else None
+        return kept_as(self.key_codec, self.value_codec, self.window, rows=rows)
 
     def get(self, key: K) -> V | None:
         """Refused, as everything that needs the store itself."""
@@ -119,6 +160,16 @@ class DeclaredStore(Store[K, V]):
         """Refused."""
         del prefix
         self._refuse("prefix", _DECLARED)
+
+    def fetch(self, key: K, start: Instant, end: Instant) -> Iterator[tuple[Windowed[K], V]]:
+        """Refused."""
+        del key, start, end
+        self._refuse("fetch", _DECLARED)
+
+    def as_of(self, key: K, when: Instant) -> tuple[V, int, int | None] | None:
+        """Refused."""
+        del key, when
+        self._refuse("as_of", _DECLARED)
 
     def __repr__(self) -> str:
         return f"Store({self.name!r}, declared at {self.place})"

@@ -207,6 +207,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
         parts = [store.node.store for task in self._plan.tasks for store in task.stores if store.node.name == name]
         operators = (node.operator for node in self._topology.nodes)
         windows = {each.store_name: each.window for each in operators if isinstance(each, Aggregate)}
+        windows |= {store.name: store.window for sub in self._topology.subtopologies for store in sub.shared_stores}
         return view_of(name, parts, windows.get(name))
 
     @property

@@ -16,9 +16,8 @@ from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.errors import TopicNotFoundError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
-from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.bad_records import dead_letter_topic
-from tailrace.streams.kept_as import KeptAs, from_note, kept_as
+from tailrace.streams.kept_as import KeptAs, from_note
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
@@ -42,7 +41,7 @@ class StoreOf(NamedTuple):
         """What it holds; None where that is not compared."""
         if isinstance(self.of, Node):
             return self.of.operator.kept_as(self.name)
-        return kept_as(self.of.key_codec, self.of.value_codec)
+        return self.of.kept_as()
 
 
 class AppTopics:
@@ -245,7 +244,10 @@ def stores_of(sub: SubTopology) -> list[StoreOf]:
         for node in sub.nodes
         for store in node.operator.stores
     ]
-    return own + [StoreOf(store.name, store, KeyValueStore.layout, None) for store in sub.shared_stores]
+    return own + [
+        StoreOf(store.name, store, store.layout, None if store.window is None else store.window.retention_ms)
+        for store in sub.shared_stores
+    ]
 
 
 def _partitions_given(cut: Node) -> bool:

@@ -22,8 +22,10 @@ from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.chain import Chain, Sides, nowhere
 from tailrace.streams.derived import Slot, same_keys
+from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.fold import shown
-from tailrace.streams.operators.table import TableFilter, TableMap
+from tailrace.streams.operators.retraction import TableAggregate
+from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.views import joiner
 from tailrace.streams.place import Place, function_name
@@ -64,6 +66,7 @@ def build_lookup(chain: Chain, node: Node, operator: StreamTableJoin) -> Sides:
 def join_link(chain: Chain, node: Node, operator: StreamTableJoin) -> Forward:
     """What joins a record with the row that is there when it is called."""
     context, forward, f, left = chain.context, chain.output(node.id), operator.f, operator.left
+    _check_rows(chain, chain.node(node.parents[1].node), operator)
     look: Look | None = None
 
     def lookup_link(key: Any, value: Any, timestamp_ms: int) -> None:
@@ -79,7 +82,7 @@ def join_link(chain: Chain, node: Node, operator: StreamTableJoin) -> Forward:
             return
         if look is None:
             # Not before: a chain is built from its ends, and the table stands ahead of this.
-            look = reader(chain, chain.node(node.parents[1].node), operator)
+            look = reader(chain, chain.node(node.parents[1].node))
         found = look(key, timestamp_ms)
         if found is not None or left:
             forward(key, f(value, found), timestamp_ms)
@@ -90,28 +93,35 @@ def join_link(chain: Chain, node: Node, operator: StreamTableJoin) -> Forward:
 # ---------------------------------------------------------------- rows of a table
 
 
-def reader(chain: Chain, table: Node, asking: Operator) -> Look:
-    """What reads single rows of a table in one task, once its chain is built.
-
-    Raises:
-        TopologyError: the table's rows stand nowhere.
-    """
-    operator = table.operator
-    if isinstance(operator, TableFilter | TableMap) and (operator.store_name is None or chain.context.caching):
-        # Also where it is kept: behind a cache its store has what the last commit sent on.
-        return _worked_out(operator.rule(), reader(chain, chain.node(table.parents[0].node), asking))
-    if isinstance(operator, TableJoin) and (operator.store_name is None or chain.context.caching):
-        left, right = (reader(chain, chain.node(parent.node), asking) for parent in table.parents)
+def reader(chain: Chain, table: Node) -> Look:
+    """What reads single rows of a table in one task, once its chain is built."""
+    operator, caching = table.operator, chain.context.caching
+    # Also where it is kept: behind a cache its store has what the last commit sent on.
+    if isinstance(operator, TableFilter | TableMap) and (operator.store_name is None or caching):
+        return _worked_out(operator.rule(), reader(chain, chain.node(table.parents[0].node)))
+    if isinstance(operator, TableJoin) and (operator.store_name is None or caching):
+        left, right = (reader(chain, chain.node(parent.node)) for parent in table.parents)
         join = joiner(operator.join, operator.f)
         return lambda key, time_ms: join(left(key, time_ms), right(key, time_ms))
-    for kept in operator.stores:
-        store = chain.state_nodes[kept.name].store
-        if type(store) in _LOOKS:
-            return _LOOKS[type(store)](store)
-    raise TopologyError(
-        f"the table of {table.name} at {table.place} keeps no rows that {asking.name} at {asking.place} could look up: "
-        "keep it, for example with .map(lambda v: v, store=…)"
-    )
+    store = chain.state_nodes[operator.stores[0].name].store
+    return _LOOKS[type(store)](store)
+
+
+def _check_rows(chain: Chain, table: Node, asking: Operator) -> None:
+    """Makes sure that a table has rows to look up.
+
+    Raises:
+        TopologyError: it sends changes and keeps none of them, as one that is suppressed.
+    """
+    operator = table.operator
+    if isinstance(operator, TableFilter | TableMap | TableJoin):
+        for parent in table.parents:
+            _check_rows(chain, chain.node(parent.node), asking)
+    elif not isinstance(operator, TableNode | Aggregate | TableAggregate):
+        raise TopologyError(
+            f"{table.name} at {table.place} keeps no rows that {asking.name} at {asking.place} could look up: keep "
+            "them in between, with .to_stream().to_table(store=…)"
+        )
 
 
 def _worked_out(rule: Callable[[Any, Any], Any], look: Look) -> Look:

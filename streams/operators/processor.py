@@ -13,7 +13,7 @@
 Not here: when scheduled functions are due (schedule), when wall clocks are looked at (runner).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -21,45 +21,15 @@ from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import Headers, Record
 from tailrace.log.topic import near_names
-from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.context import FAR, TaskContext, WithHeaders
-from tailrace.streams.derived import EXACT, key_check
+from tailrace.streams.context import TaskContext, WithHeaders
+from tailrace.streams.derived import key_check
+from tailrace.streams.operators.own_stores import OwnStore, processor_store
 from tailrace.streams.operators.process import Process, check_methods, is_processor
 from tailrace.streams.place import check_function
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.schedule import Schedule
-from tailrace.streams.store import DeclaredStore, Store
 from tailrace.streams.topology import Forward
 from tailrace.windows.duration import to_ms
-
-
-class OwnStore:
-    """A store of the program in one task, as the commit sees it: see `StateNode`."""
-
-    def __init__(self, declared: DeclaredStore[Any, Any], store: KeyValueStore[Any, Any]) -> None:
-        self.name = declared.name
-        self.declared = declared
-        self.store = store
-
-    @property
-    def dirty(self) -> int:
-        """How many keys wait for the next commit."""
-        return self.store.dirty
-
-    def resume(self, _stream_time_ms: int) -> None:
-        """Nothing depends on time."""
-
-    def close_windows(self, _stream_time_ms: int) -> int:
-        """There are none."""
-        return FAR
-
-    def flush(self, _stream_time_ms: int) -> None:
-        """Makes what was put into bytes; nothing is sent on."""
-        self.store.flush()
-
-    def open_windows(self, _stream_time_ms: int) -> int:
-        """There are none."""
-        return 0
 
 
 class RunningProcessor(Context[Any, Any]):
@@ -87,8 +57,7 @@ class RunningProcessor(Context[Any, Any]):
         self._forward = forward
         self._clock = clock
         self._plain_key, self._check_key = key_check(operator.key, operator.place)
-        kind = CarefulStore if context.goes_on else ProcessorStore
-        self._stores = {name: kind(store, self) for name, store in stores.items()}
+        self._stores = {name: processor_store(store, self) for name, store in stores.items()}
         self._processor: Processor[Any, Any, Any, Any] | None = None
 
     @property
@@ -261,75 +230,6 @@ class RunningProcessor(Context[Any, Any]):
             raise ValueError(
                 f"process_values keeps the key {kept!r}, and forward was given {key!r}: use process to change it"
             )
-
-
-class ProcessorStore(Store[Any, Any]):
-    """A store as one processor reads and writes it."""
-
-    def __init__(self, own: OwnStore, owner: RunningProcessor) -> None:
-        super().__init__(own.name)
-        self._store = own.store
-        self._owner = owner
-        self._default = own.declared.default
-        self._plain: type | None = own.declared.key_codec.plain
-
-    def get(self, key: Any) -> Any:
-        """The value of a key; where there is none, what `default=` makes, which is not put; else None."""
-        value = self._store.get(key if key.__class__ is self._plain else self._checked(key))
-        if value is None and self._default is not None:
-            return self._default()
-        return value
-
-    def put(self, key: Any, value: Any) -> bool:
-        """Sets the value of a key as of the record's time, in a scheduled call as of that time; None deletes."""
-        self._store.put(key if key.__class__ is self._plain else self._checked(key), value, self._time_ms("put"))
-        return True
-
-    def delete(self, key: Any) -> Any:
-        """See `Store.delete`."""
-        return self._store.delete(
-            key if key.__class__ is self._plain else self._checked(key), self._time_ms("deleted from")
-        )
-
-    def range(self, low: Any = None, high: Any = None, *, reverse: bool = False) -> Iterator[tuple[Any, Any]]:
-        """See `Store.range`."""
-        low, high = (None if bound is None else self._checked(bound) for bound in (low, high))
-        return self._store.range(low, high, reverse=reverse)
-
-    def prefix(self, prefix: Any) -> Iterator[tuple[Any, Any]]:
-        """See `Store.prefix`."""
-        return self._store.prefix(self._checked(prefix))
-
-    def all(self, *, reverse: bool = False) -> Iterator[tuple[Any, Any]]:
-        """See `Store.all`."""
-        return self._store.all(reverse=reverse)
-
-    def _time_ms(self, done: str) -> int:
-        time_ms = self._owner.time_ms
-        if time_ms is None:
-            raise RuntimeError(f"store {self.name!r} can be {done} in init, process and scheduled functions alone")
-        return time_ms
-
-    def _checked(self, key: Any) -> Any:
-        """The key as its codec takes it: a dict would take 1, True and 1.0 for one key."""
-        plain = self._plain
-        if key is None:
-            raise TypeError(f"store {self.name!r} has no key None")
-        if plain is None or key.__class__ is plain:
-            return key
-        if isinstance(key, plain) and key.__class__ is not bool:
-            return EXACT[plain](key)
-        raise TypeError(f"store {self.name!r} has keys of type {plain.__name__}, not {type(key).__name__}: {key!r}")
-
-
-class CarefulStore(ProcessorStore):
-    """The same for an app that goes on after an error: what could not be kept is found where it is put."""
-
-    def put(self, key: Any, value: Any) -> bool:
-        """See `ProcessorStore`."""
-        if value is not None:
-            self._store.value_codec.encode(value)
-        return super().put(key, value)
 
 
 def _checked_headers(headers: Sequence[Any]) -> Headers:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace import until_stream_time
 from tailrace.log.client import Log
 from tailrace.log.errors import TopologyError
 from tailrace.streams.app import App
@@ -194,6 +195,15 @@ def test_unlike_partition_counts_name_both_places() -> None:
             TopologyError, match=r"not co-partitioned: topic 'R' at .*:\d+ has 3, topic 'L' at .* has 2"
         ):
             app.run(until="end")
+
+
+def test_a_table_that_keeps_no_rows_is_refused_before_anything_runs() -> None:
+    app = App("shop", log="memory:")
+    stream = app.stream(app.topic("L", key=str, value=str))
+    held = stream.group_by_key().count(store="n").suppress(until_stream_time(ms(5)), store="held")
+    stream.join(held, lambda value, n: f"{value}{n}").for_each(print)
+    with pytest.raises(TopologyError, match=r"suppress-\d at .*:\d+ keeps no rows that join-\d at .*:\d+ could"):
+        TopologyDriver(app)
 
 
 def test_keys_of_two_types_never_meet_and_are_refused() -> None:
