@@ -1,6 +1,6 @@
 """The cases, by name; what each means stands in docs/benchmarks.md."""
 
-from tailrace.tests.bench import changelogs, click_counts, clients, commits, joins, storage, transactions
+from tailrace.tests.bench import changelogs, click_counts, clients, commits, joins, lookups, storage, transactions
 from tailrace.tests.bench.changelogs import PAUSE_MAX, PAUSE_P99
 from tailrace.tests.bench.click_counts import EARLY, GROWTH, HALF, LATE, READY
 from tailrace.tests.bench.clicks import prepare, prepare_by_product
@@ -71,6 +71,14 @@ CASES = (
         _RATES,
         targets=(Target(CPU, 12, at_most=True),),
         prepare=joins.prepare,
+    ),
+    Case(
+        "join-table",
+        "orders that look up their customer",
+        lookups.streams,
+        _RATES,
+        targets=(Target(CPU, 4, at_most=True),),
+        prepare=lookups.prepare,
     ),
     Case("append", "batches to a partition", storage.append, _RATES, floor=storage.append_floor),
     Case("fetch", "batches from a partition", storage.fetch, _RATES, floor=storage.fetch_floor),
