@@ -221,6 +221,17 @@ class SessionStore(Generic[K, V]):
             self._removed.append((key, span.start_ms, span.end_ms, timestamp_ms))
         self._let_go(key, span)
 
+    def forget(self, key: Any, span: Span[V]) -> None:
+        """Let go of a window of a cache key that was flushed and that nothing can need: no change tells of it."""
+        if span.stored:
+            encoded = self._encoded(key)
+            self._delete(encoded, span.start_ms, span.end_ms)
+            self._changelog.append(
+                (self.layout.changelog_key(encoded, span.start_ms, span.end_ms), None, span.timestamp_ms)
+            )
+            self._flushed.append(key)
+        self._let_go(key, span)
+
     def touch(self, key: Any, span: Span[V]) -> None:
         """Mark a window of a cache key as changed. To be called once, when it is not dirty yet."""
         span.dirty = True

@@ -5,6 +5,7 @@ for all of them where the grouping has a name.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,12 +14,13 @@ from tailrace.streams.cogrouped import Cogrouped
 from tailrace.streams.derived import Slot, zero_slot
 from tailrace.streams.flow import Flow, checked_store
 from tailrace.streams.grouping import Fold, Grouping, LateRecords
-from tailrace.streams.operators.aggregate import Emit
+from tailrace.streams.operators.aggregate import Emit, WindowClock
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.reduced import reduced
 from tailrace.streams.reducers import Reducer
 from tailrace.streams.table import Table
 from tailrace.windows.session import SessionWindow
+from tailrace.windows.unlimited import UnlimitedWindow
 from tailrace.windows.window import Window, checked_window
 from tailrace.windows.windowed import Windowed
 
@@ -72,13 +74,25 @@ class Grouped(Generic[K, V]):
         """Programs get theirs from `Stream.group_by`."""
         self._grouping = Grouping(flow, stream, place, name=name, partitions=partitions)
 
-    def windowed_by(self, window: Window) -> "WindowedGrouped[K, V]":
+    def windowed_by(self, window: Window, *, clock: WindowClock = "task") -> "WindowedGrouped[K, V]":
         """Makes aggregates of the grouping count by window: `tumbling`, `hopping`, `sliding`, `session`, `unlimited`.
+
+        Args:
+            window: how records are gathered in time.
+            clock: by what windows close and records are late: "task" is the stream time of the task, which all its
+                keys share. "key" is the largest time of the key's own records: a device that sends late is late for
+                itself alone; but the last windows of a key that falls silent never close, and are kept for good.
 
         Raises:
             TypeError: no window.
+            ValueError: `clock` is neither, or "key" for windows that never close.
         """
-        return WindowedGrouped(self._grouping, checked_window(window))
+        window = checked_window(window)
+        if clock not in ("task", "key"):
+            raise ValueError(f'windowed_by(clock={clock!r}) is neither "task" nor "key"')
+        if clock == "key" and isinstance(window, UnlimitedWindow):
+            raise ValueError(f'windowed_by({window}, clock="key"): nothing is late for it, whatever the clock')
+        return WindowedGrouped(self._grouping, window, clock)
 
     def count(self, *, store: str) -> Table[K, int]:
         """How many records each key has."""
@@ -140,10 +154,11 @@ class WindowedGrouped(Generic[K, V]):
     default as long as it may change; never less.
     """
 
-    def __init__(self, grouping: Grouping, window: Window) -> None:
+    def __init__(self, grouping: Grouping, window: Window, clock: WindowClock = "task") -> None:
         """Programs get theirs from `Grouped.windowed_by`."""
         self._grouping = grouping
         self._window = window
+        self._clock: WindowClock = clock
         self._late = LateRecords()
 
     @property
@@ -196,7 +211,8 @@ class WindowedGrouped(Generic[K, V]):
         return self._table(_agg(into, store, reducers, place, sessions=sessions), emit, None, place)
 
     def _table(self, fold: Fold, emit: Emit, retention: timedelta | None, place: Place) -> Table[Windowed[K], Any]:
-        flow = self._grouping.fold(fold.within(self._window, emit, retention), place)
+        fold = replace(fold.within(self._window, emit, retention), clock=self._clock)
+        flow = self._grouping.fold(fold, place)
         self._late.made(flow)
         return Table(flow, self._grouping.stream)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace.streams.derived import Slot, WindowedSlot
 from tailrace.streams.flow import Flow, repartitioned
-from tailrace.streams.operators.aggregate import Aggregate, Emit
+from tailrace.streams.operators.aggregate import Aggregate, Emit, WindowClock
 from tailrace.streams.operators.io import Late
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.reduced import Reduced
@@ -40,6 +40,7 @@ class Fold:
     window: Window | None = None
     emit: Emit = "update"
     retention_ms: int | None = None
+    clock: WindowClock = "task"
 
     def merged_by(self, merge: Callable[[Any, Any], Any] | None, window: Window) -> "Fold":
         """The same with what puts the results of two sessions together.
@@ -86,6 +87,7 @@ class Fold:
             window=self.window,
             emit=self.emit,
             retention_ms=self.retention_ms,
+            clock=self.clock,
             key=key,
             value=self.value,
             **more,

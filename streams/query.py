@@ -22,7 +22,7 @@ from tailrace.state.window import WindowStore
 from tailrace.streams.context import FAR, Stored
 from tailrace.streams.operators.fold import shown
 from tailrace.streams.store import Store
-from tailrace.windows.sliding import SlidingWindow
+from tailrace.windows.session import SessionWindow
 from tailrace.windows.window import AlignedWindow, Window
 from tailrace.windows.windowed import Windowed
 
@@ -153,7 +153,7 @@ def view_of(name: str, parts: Sequence[Stored], window: Window | None) -> Store[
     if aligned and isinstance(window, AlignedWindow):
         return WindowView[Any, Any](name, aligned, window)
     if spans and window is not None:
-        return SpanView[Any, Any](name, spans, by_start=isinstance(window, SlidingWindow))
+        return SpanView[Any, Any](name, spans, by_start=not isinstance(window, SessionWindow))
     raise InvalidError(f"store {name!r} cannot be read from outside: write its changes to a topic, and read that")
 
 

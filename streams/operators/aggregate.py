@@ -7,17 +7,22 @@ from typing import Any, Literal
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionLayout
 from tailrace.state.window import WindowStore
-from tailrace.streams.codec import TypeCodec
+from tailrace.streams.codec import TypeCodec, codec_of
 from tailrace.streams.derived import Slot
 from tailrace.streams.kept_as import KeptAs, kept_as
 from tailrace.streams.reduced import Reduced
 from tailrace.streams.topology import KeptStore, Operator, Output
+from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.unlimited import UnlimitedWindow
 from tailrace.windows.window import AlignedWindow, Window
 
 Emit = Literal["update", "close"]
 """When a window's result is sent: at every change (the cache may merge changes), or once, when it is closed."""
+
+
+WindowClock = Literal["task", "key"]
+"""Whose time closes windows: the task's stream time, or the largest time of each key's own records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class Aggregate(Operator):
     """Of the result."""
     reduced: Reduced | None = None
     """Of "agg": its reducers."""
+    clock: WindowClock = "task"
+    """By whose time its windows close."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -59,15 +66,33 @@ class Aggregate(Operator):
         window = self.window
         if window is None:
             return (KeptStore(self.store_name, KeyValueStore.layout),)
+        if self.clock == "key":
+            layout = SessionLayout(None if isinstance(window, SessionWindow) else self.length_ms)
+            return (KeptStore(self.store_name, layout), KeptStore(self.clocks_name, KeyValueStore.layout))
         if isinstance(window, AlignedWindow):
             return (KeptStore(self.store_name, WindowStore.layout, self.retention_ms),)
         difference_ms = window.difference_ms if isinstance(window, SlidingWindow) else None
         return (KeptStore(self.store_name, SessionLayout(difference_ms), self.retention_ms),)
 
+    @property
+    def clocks_name(self) -> str:
+        """The store of the keys' clocks."""
+        return f"{self.store_name}-clocks"
+
+    @property
+    def length_ms(self) -> int:
+        """Of windows of one length: how far their end is from their start."""
+        window = self.window
+        return window.end(0) if isinstance(window, AlignedWindow | SlidingWindow) else 0
+
     def kept_as(self, store: str) -> KeptAs:
         """The results, of its window."""
-        del store
-        return kept_as(self.key.codec, self.stored, self.window)
+        if self.clock == "task":
+            return kept_as(self.key.codec, self.stored, self.window)
+        if store == self.clocks_name:
+            return kept_as(self.key.codec, codec_of(int))
+        by_task = kept_as(self.key.codec, self.stored, self.window)
+        return KeptAs(f"{by_task.rows} by key", by_task.key, by_task.value)
 
     @property
     def stored(self) -> TypeCodec:
@@ -98,7 +123,8 @@ class Aggregate(Operator):
         }
         if isinstance(self.window, UnlimitedWindow):
             lateness = {}
-        return {**types, "window": str(self.window), "emit": self.emit, **lateness}
+        clock = {"clock": self.clock} if self.clock != "task" else {}
+        return {**types, "window": str(self.window), "emit": self.emit, **lateness, **clock}
 
     def check(self, inputs: int) -> None:
         """Its key and its value must have codecs."""

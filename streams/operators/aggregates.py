@@ -7,9 +7,10 @@ from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.chain import Chain, Sides
-from tailrace.streams.codec import TypeCodec, guarded
+from tailrace.streams.codec import TypeCodec, codec_of, guarded
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
+from tailrace.streams.operators.by_key import AlignedSpans, ByKey, KeyClocks
 from tailrace.streams.operators.cogroup import Cogroup, cogroup_fold, late_of_sides, side_of
 from tailrace.streams.operators.fold import Fold, Ways, aggregate_fold, careful_fold, count_fold, emitter, reduce_fold
 from tailrace.streams.operators.plain import PlainAggregate
@@ -22,6 +23,7 @@ from tailrace.streams.operators.session import (
     reduce_join,
 )
 from tailrace.streams.operators.sliding import SlidingAggregate
+from tailrace.streams.operators.spans import SpanAggregate
 from tailrace.streams.operators.suppress import SuppressUntilClose, passes_windows
 from tailrace.streams.topology import Forward, Node
 from tailrace.windows.session import SessionWindow
@@ -46,6 +48,8 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
     else:
         retention_ms = operator.retention_ms or window.retention_ms
         ways = Ways(fold, emit, late, operator.emit == "close", retention_ms)
+        if operator.clock == "key":
+            return _by_key(chain, operator, value, ways, careful=careful)
         if isinstance(window, AlignedWindow):
             running = AlignedAggregate(context, WindowStore(name, keyspace, key, value), window, ways)
         elif isinstance(window, SessionWindow):
@@ -59,6 +63,28 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
         else:
             raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
     chain.state_nodes[name] = running
+    return running.process()
+
+
+def _by_key(chain: Chain, operator: Aggregate, value: TypeCodec, ways: Ways, *, careful: bool) -> Forward:
+    """The link of an aggregate in windows that go by the clock of each key."""
+    context, key, window, name = chain.context, operator.key.codec, operator.window, operator.store_name
+    length_ms = None if isinstance(window, SessionWindow) else operator.length_ms
+    store = SessionStore[Any, Any](name, chain.keyspace(name), key, value, difference_ms=length_ms)
+
+    def make(ways: Ways) -> SpanAggregate:
+        if isinstance(window, AlignedWindow):
+            return AlignedSpans(context, store, window, ways)
+        if isinstance(window, SlidingWindow):
+            return SlidingAggregate(context, store, window, ways, value)
+        assert isinstance(window, SessionWindow)
+        join = careful_join(_join(operator), value) if careful else _join(operator)
+        return SessionAggregate(context, store, window, ways, join, final=ways.on_close)
+
+    clocks_name = operator.clocks_name
+    clocks = KeyValueStore[Any, int](clocks_name, chain.keyspace(clocks_name), key, codec_of(int))
+    running = chain.state_nodes[name] = ByKey(context, clocks, ways, make)
+    chain.state_nodes[clocks_name] = KeyClocks(clocks)
     return running.process()
 
 

@@ -63,6 +63,16 @@ class SpanAggregate(ABC):
         self._closed_before_ms = 0  # windows that end before it were sent
 
     @property
+    def open_ms(self) -> int:
+        """A window is closed when its end + this < the clock."""
+        return self._open_ms
+
+    @property
+    def expiry_ms(self) -> int:
+        """A window is forgotten when the clock reaches its end + this."""
+        return self._expiry_ms
+
+    @property
     def dirty(self) -> int:
         """How many updates wait for the next commit."""
         return self.store.dirty
@@ -92,8 +102,13 @@ class SpanAggregate(ABC):
             self._expire(min(stream_time_ms - self._expiry_ms + 1, self._closed_before_ms))
             self.store.flush()
             return
+        self.send_changes()
+        self._expire(stream_time_ms - self._expiry_ms + 1)
+
+    def send_changes(self) -> None:
+        """Sends on what changed since the last commit, where the cache held it back."""
         emit = self._emit
-        if not self._context.caching:
+        if not self._context.caching or self._on_close:
             self.store.flush()
         elif emit.old:
             for ((start_ms, end_ms, key), value, timestamp_ms), old in self.store.flush_with_old():
@@ -101,7 +116,6 @@ class SpanAggregate(ABC):
         else:
             for (start_ms, end_ms, key), value, timestamp_ms in self.store.flush():
                 emit(Windowed(key, start_ms, end_ms), value, timestamp_ms)
-        self._expire(stream_time_ms - self._expiry_ms + 1)
 
     def open_windows(self, stream_time_ms: int) -> int:
         """How many results are in windows that are not closed at stream_time_ms."""

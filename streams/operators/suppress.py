@@ -151,8 +151,8 @@ class SuppressUntilClose(SuppressTable):
         if self.window is None:
             raise TopologyError(
                 f"suppress(until_window_closes(), store={self.store_name!r}) at {self.place} is given a table without "
-                "windows: make it of an aggregate after windowed_by(), before any repartition, or use "
-                "until_stream_time(…)"
+                "windows, or with windows that stream time does not close: make it of an aggregate after windowed_by() "
+                'without clock="key", before any repartition, or use until_stream_time(…)'
             )
         if isinstance(self.window, UnlimitedWindow):
             raise TopologyError(
@@ -211,7 +211,7 @@ def window_of(graph: Graph, origin: Input) -> Window | None:
     node: Node = graph.nodes[origin.node]
     operator = node.operator
     if isinstance(operator, Aggregate):
-        return operator.window
+        return operator.window if operator.clock == "task" else None
     if not passes_windows(operator):
         return None
     found = [window_of(graph, parent) for parent in node.parents]
