@@ -167,6 +167,45 @@ def test_one_result_for_each_window_that_closed(
 
 
 @settled
+@given(
+    records=rows(),
+    cuts=pieces,
+    cache=st.booleans(),
+    partitions=st.integers(1, 3),
+    batch=st.sampled_from([1, 3, 1000]),
+)
+def test_behind_a_repartition_the_results_are_those_of_emit_close(
+    records: Rows, cuts: set[int], cache: bool, partitions: int, batch: int
+) -> None:
+    """However the partitions are read: what is late is the same, so every window has the same result, once."""
+    window = tumbling(ms(10), grace=ms(50))
+
+    def program(log: Log, made: Made) -> App:
+        app = App("suppress", log=log, cache_bytes=1 << 20 if cache else 0)
+        grouped = app.stream(app.topic("in", key=str, value=str)).group_by(lambda value: value)
+        table = made(grouped)
+        table.to_stream().map_kv(lambda key, value: (shown(key), str(value))).to(app.topic("out", key=str, value=str))
+        return app
+
+    results: list[list[Out]] = []
+    makes: list[Made] = [counted(window), lambda g: g.windowed_by(window).count(store="c", emit="close")]
+    for make in makes:
+        with Log.open("memory:") as log, patch.object(runner, "_SLICE", batch):
+            log.create_topic("in", partitions=partitions)
+            ends = sorted({cut for cut in cuts if cut < len(records)} | {len(records)})
+            for begin, end in zip([0, *ends], ends, strict=False):
+                for key, time_ms in records[begin:end]:
+                    feed(log, "in", [(key, "pq"[time_ms % 2], time_ms)], partition=ord(key) % partitions)
+                program(log, make).run(until="end")
+            for partition in range(partitions):
+                feed(log, "in", [(None, "z", 10_000)], partition=partition)
+            program(log, make).run(until="end")
+            results.append(sorted(sent(log)))
+    assert results[0] == results[1]
+    assert len({key for key, _, _ in results[0]}) == len(results[0])
+
+
+@settled
 @given(records=rows(), cuts=pieces, cache=st.booleans(), grace=st.integers(0, 4))
 def test_sessions_come_as_they_are_in_the_end(records: Rows, cuts: set[int], cache: bool, grace: int) -> None:
     window = session(ms(5), grace=ms(grace))
