@@ -407,7 +407,9 @@ class MemoryDisk:
         with self._guard:
             if path not in self._folders:
                 raise FileNotFoundError(errno.ENOENT, "no such folder", path)
-            return sorted(os.path.basename(each) for each in {*self._files, *self._folders} if _stands_in(each, path))
+            below = path.rstrip(os.sep) + os.sep
+            names = {each[len(below) :] for each in (*self._files, *self._folders) if each.startswith(below)}
+            return sorted(name for name in names if name and os.sep not in name)
 
     def mkdir(self, path: str) -> None:
         """See `Disk.mkdir`."""
@@ -519,10 +521,6 @@ class _MemoryLock:
 
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _stands_in(path: str, folder: str) -> bool:
-    return path != folder and path not in {os.sep, ""} and os.path.dirname(path) == folder
 
 
 def _moved(path: str, old: str, new: str) -> str:

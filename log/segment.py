@@ -133,6 +133,8 @@ class Segment:
         size = file.size
         if size >= HEADER_BYTES:
             self.first_timestamp_ms = BatchHeader.parse(file.read(0, HEADER_BYTES)).max_timestamp_ms
+        if not self._indexer.times:  # its file was lost with its name: the offset index alone would hide what it had
+            offsets.cut(0)
         while offsets:
             entry = offsets[-1]
             if entry.position + HEADER_BYTES <= size:
@@ -234,8 +236,9 @@ class Segment:
         """Appends to the index files what they lack, and returns when that is on disk."""
         offsets, times = self._indexer.offsets.data, self._indexer.times.data
         written = self._indexes_on_disk
-        self._append_index(INDEX, bytes(offsets), written[0])
+        # In this order: loading takes what stands before the last entry of the offset index as known to both.
         self._append_index(TIME_INDEX, bytes(times), written[1])
+        self._append_index(INDEX, bytes(offsets), written[0])
         self._indexes_on_disk = (len(offsets), len(times))
         if not self.aborted_written:
             self._write_aborted()

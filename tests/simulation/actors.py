@@ -11,11 +11,14 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from msgspec.json import encode
+
 from tailrace.log.client import Consumer, Delivery, Producer
 from tailrace.log.errors import FencedError, InvalidError, RetriableError
 from tailrace.log.record import TopicPartition
 from tailrace.tests.simulation.model import Deed, Fate, Row, Sent, Violation, read_committed
-from tailrace.tests.simulation.world import TOPICS, World
+from tailrace.tests.simulation.world import CLICKS, TOPICS, World
+from tailrace.tests.support.programs import Click
 
 KEYS: Final = [b"a", b"b", b"c", None]
 TIMEOUT_MS: Final = 60_000
@@ -51,13 +54,21 @@ class Actor(ABC):
     def put(self, producer: Producer, deed: Deed, topic: str) -> tuple[Sent, Delivery] | None:
         """Sends one record as a part of a deed; None where it was refused, and the deed has it all the same."""
         chance = self.world.random
-        tp = TopicPartition(topic, chance.randrange(TOPICS[topic][0]))
         key = chance.choice(KEYS[:3] if topic == "keyed" else KEYS)
-        sent = Sent(tp, key, self.world.model.value(deed))
+        value, at_ms = self.world.model.value(deed), None
+        if topic == CLICKS:
+            at_ms = self.world.click_ms()
+            value = encode(Click(chance.choice("pqr"), value.decode(), at_ms))
+        sent = Sent(TopicPartition(topic, chance.randrange(TOPICS[topic][0])), key, value)
+        return self.send(producer, deed, sent, at_ms)
+
+    def send(self, producer: Producer, deed: Deed, sent: Sent, at_ms: int | None) -> tuple[Sent, Delivery] | None:
+        """The same with a record that is made."""
         deed.sent.append(sent)
-        self.say(f"sends {sent.value.decode()} to {tp}")
+        self.say(f"sends {sent.value.decode()} to {sent.partition}")
+        topic, partition = sent.partition
         with self.world.excusing(f"{self.name}: send"):
-            return sent, producer.send(topic, sent.value, key=key, partition=tp.partition)
+            return sent, producer.send(topic, sent.value, key=sent.key, timestamp_ms=at_ms, partition=partition)
         return None
 
 
@@ -136,9 +147,11 @@ class Transactional(Actor):
         choice = self.world.random.random()
         if choice < 0.55:
             self._deadline = self._deadline or self.world.clock.monotonic() + TIMEOUT_MS / 1000
-            put = self.put(producer, deed, self.world.random.choice(["mixed", "mixed", "keyed", "short"]))
-            if put is not None:
-                self._waiting.append(put)
+            topic = self.world.random.choice(["mixed", "mixed", "keyed", "short", CLICKS, CLICKS])
+            with self._unless_overdue():
+                put = self.put(producer, deed, topic)
+                if put is not None:
+                    self._waiting.append(put)
         elif choice < 0.6:
             with self._unless_overdue(), self.world.excusing(f"{self.name}: flush", self._maybe_fenced):
                 producer.flush()
@@ -265,8 +278,10 @@ class Transactional(Actor):
         self.say(f"has its answer: deed {deed.number} is {deed.fate.value}")
 
     def drain(self) -> None:
-        """Ends what is open."""
+        """Ends what is open, its own and what a producer before it has left."""
         self._ghosts.clear()
+        if self._producer is None:
+            self._take()
         for attempt in range(4):
             if self._producer is not None and self._deed is not None:
                 self._end(self._producer, commit=attempt % 2 == 0)

@@ -78,11 +78,13 @@ class Bounds(NamedTuple):
 class Model:
     """All deeds, in the order in which they were begun.
 
-    `deleting`: topics whose oldest records may go; `compacted`: those where a later record of the key takes the place.
+    `topics`: where only those write that tell the model. `deleting`: those whose oldest records may go; `compacted`:
+    those where a later record of the key takes the place.
     """
 
-    def __init__(self, *, deleting: set[str], compacted: set[str]) -> None:
+    def __init__(self, topics: set[str], *, deleting: set[str], compacted: set[str]) -> None:
         self._deeds: list[Deed] = []
+        self._topics = sorted(topics)
         self._deleting = deleting
         self._compacted = compacted
         self.seen: dict[TopicPartition, list[Row]] = {}
@@ -127,8 +129,8 @@ class Model:
         for rows in self.seen.values():
             for row in rows:
                 found[row.value or b""].append(row)
-        starts = {tp: at for topic in log.topics() for tp, at in log.offsets(topic, "earliest").items()}
-        ends = {tp: at for topic in log.topics() for tp, at in log.offsets(topic).items()}
+        starts = {tp: at for topic in self._topics for tp, at in log.offsets(topic, "earliest").items()}
+        ends = {tp: at for topic in self._topics for tp, at in log.offsets(topic).items()}
         last = self._last_of_each_key()
         for deed in self._deeds:
             self._check_deed(deed, found, Bounds(starts, ends, last), settled=settled)
@@ -139,7 +141,7 @@ class Model:
 
     def _read(self, log: Log) -> None:
         self.seen = {}
-        for topic in log.topics():
+        for topic in self._topics:
             for tp in log.offsets(topic):
                 self.seen[tp] = read_committed(log, tp)
 

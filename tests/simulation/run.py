@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from tailrace.log.errors import TailraceError
 from tailrace.tests.simulation.actors import Actor, Copier, Plain, Transactional
+from tailrace.tests.simulation.apps import ClickCount, Clicker
 from tailrace.tests.simulation.chores import Chores
 from tailrace.tests.simulation.model import Violation
 from tailrace.tests.simulation.world import World
 from tailrace.tests.support.disk import PowerLossError
 
-STEPS = 120
+STEPS = 150
 
 
 REPLAY = "python -m tailrace.tests.simulation"
@@ -55,6 +56,8 @@ class _Run:
             (Transactional(world, "y"), 2),
             (Copier(world, "copier-1"), 2),
             (Copier(world, "copier-2"), 1),
+            (Clicker(world), 2),
+            (ClickCount(world), 4),
             (Chores(world), 2.5),
         ]
 
@@ -107,7 +110,6 @@ class _Run:
         for actor, _ in self.actors:
             actor.died()
         self.world.close()
-        self.world.verify()
         self.world.boot()
         self.world.say("== the last check")
         self.world.model.check(self.world.log, settled=True)

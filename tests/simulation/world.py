@@ -37,6 +37,10 @@ TOPICS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
     ),
     "sink": (1, {"segment.bytes": 900, **_ANY_TIME}),
 }
+CLICKS: Final = "clicks"
+TOPICS[CLICKS] = (2, {"segment.bytes": 2_000, **_ANY_TIME})
+# What an app writes is checked by the app's actor; the model knows nothing of it.
+RESULTS: Final = ("counts", "late")
 DELETING: Final = {"short"}
 COMPACTED: Final = {"keyed"}
 
@@ -49,13 +53,14 @@ class World:
         self.random = random.Random(f"schedule {seed}")
         self.disk = FaultyDisk(seed)
         self.clock = ManualClock(START_MS)
-        self.model = Model(deleting=DELETING, compacted=COMPACTED)
+        self.model = Model(set(TOPICS), deleting=DELETING, compacted=COMPACTED)
         self._tell = tell
         self.step = 0
         self.crashes = 0
         # Since the log was opened: an I/O error was planted, so that any call may fail; the disk was full.
         self.broken = False
         self.was_full = False
+        self.last_click_ms = START_MS + 100_000_000  # comes after every other, and closes their windows
         self._log: Log | None = None
 
     def say(self, what: str) -> None:
@@ -72,6 +77,12 @@ class World:
     def chance(self, probability: float) -> bool:
         """True so often."""
         return self.random.random() < probability
+
+    def click_ms(self) -> int:
+        """When a click was made that is sent now: a little out of order, and seldom long ago."""
+        if self.chance(0.05):
+            return START_MS + self.random.randrange(60_000)
+        return START_MS + 120_000 + self.step * 1_000 - self.random.randrange(5_000)
 
     # ---- errors
 
@@ -118,6 +129,8 @@ class World:
         atexit.unregister(log._at_exit)  # pyright: ignore[reportPrivateUsage]  # of a process that has not ended itself
         for name, (partitions, config) in TOPICS.items():
             log.create_topic(name, partitions=partitions, config=config, exist_ok=True)
+        for name in RESULTS:
+            log.create_topic(name, partitions=2, config={"segment.bytes": 2_000, **_ANY_TIME}, exist_ok=True)
         if self.disk.down:
             raise PowerLossError("while it opened")
 

@@ -6,10 +6,11 @@ import pytest
 
 from tailrace.log import codec
 from tailrace.log.disk import File, MemoryDisk, MemoryFile, MemoryNode
-from tailrace.log.errors import CorruptError
+from tailrace.log.errors import CorruptError, TailraceError
 from tailrace.log.recovery import PAGE_BYTES
 from tailrace.log.topic import TopicConfig
-from tailrace.tests.support.partitions import FOLDER, a_batch, opened, read_all
+from tailrace.tests.support.disk import FaultyDisk
+from tailrace.tests.support.partitions import FOLDER, NOW_MS, a_batch, at_times, opened, read_all
 
 LOG = f"{FOLDER}/{0:020d}.log"
 CONFIG = TopicConfig(index_interval_bytes=200)
@@ -139,6 +140,33 @@ def test_indexes_come_back_as_they_were() -> None:
     partition = opened(disk, config, recovery_point=60)
     partition.close()
     assert [disk.open(each).read(0, 10_000) for each in (index, times)] == before
+
+
+def test_a_time_index_that_could_not_be_written_is_made_again() -> None:
+    """Seed 209 of the simulation, when it was made: the offset index was there, and told that all was indexed."""
+    disk, config = FaultyDisk(), TopicConfig(index_interval_bytes=0)
+    partition = opened(disk, config)
+    partition.append(at_times(NOW_MS + 9))
+    for _ in range(9):
+        partition.append(at_times(NOW_MS))
+    disk.fail("create", OSError("Input/output error"), path=".timeindex")
+    with pytest.raises(TailraceError, match="Input/output error"):
+        partition.checkpoint()
+    disk.kill()
+    again = opened(disk, config, recovery_point=10)
+    again.append(at_times(NOW_MS + 5))
+    again.append(at_times(NOW_MS + 7))
+    again.close()
+    assert opened(disk, config, recovery_point=12).offset_for_time(NOW_MS + 6) == (0, NOW_MS + 9)
+
+
+def test_a_time_index_whose_name_was_lost_is_made_again() -> None:
+    disk, config = written(60, close=True)
+    times = LOG.replace(".log", ".timeindex")
+    before = disk.open(times).read(0, 10_000)
+    disk.remove(times)
+    opened(disk, config, recovery_point=60).close()
+    assert disk.open(times).read(0, 10_000) == before
 
 
 def test_an_index_that_points_elsewhere_is_not_believed() -> None:
