@@ -295,7 +295,7 @@ def run_and_crash(seed: int, stop_after: int, *, kill_only: bool) -> bool:
     except PowerLossError:
         lost = True
     if kill_only:
-        disk.power_loss_after(10**9)
+        disk.kill()
     else:
         disk.crash()
     for again in (opened(disk, CONFIG, recovery_point=point), opened(disk, CONFIG)):
