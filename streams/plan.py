@@ -274,7 +274,7 @@ class Planner:
             else:
                 users = [node for node in sub.nodes if kept.of in node.operator.uses]
                 store.lag_ms = max(self._lag(sub, node, caching=False)[0] for node in users)
-                store.retention_ms = kept.retention_ms or None
+            store.retention_ms = kept.retention_ms or None
             task.stores.append(store)
             state_node.resume(context.stream_time_ms - store.lag_ms)
         context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
