@@ -44,6 +44,7 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
     ("tailrace.cli.demo", "pathlib"): "the demo clears the directory that it made the last time",
     ("tailrace.cli.demo", "shutil"): "the same",
     ("tailrace.cli.clicks", "random"): "the demo's clicks are made by chance, seeded by its caller",
+    ("tailrace.examples.nexmark", "random"): "the same of its persons, auctions and bids",
     ("tailrace.cli.session", "os.O_WRONLY"): "a closed stdout is replaced, as Python's documentation has it",
     ("tailrace.cli.session", "os.devnull"): "the same",
     ("tailrace.cli.session", "os.dup2"): "the same",

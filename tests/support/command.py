@@ -46,7 +46,11 @@ class Command:
         assert result.code == 0, result
         return result
 
-    def rows(self, topic: str) -> list[dict[str, Any]]:
+    def rows(self, topic: str, *options: str) -> list[dict[str, Any]]:
         """All records of a topic, as `tail --json` prints them."""
-        found: list[dict[str, Any]] = self.ok("tail", topic, "--from", "earliest", "--json").json
+        found: list[dict[str, Any]] = self.ok("tail", topic, "--from", "earliest", "--json", *options).json
         return found
+
+    def values(self, topic: str) -> list[Any]:
+        """The values of a topic of JSON."""
+        return [row["value"] for row in self.rows(topic, "--value-type", "json")]
