@@ -347,7 +347,8 @@ class Segment:
         begin = max(start, self._indexer.times.offset_before(timestamp_ms))
         position = self._indexer.offsets.position_before(begin)
         for at, header, batch in scan(self.file, position, self.size):
-            if header.max_timestamp_ms < timestamp_ms or header.last_offset < start:
+            # A marker has the time of its commit, which says nothing of the records.
+            if header.control or header.max_timestamp_ms < timestamp_ms or header.last_offset < start:
                 continue
             codec.check_crc(batch, file=self.path, position=at)
             for record in codec.decode(batch):

@@ -218,3 +218,13 @@ def test_a_snapshot_from_before_the_first_segment_is_of_no_use() -> None:
     again = opened(disk)
     assert [each.first_offset for each in again.open_transactions()] == [again.log_start_offset]
     assert again.append(sent(b"d", sequence=6)).base_offset == again.log_end_offset - 1
+
+
+def test_a_marker_is_no_record_to_be_found_by_time() -> None:
+    partition = opened(MemoryDisk())
+    partition.append(sent(b"old", sequence=0))
+    ended(partition, committed=True)
+    found = partition.offset_for_time(0)
+    assert found is not None
+    assert found[0] == 0
+    assert partition.offset_for_time(found[1] + 1) is None

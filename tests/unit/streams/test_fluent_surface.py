@@ -227,7 +227,7 @@ def test_a_sink_that_chooses(app: App, stream: Stream[str, Click]) -> None:
     ("options", "words"),
     [
         ({"log": 3}, "neither a URL nor a Log"),
-        ({"guarantee": "exactly_once"}, "guarantee='exactly_once'"),
+        ({"guarantee": "at_most_once"}, "guarantee='at_most_once'"),
         ({"on_bad_record": "ignore"}, "on_bad_record='ignore'"),
         ({"reset": "none"}, "reset='none'"),
         ({"cache_bytes": -1}, "cache_bytes"),
@@ -247,4 +247,4 @@ def test_the_name_begins_the_names_of_topics() -> None:
 
 def test_options_have_defaults() -> None:
     options = App("shop").options
-    assert (options.guarantee, options.on_bad_record, options.reset) == ("at_least_once", "fail", "earliest")
+    assert (options.guarantee, options.on_bad_record, options.reset) == ("exactly_once", "fail", "earliest")
