@@ -221,7 +221,7 @@ def test_a_snapshot_from_before_the_first_segment_is_of_no_use() -> None:
 
 
 def test_a_marker_is_no_record_to_be_found_by_time() -> None:
-    partition = opened(MemoryDisk())
+    partition = opened(MemoryDisk(), clock=ManualClock(NOW_MS + 1_000))
     partition.append(sent(b"old", sequence=0))
     ended(partition, committed=True)
     found = partition.offset_for_time(0)
