@@ -557,6 +557,12 @@ def _declared(store: object, where: str) -> DeclaredStore[Any, Any]:
     return store
 
 
+def _check_choice(given: object) -> None:
+    if not callable(given):
+        raise TypeError(f"to takes a function of key and value, or a topic as app.topic() returns it, not {given!r}")
+    check_function(given, "to")
+
+
 def write(flow: Flow, topic: Any) -> None:
     """Adds a sink; what `Stream.to` and `Table.to` do.
 
@@ -572,7 +578,7 @@ def write(flow: Flow, topic: Any) -> None:
             name=flow.graph.name_for("sink"), place=place, topic=topic, choose=None, key=flow.key, value=flow.value
         )
     else:
-        check_function(topic, "to")
+        _check_choice(topic)
         operator = Sink(
             name=flow.graph.name_for("sink"), place=place, topic=None, choose=topic, key=flow.key, value=flow.value
         )
