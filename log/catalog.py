@@ -555,17 +555,15 @@ class Catalog:
             return logs
 
     def write_checkpoints(self) -> None:
-        """Writes recovery points and log starts down, as the partitions know them.
-
-        `_recovery` and `_starts` are what the files have.
-        """
-        logs = self._logs()
-        points = {tp: log.recovery_point for tp, log in logs.items()}
-        starts = {tp: log.log_start_offset for tp, log in logs.items() if log.log_start_offset}
-        checkpoint.write_offsets(self.disk, join(self.path, checkpoint.RECOVERY_POINTS), points)
-        self._recovery = points
-        checkpoint.write_offsets(self.disk, join(self.path, checkpoint.LOG_STARTS), starts)
-        self._starts = starts
+        """Writes down recovery points and log starts; `_recovery` and `_starts` are what the files have."""
+        with self.lock:  # two at once would take each other's file away, or set the offsets back
+            logs = self._logs()
+            points = {tp: log.recovery_point for tp, log in logs.items()}
+            starts = {tp: log.log_start_offset for tp, log in logs.items() if log.log_start_offset}
+            checkpoint.write_offsets(self.disk, join(self.path, checkpoint.RECOVERY_POINTS), points)
+            self._recovery = points
+            checkpoint.write_offsets(self.disk, join(self.path, checkpoint.LOG_STARTS), starts)
+            self._starts = starts
 
     def _forget_points(self, record: TopicRecord, numbers: range) -> None:
         """Takes partitions of an earlier topic of the name out of the checkpoints.
