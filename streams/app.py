@@ -17,6 +17,7 @@ from anyio.lowlevel import current_token
 
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock, SystemClock
+from tailrace.log.errors import InvalidError
 from tailrace.log.record import Instant
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
@@ -58,6 +59,9 @@ _DEFAULT_LOG: str = _DefaultLog("tailrace-data")
 class App:
     """A stream program: declare topics and streams, then `run()`.
 
+    Several apps of one name, of the same program, that run on one open `Log` share its work: each runs a part of the
+    tasks, with its own state, and tasks move when one comes or goes.
+
     Args:
         name: the app's identity: its consumer group and the beginning of its internal topics' names.
         log: a directory ("tailrace-data" unless given), "memory:" or another URL of `Log.open`, or an open `Log`, which
@@ -78,6 +82,9 @@ class App:
         max_future: how far ahead of the clock, and of the time that the record was written with, an event time may be.
             A record that is further is one that cannot be read (`on_bad_record`), so that a single one dated tomorrow
             does not close the windows of all others. Without it any time is taken.
+        threads: how many tasks run at the same time, each in a thread: for functions that wait for something outside
+            (a request, a database). They share the interpreter's lock, so what computes gets no faster. Tasks that a
+            repartition connects stay in one thread.
 
     Raises:
         InvalidError: the name cannot begin the names of topics.
@@ -97,6 +104,7 @@ class App:
         on_error: Literal["fail", "skip", "dead_letter"] = "fail",
         reset: Literal["earliest", "latest"] = "earliest",
         max_future: timedelta | None = None,
+        threads: int = 1,
     ) -> None:
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
@@ -107,6 +115,8 @@ class App:
         _check_choice("reset", reset, ("earliest", "latest"))
         if cache_bytes < 0:
             raise ValueError(f"App(cache_bytes={cache_bytes}) is below 0")
+        if threads < 1:
+            raise ValueError(f"App(threads={threads}) is below 1")
         self.name = name
         self.graph = Graph()
         self.clock: Clock = SystemClock()
@@ -115,6 +125,7 @@ class App:
         self.stopped_by: int | None = None
         """The signal that ended the last `run`."""
         self._runner: Runner | None = None
+        self._free = threading.Lock()
         self._stop_asked = False
         self.options = AppOptions(
             name=name,
@@ -129,6 +140,7 @@ class App:
             on_error=on_error,
             reset=reset,
             max_future_ms=None if max_future is None else _not_negative_ms("App(max_future=…)", max_future),
+            threads=threads,
         )
 
     @overload
@@ -318,19 +330,24 @@ class App:
 
         Args:
             until: "end" stops when every input was read to where it ended at the start, for backfills, notebooks and
-                tests. Windows that are open then stay open; a later run goes on with them.
+                tests; where other apps of its name share the work, when they have read their part, too. Windows that
+                are open then stay open; a later run goes on with them.
 
         Raises:
             TopologyError: the program cannot run on this log; the user's file and line are named.
             TaskError: a function of the user raised and on_error is "fail"; node, line and record are named, the cause
                 is chained.
             DecodeError: a record cannot be read and on_bad_record is "fail".
+            InvalidError: this App runs already, or another of its name that is another program.
         """
         if until not in {None, "end"}:
             raise ValueError(f'run(until={until!r}): "end" or nothing')
         topology = self.describe()
-        self._begin()
-        with started(topology, self.options, self.clock, self.on_restore) as runner, stopping(runner.stop) as signals:
+        with (
+            self._once(),
+            started(topology, self.options, self.clock, self.on_restore) as runner,
+            stopping(runner.stop) as signals,
+        ):
             try:
                 with self._at_work(runner):
                     return runner.run(until_end=until == "end")
@@ -338,7 +355,7 @@ class App:
                 self.stopped_by = signals[0] if signals else None
 
     def running(self) -> AbstractAsyncContextManager[Self]:
-        """Runs the app in a thread beside the block, which begins when every store is restored.
+        """Runs the app in a thread beside the block, which begins when every store is restored that is its own by then.
 
         Leaving the block stops the app cleanly. What ends the app before that cancels the block, and is raised when it
         is left, as from `run`.
@@ -360,10 +377,9 @@ class App:
                 failure.append(error)
                 anyio.from_thread.run_sync(scope.cancel, token=token)
 
-        self._begin()
-        thread = threading.Thread(target=run, name=f"tailrace-{self.name}")
-        thread.start()
-        with scope:
+        with self._once(), scope:
+            thread = threading.Thread(target=run, name=f"tailrace-{self.name}")
+            thread.start()
             try:
                 await ready.wait()
                 yield self
@@ -389,9 +405,17 @@ class App:
         runner = self._runner
         return runner.summary() if runner is not None else None
 
-    def _begin(self) -> None:
-        if self._runner is None:
+    @contextmanager
+    def _once(self) -> Generator[None]:
+        if not self._free.acquire(blocking=False):
+            raise InvalidError(
+                f"this App({self.name!r}) runs already: where several are to share the work, make one App for each"
+            )
+        try:
             self._stop_asked = False
+            yield
+        finally:
+            self._free.release()
 
     @contextmanager
     def _at_work(self, runner: Runner) -> Generator[None]:

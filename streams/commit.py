@@ -1,4 +1,4 @@
-"""A commit, for all tasks of a process at once: what a restart takes for done.
+"""A commit, for all tasks of a running app at once: what a restart takes for done.
 
 The order is the guarantee. *Exactly once*: results, changelogs and the input offsets that stand for them are one
 transaction, so whoever reads what is committed sees all of them or none. *At least once*: results and changelogs are on
@@ -31,13 +31,15 @@ class Committer:
     group: str
     log: Log
     producer: Producer
-    outputs: Outputs
+    outputs: Sequence[Outputs]
     failing: Callable[[Task], AbstractContextManager[None]]
     """Around what calls functions of the user: gives what they raise a place."""
     entries_max: int
     """Entries that a store's cache may keep after a commit."""
     transactional: bool
     """Whether the producer writes in transactions: exactly once."""
+    who: Callable[[], tuple[str, int]] | None = None
+    """Member id and generation of the app in its group: raises ExpelledError where others run its tasks by now."""
 
 
 def commit(tasks: Sequence[Task], to: Committer) -> None:
@@ -52,11 +54,13 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
             task.tell_time(flushed=True)
     # 2. Results and changelogs.
     changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
-    to.outputs.send()
+    for outputs in to.outputs:
+        outputs.send()
     # 3. Input offsets, with the clocks that were theirs; then all of it is on disk.
     offsets = offsets_of(tasks)
+    member = None if to.who is None else to.who()
     if to.transactional:
-        to.producer.commit_offsets(to.group, offsets)
+        to.producer.commit_offsets(to.group, offsets, member=member)
         to.producer.commit()
     else:
         to.producer.flush()

@@ -3,7 +3,9 @@
 1. One running app uses a state directory at a time; the system lets the lock go when its process ends, however it does.
 2. The member id stays as long as the directory does. So the transactional id is the same after a crash, and the next
    run fences the one before it at once, instead of waiting for a time-out.
-3. A directory of another app, of another log, of a newer version, or of somebody else's is refused, and nothing in it
+3. Of several running apps of one name on a log, the first uses the app's directory, the next `member-1` in it, and so
+   on: who comes takes the lowest number that is free, so a restart finds the states where they were.
+4. A directory of another app, of another log, of a newer version, or of somebody else's is refused, and nothing in it
    is changed.
 
 The file is `member.properties`: `version`, `app`, `member.id`, `cluster.id` (the log's, of its `meta.properties`).
@@ -21,10 +23,12 @@ from tailrace.log.metadata import new_topic_id
 
 FILE: Final = "member.properties"
 LOCK: Final = ".lock"
+MEMBER: Final = "member-"
+TASK: Final = re.compile(r"\d+_\d+")
 VERSION: Final = 1
 _FIELDS: Final = ("version", "app", "member.id", "cluster.id")
 # What may lie in a directory that has no file of ours yet: a run that was killed before, stores, file systems' own.
-_OURS: Final = re.compile(r"\d+_\d+|\.lock|\.DS_Store|lost\+found|" + re.escape(FILE + TEMPORARY))
+_OURS: Final = re.compile(r"\d+_\d+|member-\d+|\.lock|\.DS_Store|lost\+found|" + re.escape(FILE + TEMPORARY))
 
 
 @dataclass(slots=True)
@@ -47,9 +51,14 @@ class Identity:
             self._lock = None
 
 
-def in_memory(app: str) -> Identity:
+def in_memory(app: str, number: int = 0) -> Identity:
     """The identity of an app whose state is gone with it: the same each time, to end what the run before left open."""
-    return Identity(app, "memory")
+    return Identity(app, f"memory-{number}" if number else "memory")
+
+
+def directory(state: str, app: str, number: int = 0) -> str:
+    """Where the running app with this number keeps its state; the first has the app's own directory."""
+    return join(state, app, f"{MEMBER}{number}") if number else join(state, app)
 
 
 def take(disk: Disk, path: str, app: str, cluster_id: str | None) -> Identity:

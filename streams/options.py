@@ -29,3 +29,5 @@ class AppOptions:
     reset: Literal["earliest", "latest"]
     max_future_ms: int | None
     """How far ahead of the clock an event time may be."""
+    threads: int
+    """How many tasks run at the same time."""

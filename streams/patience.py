@@ -5,7 +5,7 @@
 """
 
 from tailrace.log.clock import Clock
-from tailrace.log.errors import RetriableError
+from tailrace.log.errors import ExpelledError, RetriableError
 
 FIRST_S = 0.1
 MOST_S = 5.0
@@ -20,7 +20,7 @@ class Patience:
         self._since: float | None = None
         self._pause = FIRST_S
 
-    def after(self, error: RetriableError) -> float:
+    def after(self, error: RetriableError | ExpelledError) -> float:
         """The pause in seconds before the next try; raises the error where it has been tried for long enough."""
         now = self._clock.monotonic()
         if self._since is None:

@@ -6,13 +6,18 @@ Not here: restoring (tailrace.state.restore).
 """
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log
+from tailrace.log.errors import TailraceError
 from tailrace.log.record import TopicPartition
 
 _logger = logging.getLogger(__name__)
+
+# Everything up to the end of a changelog is there to be read: what takes longer is worth a word.
+_STALLED_S = 10.0
 
 
 class FirstPosition(NamedTuple):
@@ -64,11 +69,17 @@ def warn_deleted(partition: TopicPartition, app: str, position: int, start: int)
     )
 
 
+class BrokenOffError(TailraceError):
+    """Restoring was broken off: its result is not wanted any more."""
+
+
 class ChangelogReader:
     """One partition of a changelog, from the log; see `tailrace.state.restore.Changelog`."""
 
-    def __init__(self, log: Log, partition: TopicPartition) -> None:
+    def __init__(self, log: Log, partition: TopicPartition, unwanted: threading.Event | None = None) -> None:
+        """`unwanted` is set when what reads here is to be broken off."""
         self._log = log
+        self._unwanted = unwanted or threading.Event()
         self.partition = partition
         self.leader_epoch = log.leader_epoch(partition)
         self.topic_id = log.describe_topic(partition.topic).topic_id
@@ -83,9 +94,20 @@ class ChangelogReader:
         return self._log.end_of_epoch(self.partition, leader_epoch)
 
     def batches(self, offset: int, /) -> Iterator[FetchedBatch]:
-        """Batches from offset to the end."""
+        """Batches from offset to the end; raises BrokenOffError."""
         with self._log.consumer(reset="earliest") as consumer:
             consumer.assign([self.partition])
             consumer.seek(self.partition, offset)
-            while consumer.position(self.partition) < self.end_offset:
-                yield from consumer.poll_batches(1.0)
+            while (position := consumer.position(self.partition)) < self.end_offset:
+                if self._unwanted.is_set():
+                    raise BrokenOffError(f"the restore from {self.partition} was broken off at offset {position}")
+                batches = consumer.poll_batches(_STALLED_S)
+                if not batches:
+                    _logger.warning(
+                        "the restore from %s stands at offset %d of %d: nothing can be read there now; see what is "
+                        "open or damaged with `tailrace topics describe` and `tailrace log verify`",
+                        self.partition,
+                        position,
+                        self.end_offset,
+                    )
+                yield from batches

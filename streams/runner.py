@@ -1,12 +1,16 @@
-"""Runs the tasks of one process: reads, chooses which task is next, commits, stops.
+"""Runs the tasks of one app: reads, chooses which task is next, commits, stops.
 
 1. The task with the oldest record that waits runs next, a slice at a time: event time advances evenly over partitions,
    so that few windows are open at once. What is late does not depend on it.
 2. A partition counts as idle only when its task has taken everything up to the partition's end.
-3. Everything runs in one thread. `stop` and `summary` may be called from any other: the slice at hand is finished, and
-   committed before `run` returns.
+3. Everything runs in one thread, unless there are several lanes: then slices of these run side by side, and all else
+   in one thread while none does (rounds). `stop` and `summary` may be called from any other: the slice at hand is
+   finished, and committed before `run` returns.
 4. An error that may pass (RetriableError) aborts: all tasks are dropped with whatever they hold, and made anew from the
    last commit, as a restart would make them (start). So nothing that is added to a task can be forgotten by an abort.
+   The same happens to a member that its group has expelled.
+5. With a member, tasks come and go between two slices: `hand_over` is called within a poll, and leaves none of what it
+   was given behind.
 
 Not here: what a task does (task), what a commit does (commit), which tasks there are (plan).
 """
@@ -14,26 +18,29 @@ Not here: what a task does (task), what a commit does (commit), which tasks ther
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from tailrace.log.client import Consumer, Log
+from tailrace.log.client import Consumer, FetchedBatch, Log
 from tailrace.log.clock import Clock
-from tailrace.log.errors import InvalidError, RetriableError
+from tailrace.log.errors import ExpelledError, InvalidError, RetriableError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
+from tailrace.streams.member import Member
 from tailrace.streams.pace import Pace
 from tailrace.streams.patience import Patience
-from tailrace.streams.plan import Plan
+from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.positions import warn_deleted
+from tailrace.streams.rounds import Rounds, oldest
 from tailrace.streams.schedule import NONE_DUE
 from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
 from tailrace.streams.task import Task
 from tailrace.streams.trimming import Trimmer
+from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +53,12 @@ _DIRTY_MAX = 5_000
 _FETCH_BYTES = 1 << 20
 # How long a stop may go unseen while there is nothing to do.
 _WAIT_MAX_S = 0.5
+# How long the group may go unseen while there is much to do.
+_POLL_S = 0.1
+# How often a run to the end looks whether the other members have come to it.
+_OTHERS_S = 0.02
+
+_Passing = RetriableError | ExpelledError
 
 
 class _Counts(NamedTuple):
@@ -60,8 +73,10 @@ class Runner:
     """Runs a plan until its inputs end, or until it is stopped.
 
     eager: commits come soon after everything was read, and not at the interval alone (pace).
+    cache_entries is for all stores together.
     again makes another plan from the last commit, given the error for which the one at hand is dropped; without it such
     an error ends the run.
+    member says which units are to be run, and add takes them into the plan; without it the plan stays as it is.
     """
 
     def __init__(
@@ -71,39 +86,98 @@ class Runner:
         clock: Clock,
         *,
         commit_interval_ms: int,
-        entries_max: int,
+        cache_entries: int,
         eager: bool = False,
-        again: Callable[[RetriableError], Plan] | None = None,
+        again: Callable[[_Passing], Plan] | None = None,
+        member: Member | None = None,
+        add: Callable[[Plan, Sequence[Loaded]], None] | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
         self._pace = Pace(clock, commit_interval_ms / 1000, eager=eager)
-        self._entries_max = entries_max
+        self._cache_entries = cache_entries
+        self._member = member
+        self._add = add
         self._again = again
         self._patience = Patience(clock)
         self._trimmer = Trimmer(log, clock)
         self._stopping = threading.Event()
         self._before = self._committed = _Counts(0, 0, Counter())
+        self._polled = 0.0
         self._adopt(plan)
         self._expected: set[TopicPartition] = set()
         self._started = clock.monotonic()
-        self._slice = _SLICE
+        self._slices = [_SLICE] * len(plan.lanes)
+        self._rounds = Rounds(len(plan.lanes), clock) if len(plan.lanes) > 1 else None
         self._thread = 0
         self._asked: deque[Future[Summary]] = deque()
 
     def _adopt(self, plan: Plan) -> None:
         """Takes a plan up whose tasks stand at the last commit."""
         self._plan = plan
-        self._committer = Committer(
-            plan.group, self._log, plan.producer, plan.outputs, plan.failing, self._entries_max, plan.transactional
-        )
         self._tasks = plan.tasks
-        self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
-            source.partition: (task, source) for task in plan.tasks for source in task.inputs
-        }
         self._uncommitted = False
         self._before = self._committed
         self._records_in = 0
+        if self._member is not None:
+            self._member.hand_over = self._hand_over
+        self._index()
+
+    def _index(self) -> None:
+        """Follows the tasks that the plan has now."""
+        plan = self._plan
+        stores = sum(len(task.stores) for task in plan.tasks) or 1
+        self._committer = Committer(
+            plan.group,
+            self._log,
+            plan.producer,
+            plan.outputs,
+            plan.failing,
+            self._cache_entries // stores,
+            plan.transactional,
+            None if self._member is None else self._member.who,
+        )
+        self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
+            source.partition: (task, source) for task in plan.tasks for source in task.inputs
+        }
+
+    # ------------------------------------------------------------ members
+
+    def _hand_over(self, units: Sequence[Unit]) -> None:
+        """Commits what was run, and lets go of tasks that are going to run elsewhere."""
+        self._check_topics()
+        if self._uncommitted:
+            self.commit()
+        gone = self._plan.remove(units)
+        dropped = self._before.dropped.copy()
+        for task in gone:
+            dropped.update(task.context.dropped)
+        self._before = self._before._replace(dropped=dropped)
+        self._index()
+
+    def _take_over(self, member: Member) -> None:
+        """Adds the tasks that are ready to be run here."""
+        loaded = member.work()
+        if not loaded:
+            return
+        assert self._add is not None
+        self._add(self._plan, loaded)
+        self._index()
+        for each in loaded:
+            self._go_to_positions(member.consumer, each.unit.inputs)
+
+    def _go_to_positions(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            consumer.seek(partition, self._by_partition[partition][1].position)
+
+    def _look_at_group(self, consumer: Consumer) -> None:
+        """Polls where reading would not, so that the group knows that we are here, and we what it wants."""
+        if self._clock.monotonic() - self._polled >= _POLL_S:
+            consumer.pause(consumer.assignment())
+            consumer.poll_batches(0)
+            self._polled = self._clock.monotonic()
+
+    # ------------------------------------------------------------ what was done
 
     def stop(self) -> None:
         """Has `run` finish its slice, commit and return."""
@@ -136,7 +210,7 @@ class Runner:
         dropped = before.dropped.copy()
         for task in self._tasks:
             dropped.update(task.context.dropped)
-        return _Counts(before.records_in + self._records_in, before.records_out + self._plan.outputs.sent, dropped)
+        return _Counts(before.records_in + self._records_in, before.records_out + self._plan.sent, dropped)
 
     def run(self, *, until_end: bool) -> Summary:
         """Runs until `stop`, or until every input was read to where it ended at the start; commits and returns.
@@ -155,6 +229,8 @@ class Runner:
         finally:
             self._thread = 0
             self._answer()
+            if self._rounds is not None:
+                self._rounds.close()
         return self._summary()
 
     def _run(self, ends: dict[TopicPartition, int] | None) -> None:
@@ -162,7 +238,7 @@ class Runner:
             while True:
                 try:
                     self._run_plan(ends)
-                except RetriableError as error:
+                except (RetriableError, ExpelledError) as error:
                     self._abort(error)
                 else:
                     return
@@ -173,12 +249,14 @@ class Runner:
             pace.begin()
             while not self._stopping.is_set():
                 self._answer()
-                self._fetch(consumer, ends)
-                task = self._oldest()
+                if self._member is not None:
+                    self._take_over(self._member)
+                self._fetch(consumer, ends)  # after it: what was taken over is not at its end because nothing waits
+                task = oldest(self._tasks)
                 if task is not None:
-                    sent = self._plan.outputs.sent
-                    self._run_slice(task)
-                    if self._plan.outputs.sent != sent:
+                    sent = self._plan.sent
+                    self._run_oldest(task)
+                    if self._plan.sent != sent:
                         pace.sent_ahead()
                 if task is not None or ends is None:  # else a schedule shorter than a commit would put off the end
                     self._call_by_the_clock()
@@ -189,6 +267,8 @@ class Runner:
                         if self._uncommitted:
                             # Once more: behind a cache the readers learn from the commit that this is the end.
                             self.commit()
+                        elif not self._done_elsewhere(ends):
+                            self._wait_for_others(consumer)
                         elif not self._grown(ends):
                             break
                         continue
@@ -200,7 +280,7 @@ class Runner:
                 self.commit()
             self._trimmer.trim(self._tasks)
 
-    def _abort(self, error: RetriableError) -> None:
+    def _abort(self, error: _Passing) -> None:
         """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""
         while self._again is not None:
             pause = self._patience.after(error)
@@ -211,7 +291,7 @@ class Runner:
                 raise error
             try:
                 self._adopt(self._again(error))
-            except RetriableError as another:
+            except (RetriableError, ExpelledError) as another:
                 error = another
             else:
                 return
@@ -236,10 +316,10 @@ class Runner:
         ends = self._ends()
         while True:
             self._fetch(consumer, ends)
-            task = self._oldest()
+            task = oldest(self._tasks)
             if task is None:
                 break
-            self._run_slice(task)
+            self._run_oldest(task)
         self._call_by_the_clock()
 
     def commit(self) -> None:
@@ -271,15 +351,26 @@ class Runner:
     @contextmanager
     def reading(self) -> Generator[Consumer]:
         """A consumer of all inputs, at their positions."""
+        if self._member is not None:
+            self._go_to_positions(self._member.consumer, self._by_partition)
+            yield self._member.consumer
+            return
         with self._log.consumer(reset="none") as consumer:
             consumer.assign(list(self._by_partition))
-            for partition, (_, source) in self._by_partition.items():
-                consumer.seek(partition, source.position)
+            self._go_to_positions(consumer, self._by_partition)
             yield consumer
 
     def _ends(self) -> dict[TopicPartition, int]:
-        topics = {partition.topic for partition in self._by_partition}
+        topics = self._plan.topics_read
         return {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+
+    def _done_elsewhere(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether what other members run is committed up to the ends."""
+        return self._member is None or self._member.done_elsewhere(ends, set(self._by_partition))
+
+    def _wait_for_others(self, consumer: Consumer) -> None:
+        consumer.pause(consumer.assignment())
+        consumer.poll_batches(_OTHERS_S)
 
     def _grown(self, ends: dict[TopicPartition, int]) -> bool:
         """Moves the ends of topics that the app writes itself to what is there now; returns whether any did."""
@@ -293,6 +384,8 @@ class Runner:
         """Fills the inputs that have nothing buffered, and says of each task whether it has read all there is."""
         for rows in self._plan.global_rows.values():
             rows.read_on()
+        if self._member is not None:
+            self._look_at_group(consumer)
         while True:
             empty = [source for _, source in self._by_partition.values() if source.head_ms is None]
             if ends is not None:
@@ -308,19 +401,25 @@ class Runner:
                 if not self._skip_deleted(consumer, empty):
                     raise
                 continue
+            self._polled = self._clock.monotonic()
             for batch in batches:
-                source = self._by_partition[batch.partition][1]
-                source.add(batch, None if ends is None else ends[batch.partition])
-                # Past markers and what was aborted: a commit moves on, too.
-                self._uncommitted |= source.head_ms is None
+                self._take(batch, None if ends is None else ends[batch.partition])
             if not batches:
                 break
         self._tell_idle()
+
+    def _take(self, batch: FetchedBatch, end: int | None) -> None:
+        source = self._by_partition[batch.partition][1]
+        source.add(batch, end)
+        # Past markers and what was aborted: a commit moves on, too.
+        self._uncommitted |= source.head_ms is None
 
     def _skip_deleted(self, consumer: Consumer, empty: Iterable[SourceInput]) -> bool:
         """Goes on behind what was deleted before it was read, counting it; returns whether anything was."""
         found = False
         for source in empty:
+            if source.partition not in self._by_partition:  # handed over in between
+                continue
             start = self._log.offsets(source.partition.topic, "earliest")[source.partition]
             if source.position < start:
                 warn_deleted(source.partition, self._plan.group, source.position, start)
@@ -346,33 +445,37 @@ class Runner:
         return bool(self._expected) and any(source.partition in self._expected for source in task.inputs)
 
     def _wait(self, consumer: Consumer, timeout: float) -> None:
-        if timeout > 0:
+        if timeout > 0 and self._member is not None:
+            # What comes is taken at once: the inputs are empty. The group may want something, too.
+            self._member.tell_if_idle()
+            for batch in consumer.poll_batches(min(timeout, _WAIT_MAX_S), _FETCH_BYTES):
+                self._take(batch, None)
+        elif timeout > 0:
             positions = {partition: consumer.position(partition) for partition in self._by_partition}
             # Never without end: a `stop` between the look at `_stopping` and the beginning of the wait wakes nobody.
             self._log.wait_for_data(positions, min(timeout, _WAIT_MAX_S))
 
     # ------------------------------------------------------------ running
 
-    def _oldest(self) -> Task | None:
-        oldest: Task | None = None
-        oldest_ms = 0
-        for task in self._tasks:
-            head_ms = task.head_ms()
-            if head_ms is not None and (oldest is None or head_ms < oldest_ms):
-                oldest, oldest_ms = task, head_ms
-        return oldest
-
-    def _run_slice(self, task: Task) -> None:
+    def _run_oldest(self, task: Task) -> None:
+        """Runs a slice of the task with the oldest record; where there are several lanes, a round of all."""
         self._uncommitted = True
+        if self._rounds is None:
+            self._records_in += self._run_slice(task, 0)
+        else:
+            self._records_in += self._rounds.run(self._plan.lanes, self._run_slice)
+
+    def _run_slice(self, task: Task, lane: int) -> int:
         began = self._clock.monotonic()
         with self._plan.failing(task):
-            self._records_in += task.run(self._slice)
+            records = task.run(self._slices[lane])
             task.tell_time(flushed=False)
         took = self._clock.monotonic() - began
         if took > _SLICE_SECONDS:
-            self._slice = max(self._slice // 2, 1)
+            self._slices[lane] = max(self._slices[lane] // 2, 1)
         elif took < _SLICE_SECONDS / 4:
-            self._slice = min(self._slice * 2, _SLICE)
+            self._slices[lane] = min(self._slices[lane] * 2, _SLICE)
+        return records
 
     def _call_by_the_clock(self) -> None:
         """Calls what processors have scheduled on the wall clock and is due."""

@@ -4,13 +4,17 @@ An abort is an end and a start that leave the log open.
 
 1. A log that was handed in stays open; one that the app named is closed with it.
 2. Processors are closed before the stores, and these before the log, whatever ended the run.
-3. One app of a name runs on a log at a time: two would read and commit the same offsets. A log belongs to one process,
-   so it is enough that this one knows. The state directory is locked besides: it may be elsewhere (identity).
+3. Apps of one name that run on a log are members of one group (member). Each has a number, the lowest that is free, and
+   so a state directory and an identity of its own (identity). A log belongs to one process, so it is enough that this
+   one knows the numbers.
+4. A member leaves its group after everything is closed: only then may others have its tasks.
 """
 
 import logging
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from threading import Lock
 from types import TracebackType
 from weakref import WeakKeyDictionary
@@ -18,18 +22,21 @@ from weakref import WeakKeyDictionary
 from tailrace.log.client import Log, Producer
 from tailrace.log.clock import Clock
 from tailrace.log.disk import RealDisk, join
-from tailrace.log.errors import InvalidError, RetriableError, TailraceError
+from tailrace.log.errors import ExpelledError, RetriableError, TailraceError
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
 from tailrace.state.store import Backend
 from tailrace.streams import identity
 from tailrace.streams.identity import Identity
+from tailrace.streams.member import Member
 from tailrace.streams.options import AppOptions
-from tailrace.streams.plan import Plan, Planner
+from tailrace.streams.plan import Loaded, Plan
+from tailrace.streams.planner import Planner
 from tailrace.streams.runner import Runner
 from tailrace.streams.task import TaskId
 from tailrace.streams.topology import Topology
+from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +49,7 @@ _BATCH_BYTES = 256 << 10
 TRANSACTION_TIMEOUT_MS = 10_000
 
 _lock = Lock()
-_running: WeakKeyDictionary[Log, set[str]] = WeakKeyDictionary()
+_running: WeakKeyDictionary[Log, dict[str, set[int]]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -51,28 +58,73 @@ def started(
 ) -> Generator[Runner]:
     """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here.
 
-    Raises InvalidError where an app of this name runs on the log already, and what planning and opening raise.
+    Raises InvalidError where another program runs under this name, and what planning and opening raise.
     """
     with ExitStack() as stack:
         log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
-        stack.enter_context(_alone(log, options.name))
+        number = stack.enter_context(_numbered(log, options.name))
         root = options.state_dir or log.state_directory
-        state = None if root is None else join(root, options.name)
-        member = _identity(state, options.name, log)
-        stack.callback(member.release)
-        attempts = _Attempts(topology, options, log, clock, state, member, progress)
+        state = None if root is None else identity.directory(root, options.name, number)
+        own = _identity(state, options.name, log, number)
+        stack.callback(own.release)
+        stores = Stores(state, clock)
+        attempts = _Attempts(topology, options, log, clock, stores, own, progress)
+        stack.callback(attempts.member.close)
         stack.push(attempts.end)
-        plan = attempts.begin()
-        stores = sum(len(task.stores) for task in plan.tasks) or 1
         yield Runner(
-            plan,
+            attempts.begin(),
             log,
             clock,
             commit_interval_ms=options.commit_interval_ms,
             eager=options.commit_soon,
-            entries_max=options.cache_bytes // _ENTRY_BYTES // stores,
+            cache_entries=options.cache_bytes // _ENTRY_BYTES,
             again=attempts.again,
+            member=attempts.member,
+            add=attempts.add,
         )
+
+
+class Stores:
+    """The stores of one running app, by task."""
+
+    def __init__(self, state: str | None, clock: Clock) -> None:
+        """`state` is their directory; None: they are in memory."""
+        self._state = state
+        self._clock = clock
+        self._memory = None if state is None else RocksMemory()
+        self._opened: dict[TaskId, Backend] = {}
+
+    def open(self, task: TaskId) -> Backend:
+        """Opens a task's."""
+        if self._state is None or self._memory is None:
+            backend: Backend = MemoryBackend()
+        else:
+            backend = RocksBackend(join(self._state, str(task)), self._memory, self._clock.monotonic)
+        self._opened[task] = backend
+        return backend
+
+    def names(self) -> list[str]:
+        """The tasks that have something here."""
+        disk = RealDisk()
+        if self._state is None or not disk.is_dir(self._state):
+            return []
+        return [name for name in disk.list(self._state) if identity.TASK.fullmatch(name)]
+
+    def delete(self, unit: Unit) -> None:
+        """Closes and removes what the tasks of a unit have."""
+        for task in unit.tasks:
+            backend = self._opened.pop(task, None)
+            if backend is not None:
+                backend.close()
+            if self._state is not None and str(task) in self.names():
+                RealDisk().remove_tree(join(self._state, str(task)))
+
+    def close(self) -> None:
+        """Closes all, every one, whatever another raises."""
+        with ExitStack() as stack:
+            for backend in self._opened.values():
+                stack.callback(backend.close)
+            self._opened = {}
 
 
 class _Attempts:
@@ -84,34 +136,41 @@ class _Attempts:
         options: AppOptions,
         log: Log,
         clock: Clock,
-        state: str | None,
-        member: Identity,
+        stores: Stores,
+        own: Identity,
         progress: Callable[[str], Progress] | None,
     ) -> None:
         self._topology = topology
         self._options = options
         self._log = log
-        self._clock = clock
-        self._open_backend = _backends(state, clock)
-        self._member = member
+        self._stores = stores
+        self._own = own
         self._progress = progress
+        self._planner = Planner(topology, log, options, stores.open, clock)
         self._stack = ExitStack()
+        self.member = Member(log, options.name, self._load, stores.names, stores.delete)
 
     def begin(self) -> Plan:
-        """Tasks that stand at the last commit. Raises what planning and opening raise."""
+        """The tasks that are this member's right now, at the last commit. Raises what planning and opening raise."""
         with ExitStack() as stack:
             producer = stack.enter_context(self._producer())
-
-            def backend_for(task: TaskId) -> Backend:
-                backend = self._open_backend(task)
-                stack.callback(backend.close)
-                return backend
-
-            planner = Planner(self._topology, self._log, self._options, backend_for, self._clock)
-            plan = planner.plan(producer, self._progress)
+            stack.callback(self._stores.close)
+            stack.callback(self.member.drop)
+            # Before planning: partition counts, and so units, may be others than before an abort.
+            units = self._planner.prepare()
+            plan = self._planner.begin(producer, lanes=self._options.threads)
             stack.push(plan.stop)
+            self.member.join(units, [name for sub in self._topology.subtopologies for name in sub.stores])
+            self.add(plan, self.member.load_all())
             self._stack = stack.pop_all()
         return plan
+
+    def add(self, plan: Plan, loaded: Sequence[Loaded]) -> None:
+        """Adds units to a plan. Raises what starting their processors raises."""
+        self._planner.add(plan, loaded)
+
+    def _load(self, unit: Unit, unwanted: threading.Event) -> Loaded:
+        return self._planner.load(unit, self._progress, unwanted)
 
     def _producer(self) -> Producer:
         """One that, for exactly once, has fenced the one before it and ended what that had open."""
@@ -120,13 +179,13 @@ class _Attempts:
         producer = self._log.producer(
             linger_ms=_LINGER_MS,
             batch_bytes=_BATCH_BYTES,
-            transactional_id=self._member.transactional_id,
+            transactional_id=self._own.transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         )
         producer.begin()
         return producer
 
-    def again(self, error: RetriableError) -> Plan:
+    def again(self, error: RetriableError | ExpelledError) -> Plan:
         """Drops all that was not committed, for that error, and begins from the last commit."""
         try:
             self.end(type(error), error, error.__traceback__)
@@ -143,29 +202,21 @@ class _Attempts:
 
 
 @contextmanager
-def _alone(log: Log, name: str) -> Generator[None]:
+def _numbered(log: Log, name: str) -> Generator[int]:
+    """The lowest number that no other running app of the name has."""
     with _lock:
-        names = _running.setdefault(log, set())
-        if name in names:
-            raise InvalidError(f"the app {name!r} runs on this log already: stop it first, or give one another name")
-        names.add(name)
+        numbers = _running.setdefault(log, {}).setdefault(name, set())
+        number = next(each for each in count() if each not in numbers)
+        numbers.add(number)
     try:
-        yield
+        yield number
     finally:
         with _lock:
-            names.remove(name)
+            numbers.remove(number)
 
 
-def _identity(state: str | None, app: str, log: Log) -> Identity:
+def _identity(state: str | None, app: str, log: Log, number: int) -> Identity:
     if state is None:
-        return identity.in_memory(app)
+        return identity.in_memory(app, number)
     # A log in memory is another one each time: what is on disk cannot be of this one, and is rebuilt.
     return identity.take(RealDisk(), state, app, log.cluster_id if log.state_directory is not None else None)
-
-
-def _backends(state: str | None, clock: Clock) -> Callable[[TaskId], Backend]:
-    """Opens a task's stores: on RocksDB in the state directory, in memory where there is none."""
-    if state is None:
-        return lambda _task: MemoryBackend()
-    memory = RocksMemory()
-    return lambda task: RocksBackend(join(state, str(task)), memory, clock.monotonic)

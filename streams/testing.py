@@ -37,7 +37,7 @@ from tailrace.streams.global_rows import GlobalView
 from tailrace.streams.keeping import KeepingProducer, Raw
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Sink
-from tailrace.streams.plan import Planner
+from tailrace.streams.planner import Planner
 from tailrace.streams.query import view_of
 from tailrace.streams.runner import Runner
 from tailrace.streams.store import Store
@@ -95,8 +95,8 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             planner = Planner(self._topology, log, options, lambda _task: MemoryBackend(), self._clock)
             self._plan = planner.plan(self._written)
             stack.push(self._plan.stop)
-            entries_max = _CACHE_ENTRIES if cache else 0
-            self._runner = Runner(self._plan, log, self._clock, commit_interval_ms=1, entries_max=entries_max)
+            cache_entries = _CACHE_ENTRIES if cache else 0
+            self._runner = Runner(self._plan, log, self._clock, commit_interval_ms=1, cache_entries=cache_entries)
             self._consumer = stack.enter_context(self._runner.reading())
             self._known = log.topics(internal=True)
             sinks = [node.operator for node in self._topology.nodes if isinstance(node.operator, Sink)]
@@ -236,7 +236,8 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
         rounds, made = 0, 0
         while True:
             self._runner.run_waiting(self._consumer)
-            self._plan.outputs.send()
+            for outputs in self._plan.outputs:
+                outputs.send()
             rounds += 1
             fed = self._feed()
             if not fed:

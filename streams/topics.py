@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tailrace.log.client import CommittedOffset, Log
-from tailrace.log.errors import TopicNotFoundError, TopologyError
+from tailrace.log.errors import TopicExistsError, TopicNotFoundError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
 from tailrace.streams.bad_records import dead_letter_topic
@@ -221,7 +221,11 @@ class AppTopics:
     def _create(self, name: str, partitions: int, config: Mapping[str, Any], *, internal: bool = False) -> None:
         """Creates a topic that is missing; one that is there may have been altered since, and stays so."""
         if name not in self._log.topics(internal=True):
-            self._log.create_topic(name, partitions=partitions, config=config, internal=internal)
+            try:
+                self._log.create_topic(name, partitions=partitions, config=config, internal=internal)
+            except TopicExistsError:
+                if name not in self._log.topics(internal=True):  # it is another one's that cannot stand beside it
+                    raise
 
     def refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Raises TopologyError where stores have content and the app has no committed offsets."""
@@ -229,7 +233,8 @@ class AppTopics:
             return
         for store in (store for sub in self._topology.subtopologies for store in stores_of(sub)):
             name = changelog_topic(self._app, store.name)
-            if any(self._log.offsets(name).values()):
+            # Once more: another member of the app may have begun in between.
+            if any(self._log.offsets(name).values()) and not self._log.committed_offsets(self._app):
                 raise TopologyError(
                     f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
                     f"of group {self._app!r} are gone, so records would be counted twice: set them again with "

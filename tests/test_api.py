@@ -32,7 +32,6 @@ STILL_TO_COME: list[str] = [
     "Difference",
     "ReplayJob",
     "App.__init__.version",
-    "App.__init__.threads",
     "App.__init__.max_skew",
     "App.__init__.standbys",
     "App.agent",

@@ -20,11 +20,13 @@ from typing import Final, Literal
 import msgspec
 
 from tailrace.log.client import Consumer
+from tailrace.log.clock import Clock
 from tailrace.log.errors import FencedError, RetriableError
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import WindowLayout
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import restore
+from tailrace.state.store import Backend
 from tailrace.streams import start
 from tailrace.streams.identity import Identity
 from tailrace.streams.options import Guarantee
@@ -49,7 +51,7 @@ class ClickCount(Actor):
         chance = world.random
         self._emit: Literal["update", "close"] = chance.choice(["update", "close"])
         self._guarantee: Guarantee = "exactly_once" if chance.random() < 0.8 else "at_least_once"
-        self._entries_max = chance.choice([0, 3, 1_000])
+        self._entries_max = chance.choice([0, 12, 4_000])  # of all stores together
         self._backends: dict[TaskId, CrashingBackend] = {}
         self._life: _Life | None = None
         self._ghosts: list[_Life] = []
@@ -94,8 +96,8 @@ class ClickCount(Actor):
         )
         topology = app.describe()
         identity = Identity(app.name, "member")
-        attempts = start._Attempts(topology, app.options, self.world.log, self.world.clock, None, identity, None)
-        attempts._open_backend = self.backend
+        stores = _Stores(self.world.clock, self.backend)
+        attempts = start._Attempts(topology, app.options, self.world.log, self.world.clock, stores, identity, None)
         return attempts, self._entries_max
 
     def _run(self, life: "_Life") -> None:
@@ -136,6 +138,8 @@ class ClickCount(Actor):
             self._end_badly()
 
     def _end_badly(self) -> None:
+        if self._life is not None:
+            self._life.leave()
         self._life = None
         self._crash_stores()
 
@@ -292,10 +296,15 @@ class _Life:
 
     def __init__(self, of: ClickCount) -> None:
         self._world = of.world
-        self._attempts, entries_max = of.life_of()
-        self.plan = self._attempts.begin()
+        self._attempts, cache_entries = of.life_of()
+        try:
+            self.plan = self._attempts.begin()
+        except BaseException:
+            self.leave()
+            raise
+        # Without the member: the group takes no part in what a ghost may do, the producer's epoch must do.
         self._runner = Runner(
-            self.plan, of.world.log, of.world.clock, commit_interval_ms=1, entries_max=entries_max, again=None
+            self.plan, of.world.log, of.world.clock, commit_interval_ms=1, cache_entries=cache_entries, again=None
         )
         self._reading = ExitStack()
         self._consumer: Consumer = self._reading.enter_context(self._runner.reading())
@@ -309,7 +318,7 @@ class _Life:
         """Runs what there is."""
         if self._since is None:
             self._since = self._world.clock.monotonic()
-        self._runner._slice = self._world.random.choice([1, 5, 1_000])
+        self._runner._slices = [self._world.random.choice([1, 5, 1_000])]
         self._runner.run_waiting(self._consumer)
 
     def commit(self) -> None:
@@ -331,6 +340,24 @@ class _Life:
         """Ends as it should, without a commit."""
         self._reading.close()
         self._attempts.end(None, None, None)
+        self.leave()
+
+    def leave(self) -> None:
+        """The group notices that it is gone: its successor has all there is."""
+        self._attempts.member.close()
+
+
+class _Stores(start.Stores):
+    """Those that a crash leaves something of."""
+
+    def __init__(self, clock: Clock, backend: Callable[[TaskId], CrashingBackend]) -> None:
+        super().__init__(None, clock)
+        self._backend = backend
+
+    def open(self, task: TaskId) -> Backend:
+        """See `Stores`."""
+        self._opened[task] = self._backend(task)
+        return self._opened[task]
 
 
 class Clicker(Plain):

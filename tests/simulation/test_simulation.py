@@ -67,7 +67,8 @@ def _write_before_commit(tasks: Any, to: Any) -> None:
     for task in tasks:
         task.flush()
         task.tell_time(flushed=True)
-    to.outputs.send()
+    for outputs in to.outputs:
+        outputs.send()
     if to.transactional:
         to.producer.commit()
         to.producer.begin()

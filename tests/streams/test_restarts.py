@@ -1,6 +1,5 @@
 """What a run finds of the runs before it: stores on disk, changelogs, offsets; and what it refuses."""
 
-import asyncio
 import shutil
 import threading
 from collections import Counter
@@ -12,7 +11,7 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.log.embedded import EmbeddedLog
-from tailrace.log.errors import TailraceError, TopologyError
+from tailrace.log.errors import TopologyError
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.transactional import TransactionalProducer
 from tailrace.state.rocksdb import RocksBackend
@@ -325,18 +324,3 @@ def test_two_apps_on_one_log(tmp_path: Path) -> None:
             thread.join()
         assert last(log) == plain_count(CLICKS)
         assert last(log, "by-user") == Counter(click.user for click in CLICKS)
-
-
-async def test_two_apps_of_one_name_at_once_are_refused(tmp_path: Path) -> None:
-    with open_with_clicks(tmp_path) as log:
-        async with click_app(log).running():
-            with pytest.raises(TailraceError, match="counter"):
-                await asyncio.to_thread(click_app(log).run, until="end")
-
-
-async def test_two_apps_of_one_name_in_memory_are_refused() -> None:
-    with Log.open("memory:") as log:
-        log.create_topic("clicks", partitions=4)
-        async with click_app(log).running():
-            with pytest.raises(TailraceError, match="counter"):
-                await asyncio.to_thread(click_app(log).run, until="end")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace.log.client import Log
-from tailrace.log.errors import DecodeError, TaskError, TopologyError
+from tailrace.log.errors import DecodeError, InvalidError, TaskError, TopologyError
 from tailrace.state.restore import Progress
 from tailrace.streams.app import App
 from tailrace.tests.support.engine import contents, feed
@@ -221,10 +221,10 @@ async def test_several_apps_beside_one_block(log: Log) -> None:
         await until(lambda: last(log) == {"p@0": 1})
 
 
-async def test_one_app_cannot_run_twice_at_once(log: Log) -> None:
+async def test_one_app_object_cannot_run_twice_at_once(log: Log) -> None:
     app = words_app(log, str.upper)
     async with app.running():
-        with pytest.raises(Exception, match="counter"):
+        with pytest.raises(InvalidError, match=r"App\('counter'\) runs already: .* make one App for each"):
             await asyncio.to_thread(app.run, until="end")
         feed(log, "words", [(None, "a", 1)])
         await written(log, 1)

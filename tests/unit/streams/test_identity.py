@@ -161,3 +161,15 @@ def test_two_logs_do_not_share_a_state_directory(tmp_path: Path) -> None:
             click_app(one, state_dir=str(tmp_path / "state")).run(until="end")
         lock.release()
         click_app(one, state_dir=str(tmp_path / "state")).run(until="end")
+
+
+def test_a_second_member_has_a_directory_and_an_identity_of_its_own() -> None:
+    disk = MemoryDisk()
+    first = take(disk, identity.directory("/logs/state", "shop"), "shop", "log-1")
+    second = take(disk, identity.directory("/logs/state", "shop", 1), "shop", "log-1")
+    assert identity.directory("/logs/state", "shop", 1) == f"{PATH}/member-1"
+    assert first.member_id != second.member_id
+    first.release()
+    second.release()
+    assert take(disk, PATH, "shop", "log-1").member_id == first.member_id, "and the first still takes its own"
+    assert identity.in_memory("shop", 1).transactional_id == "shop-memory-1"

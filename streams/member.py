@@ -1,0 +1,197 @@
+"""A running app as a member of its group: which units are its own, from being given to it until they are handed over.
+
+    given -> loading (beside the others, in a thread) -> running -> handed over
+
+1. The tasks of a unit run only while all its partitions are this member's, on stores that stand at the last commit.
+2. A unit is handed over between two polls of the member: what was done is committed, its processors and stores are
+   closed, then somebody else may have it. Where that fails the member drops everything, and so hands over all the same.
+3. The store of a task that went to another member is deleted here: it would fall behind, and what was deleted in the
+   meantime might be forgotten by the changelog before it comes back.
+4. A member that was expelled has lost everything; it drops what it has, and joins anew.
+
+Not here: who gets what (units), running (runner), restoring (plan, loading).
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from tailrace.log.client import Log
+from tailrace.log.errors import ExpelledError, InvalidError
+from tailrace.log.record import TopicPartition
+from tailrace.streams.loading import Loader
+from tailrace.streams.plan import Loaded
+from tailrace.streams.units import Claim, Unit, assignor_of
+
+_logger = logging.getLogger(__name__)
+
+
+class Member:
+    """See the module's docstring. Used by the thread that runs the app."""
+
+    def __init__(
+        self,
+        log: Log,
+        app: str,
+        load: Callable[[Unit, threading.Event], Loaded],
+        stored: Callable[[], Sequence[str]],
+        leave: Callable[[Unit], None],
+    ) -> None:
+        """`stored` names tasks whose state is here; `leave` closes and deletes the stores of a unit."""
+        self._log = log
+        self._app = app
+        self._stored = stored
+        self._leave = leave
+        self._load = load
+        self._loader = Loader(load, log.wake)
+        self._units: Sequence[Unit] = ()
+        self._given: set[TopicPartition] = set()
+        self._running: dict[Unit, bool] = {}
+        """Those that were begun; whether they are in the plan by now."""
+        self._news = False
+        """Whether something was given that was not begun."""
+        self._told: object = None
+        self.consumer = log.consumer(group=app, reset="none")
+        self.hand_over: Callable[[Sequence[Unit]], None] | None = None
+        """Commits what is done, and takes the tasks of these out of the plan; None while there is none."""
+
+    def who(self) -> tuple[str, int]:
+        """Member id and generation. Raises ExpelledError."""
+        return self.consumer.member()
+
+    def join(self, units: Sequence[Unit], stores: Sequence[str]) -> None:
+        """Joins the group, for the first time, anew or with other units, and looks what it is given right away.
+
+        Raises:
+            InvalidError: an app of this name runs that is another program.
+        """
+        changed, self._units = units != self._units, units
+        if changed:
+            topics = sorted({partition.topic for unit in units for partition in unit.inputs})
+            try:
+                self.consumer.subscribe(
+                    topics,
+                    on_assign=self._assigned,
+                    on_revoke=self._revoked,
+                    on_lost=self._lost,
+                    assignor=assignor_of(units, stores),
+                    userdata=self._claim,
+                )
+            except InvalidError as error:
+                raise InvalidError(
+                    f"app {self._app!r} runs on this log already, as another program (other tasks, stores or partition "
+                    f"counts), or its group is used by something else: stop that first, or give one another name: "
+                    f"{error}"
+                ) from error
+        self.consumer.poll_batches(0)
+
+    def _claim(self) -> bytes:
+        stored = set(self._stored())
+        kept = [unit.name for unit in self._units if any(str(task) in stored for task in unit.tasks)]
+        return Claim([unit.name for unit in self._mine()], kept).to_bytes()
+
+    def _mine(self) -> list[Unit]:
+        return [unit for unit in self._units if self._given.issuperset(unit.inputs)]
+
+    # ------------------------------------------------------------ what the group says, within a poll
+
+    def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self.consumer.pause(partitions)  # until their tasks are there
+        self._given.update(partitions)
+        self._news = True
+
+    def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        going = [unit for unit in self._running if not set(partitions).isdisjoint(unit.inputs)]
+        try:
+            if self.hand_over is not None:
+                self.hand_over([unit for unit in going if self._running[unit]])
+            for unit in going:
+                self._loader.forget(unit)
+                self._leave(unit)
+        finally:
+            self._given.difference_update(partitions)
+            for unit in going:
+                del self._running[unit]
+        if going:
+            _logger.info("app %s hands over %s", self._app, _names(going))
+
+    def _lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._given.difference_update(partitions)
+        if self._running:
+            raise ExpelledError(
+                f"app {self._app!r} was expelled from its group, as it had not been heard of for too long; its tasks "
+                "run elsewhere, and what it had not committed is done there"
+            )
+
+    # ------------------------------------------------------------ running
+
+    def load_all(self) -> list[Loaded]:
+        """Loads what was given and not begun yet, here and now. Raises as `Planner.load`."""
+        new = self._new()
+        loaded = [self._load(unit, threading.Event()) for unit in new]
+        self._running.update(dict.fromkeys(new, True))
+        self._news = False
+        return loaded
+
+    def _new(self) -> list[Unit]:
+        return [unit for unit in self._mine() if unit not in self._running]
+
+    def work(self) -> list[Loaded]:
+        """Begins to load what was given since the last time; returns what was loaded, to be added to the plan."""
+        if self._news:
+            self._news = False
+            for unit in self._new():
+                _logger.info("app %s takes over %s", self._app, unit.name)
+                self._running[unit] = False
+                self._loader.begin(unit)
+        loaded = self._loader.take()
+        for each in loaded:
+            self._running[each.unit] = True
+        return loaded
+
+    def drop(self) -> None:
+        """Gives up what was loaded: the plan is gone. The partitions stay this member's."""
+        self.hand_over = None
+        self._loader.close()
+        self._loader = Loader(self._load, self._log.wake)
+        self._running.clear()
+        self._news = True
+
+    def done_elsewhere(self, ends: Mapping[TopicPartition, int], mine: set[TopicPartition]) -> bool:
+        """Whether all that does not run here is committed up to the ends."""
+        others = [partition for partition, end in ends.items() if partition not in mine and end > 0]
+        if not others:
+            return True
+        committed = self._log.committed_offsets(self._app)
+        starts = {topic: self._log.offsets(topic, "earliest") for topic in {each.topic for each in others}}
+        return all(
+            ((at := committed.get(each)) is not None and at.offset >= ends[each])
+            or starts[each.topic][each] >= ends[each]
+            for each in others
+        )
+
+    def tell_if_idle(self) -> None:
+        """Says why this member has nothing to do, where it is not for a moment only."""
+        if self._given:
+            return
+        members = len(self._log.describe_group(self._app).members)
+        told = (members, len(self._units))
+        if members > len(self._units) and told != self._told:
+            self._told = told
+            joined = any(len({task.subtopology for task in unit.tasks}) > 1 for unit in self._units)
+            _logger.warning(
+                "app %s has %d running members and work for %d: this one has nothing to do until another goes%s",
+                self._app,
+                members,
+                len(self._units),
+                "; tasks that are connected by a repartition run in one member" if joined else "",
+            )
+
+    def close(self) -> None:
+        """Leaves the group: what it had may go to others."""
+        self._loader.close()
+        self.consumer.close()
+
+
+def _names(units: Sequence[Unit]) -> str:
+    return ", ".join(unit.name for unit in units)

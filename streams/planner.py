@@ -1,0 +1,477 @@
+"""Makes plans: from a topology and a log to the tasks of one running app: chains, state, positions, clocks.
+
+1. No cache merges updates ahead of a node that is to see every one: tasks with state ahead of one do without.
+2. A task starts from its committed offsets, with the clocks that were committed beside them, on stores that stand for
+   exactly what is in their changelogs. The first positions are committed before the first record runs, so a store
+   without committed offsets means that somebody deleted them: refused.
+3. `load` touches nothing that a plan has; all else is done by the thread that runs the plan.
+
+Not here: topics and partition counts (topics), which units there are (units), running (runner).
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+from tailrace.log.client import CommittedOffset, Log, Producer
+from tailrace.log.clock import Clock
+from tailrace.log.errors import RetriableError, TopologyError
+from tailrace.log.record import TopicPartition
+from tailrace.state.memory import MemoryBackend
+from tailrace.state.mixed import MixedBackend
+from tailrace.state.restore import Progress, restore
+from tailrace.state.store import Backend
+from tailrace.streams import bad_records
+from tailrace.streams.build import BUILDERS, functions_of
+from tailrace.streams.chain import Chain, children_of
+from tailrace.streams.clocks import NEVER, WriterClocks, decode_clocks
+from tailrace.streams.commit import offsets_of
+from tailrace.streams.context import TaskContext
+from tailrace.streams.failure import Nodes
+from tailrace.streams.global_rows import GlobalRows
+from tailrace.streams.hop import Hop
+from tailrace.streams.on_error import Failures, guard
+from tailrace.streams.operators.io import Source
+from tailrace.streams.options import AppOptions
+from tailrace.streams.outputs import Outputs
+from tailrace.streams.plan import Lane, Loaded, Plan, RestoredStore
+from tailrace.streams.positions import BrokenOffError, ChangelogReader, first_position
+from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
+from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
+from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
+from tailrace.streams.topics_in_use import TopicsInUse
+from tailrace.streams.topology import (
+    Input,
+    Node,
+    SubTopology,
+    Topology,
+    changelog_topic,
+)
+from tailrace.streams.units import Unit, units_of
+
+_logger = logging.getLogger(__name__)
+
+_WAIT_S = 0.005
+# How long a start waits for what another member has left open, at least: its transactions time out after 10 s.
+_SETTLED_TRIES = 6_000
+
+BackendFor = Callable[[TaskId], Backend]
+"""Opens the place where a task keeps its stores."""
+
+
+class Planner:
+    """Makes a plan. Everything that can be refused is refused before the first record runs."""
+
+    def __init__(
+        self, topology: Topology, log: Log, options: AppOptions, backend_for: BackendFor, clock: Clock
+    ) -> None:
+        self._topology = topology
+        self._log = log
+        self._options = options
+        self._app = options.name
+        self._backend_for = backend_for
+        self._clock = clock
+        self._children = children_of(topology)
+        self._watched = _watched(topology)
+        self._subs = {sub.id: sub for sub in topology.subtopologies}
+        self._order = {sub.id: place for place, sub in enumerate(topology.subtopologies)}
+        self._topics = AppTopics(
+            topology, log, options.name, dead_letters="dead_letter" in {options.on_bad_record, options.on_error}
+        )
+
+    def plan(self, producer: Producer) -> Plan:
+        """All that the app does, in one plan.
+
+        Raises:
+            TopologyError: a topic is missing, partition counts do not fit, offsets were deleted, a processor cannot be
+                made.
+            TaskError: a processor's factory or `init` raised.
+        """
+        units = self.prepare()
+        with ExitStack() as stack:
+            result = self.begin(producer, lanes=1)
+            stack.push(result.stop)
+            self.add(result, [self.load(unit) for unit in units])
+            stack.pop_all()
+        return result
+
+    def prepare(self) -> list[Unit]:
+        """Creates what is missing in the log; returns what there is to be run. Raises TopologyError as `plan`."""
+        self._topics.prepare()
+        self._topics.refuse_lost_offsets(self._log.committed_offsets(self._app))
+        return units_of(self._topology, self._topics.tasks, self._topics.partitions)
+
+    def begin(self, producer: Producer, *, lanes: int) -> Plan:
+        """A plan without tasks."""
+        nodes = Nodes()
+        for node in self._topology.nodes:
+            for function in functions_of(node.operator):
+                nodes.add(function, node.name, node.place)
+        result = Plan(
+            self._app,
+            producer,
+            [self._lane(producer, nodes) for _ in range(lanes)],
+            self._topology.inner_topics,
+            {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None},
+            self._options.guarantee == "exactly_once",
+            nodes=nodes,
+        )
+        with ExitStack() as stack:
+            stack.callback(result.let_go)
+            for table in self._topology.global_tables:
+                rows = GlobalRows(self._log, table, fails=self._options.on_bad_record == "fail")
+                result.global_rows[table.name] = rows
+                rows.read_whole()
+            result.in_use = self._in_use()
+            stack.pop_all()
+        return result
+
+    def _lane(self, producer: Producer, nodes: Nodes) -> Lane:
+        outputs = Outputs(producer)
+        if self._options.on_error == "fail":
+            return Lane(outputs)
+        letters = bad_records.dead_letter_topic(self._app) if self._options.on_error == "dead_letter" else None
+        return Lane(outputs, Failures(nodes, outputs, letters))
+
+    def _in_use(self) -> TopicsInUse:
+        used = {
+            changelog_topic(self._app, store.name): f"it backs store {store.name!r}"
+            for sub in self._topology.subtopologies
+            for store in stores_of(sub)
+        }
+        for node in self._topology.nodes:
+            topic = node.operator.reads
+            if topic is not None:
+                used[topic.name] = f"it is read at {node.place}"
+        for table in self._topology.global_tables:
+            used[table.topic.name] = f"it is read whole by the global table at {table.place}"
+        return TopicsInUse(self._log, self._app, used)
+
+    def load(
+        self, unit: Unit, progress: Callable[[str], Progress] | None = None, unwanted: threading.Event | None = None
+    ) -> Loaded:
+        """Has the stores of a unit stand at the last commit; progress makes a callback for each.
+
+        Any thread may call. What is open of who ran the unit before is waited for.
+
+        Raises:
+            BrokenOffError: `unwanted` was set meanwhile.
+            RetriableError: something stays open.
+            TopologyError: a changelog was deleted.
+        """
+        unwanted = unwanted or threading.Event()
+        self._wait_until_settled(unit, unwanted)
+        committed = self._log.committed_offsets(self._app)
+        loaded = Loaded(unit, committed, {})
+        tasks: dict[TaskId, tuple[Task, list[RestoredStore]]] = {}
+        for task_id in unit.tasks:
+            sub = self._subs[task_id.subtopology]
+            caching = self._options.cache_bytes > 0 and not any(
+                node.operator.stores and node.id in self._watched for node in sub.nodes
+            )
+            task = Task(task_id, TaskContext(task_id.partition, caching=caching))
+            self._set_clocks(task, sub, committed)
+            if sub.stores:
+                task.context.backend = self._backend(task_id, sub)
+            tasks[task_id] = task, self._restore(task, sub, progress, unwanted, begun=bool(committed))
+        return loaded._replace(tasks=tasks)
+
+    def _wait_until_settled(self, unit: Unit, unwanted: threading.Event) -> None:
+        """Returns when all that was written by who ran the unit before is committed or aborted, and on disk."""
+        cause: str | None = None
+        for tried in range(_SETTLED_TRIES):
+            if unwanted.is_set():
+                raise BrokenOffError(f"unit {unit.name} of app {self._app!r} is not wanted any more")
+            cause = self._open_in(unit)
+            if cause is None:
+                return
+            if tried % 1_000 == 999:
+                _logger.warning("app %s: task %s waits to begin: %s", self._app, unit.name, cause)
+            unwanted.wait(_WAIT_S)
+        raise RetriableError(f"task {unit.name} of app {self._app!r} cannot begin: {cause}")
+
+    def _open_in(self, unit: Unit) -> str | None:
+        """What is not settled of a unit, in words."""
+        if self._options.guarantee == "at_least_once":
+            return None
+        with self._log.consumer(group=self._app, reset="earliest") as consumer:
+            consumer.assign(unit.inputs)
+            for partition in unit.inputs:
+                try:
+                    consumer.position(partition)
+                except RetriableError as error:
+                    return str(error)
+        for task_id in unit.tasks:
+            for store in stores_of(self._subs[task_id.subtopology]):
+                changelog = TopicPartition(changelog_topic(self._app, store.name), task_id.partition)
+                end = self._log.offsets(changelog.topic, isolation="read_uncommitted")[changelog]
+                if self._log.offsets(changelog.topic)[changelog] < end:
+                    found = [
+                        each for each in self._log.open_transactions(changelog.topic) if each.partition == changelog
+                    ]
+                    whose = ", ".join(f"{each.transactional_id} for {each.age_ms} ms" for each in found)
+                    return f"{changelog} has records of a transaction ({whose or 'its end is not on disk yet'})"
+        return None
+
+    def add(self, plan: Plan, units: Sequence[Loaded]) -> list[Task]:
+        """Adds tasks to a plan that is not at work right now; they stand at the last commit.
+
+        Raises:
+            TopologyError, TaskError: a processor cannot be made.
+        """
+        added: list[Task] = []
+        committed: dict[TopicPartition, CommittedOffset] = {}
+        for loaded in units:
+            committed.update(loaded.committed)
+            lane = min(plan.lanes, key=lambda each: len(each.tasks))
+            by_subtopology: dict[int, list[Task]] = {}
+            # Readers first: a writer needs them to hand over to.
+            for task, restored in reversed(list(loaded.tasks.values())):
+                self._complete(task, restored, plan, lane, by_subtopology, loaded.committed)
+                by_subtopology.setdefault(task.id.subtopology, []).insert(0, task)
+                added.append(task)
+            lane.tasks += [task for task, _ in loaded.tasks.values()]
+        added.sort(key=self._place)
+        # And where records were deleted unread, so that the next run does not count them again.
+        first = {
+            tp: at for tp, at in offsets_of(added).items() if tp not in committed or at.offset > committed[tp].offset
+        }
+        if first:
+            self._log.commit_offsets(self._app, first)
+        plan.tasks[:] = sorted([*plan.tasks, *added], key=self._place)
+        plan.start(added)
+        return added
+
+    def _place(self, task: Task) -> tuple[int, int]:
+        return self._order[task.id.subtopology], task.id.partition
+
+    # ------------------------------------------------------------ tasks
+
+    def _complete(
+        self,
+        task: Task,
+        restored: Sequence[RestoredStore],
+        plan: Plan,
+        lane: Lane,
+        tasks: Mapping[int, Sequence[Task]],
+        committed: Mapping[TopicPartition, CommittedOffset],
+    ) -> None:
+        """Gives a task its chain and its inputs; `tasks` has those that it hands rows over to."""
+        sub, context = self._subs[task.id.subtopology], task.context
+        if lane.failures is not None:
+            lane.failures.take_over(context)
+        hops: dict[int, Hop] = {}
+        for cut in sub.repartitions_written:
+            readers = self._readers(cut, tasks)
+            hops[cut.id] = Hop([(reader.context, reader.incoming[cut.id]) for reader in readers])
+            delay_ms, after_state = self._lag(sub, cut, caching=context.caching)
+            task.outgoing.append(Outgoing((cut.id, task.id.partition), readers, delay_ms, after_state))
+        count = self._topics.tasks[sub.id]
+        chain = Chain(
+            BUILDERS,
+            self._children,
+            context,
+            hops,
+            lane.outputs,
+            lambda topic: self._topics.output(topic, count),
+            self._clock,
+            plan.nodes,
+        )
+        chain.global_rows = plan.global_rows
+        for node in self._read_by(task, sub):
+            self._input(task, node, chain, lane.outputs, committed)
+        for cut in sub.repartitions_read:
+            task.incoming[cut.id] = chain.output(cut.id)
+        for kept, changelog in restored:
+            state_node = chain.state_nodes[kept.name]
+            store = TaskStore(
+                state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
+            )
+            if isinstance(kept.of, Node):
+                store.lag_ms, store.after_cache = self._lag(sub, kept.of, caching=context.caching)
+            else:
+                users = [node for node in sub.nodes if kept.of in node.operator.uses]
+                store.lag_ms = max(self._lag(sub, node, caching=False)[0] for node in users)
+            store.retention_ms = kept.retention_ms or None
+            task.stores.append(store)
+            state_node.resume(context.stream_time_ms - store.lag_ms)
+        context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
+        for node in sub.nodes:
+            processor = chain.processors.get(node.id)
+            if processor is not None:
+                processor.lag_ms, _ = self._lag(sub, node, caching=False)
+                plan.nodes.add(processor, node.name, node.place)
+                task.processors.append(processor)
+
+    def _backend(self, task_id: TaskId, sub: SubTopology) -> Backend:
+        in_memory = {store.name for store in sub.shared_stores if store.kind == "memory"}
+        if not in_memory:
+            return self._backend_for(task_id)
+        if in_memory == set(sub.stores):
+            return MemoryBackend()
+        return MixedBackend(self._backend_for(task_id), in_memory)
+
+    def _readers(self, cut: Node, tasks: Mapping[int, Sequence[Task]]) -> Sequence[Task]:
+        return next(tasks[sub.id] for sub in self._topology.subtopologies if cut in sub.repartitions_read)
+
+    def _set_clocks(self, task: Task, sub: SubTopology, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
+        context, partition = task.context, task.id.partition
+        task.repartitions = [TopicPartition(repartition_of(self._app, cut), partition) for cut in sub.repartitions_read]
+        if task.repartitions:
+            writers = [
+                (cut.id, writer)
+                for cut in sub.repartitions_read
+                for other in self._topology.subtopologies
+                if cut in other.repartitions_written
+                for writer in range(self._topics.tasks[other.id])
+            ]
+            # Its own sources are writers among the others.
+            task.clocks = WriterClocks([*writers, *((node.id, partition) for node in self._read_by(task, sub))])
+            found = committed.get(task.repartitions[0])
+            if found is not None and found.metadata:
+                task.clocks.restore(decode_clocks(found.metadata))
+            context.origin_ms = context.stream_time_ms = task.clocks.stream_time_ms
+            return
+        for node in sub.sources:
+            origin_ms = _origin_of(committed.get(_partition_of(node, partition)))
+            context.origin_ms = context.stream_time_ms = max(context.origin_ms, origin_ms)
+
+    def _read_by(self, task: Task, sub: SubTopology) -> list[Node]:
+        """The sources that have a partition for the task."""
+        partition = task.id.partition
+        return [
+            node
+            for node in sub.sources
+            if node.operator.reads is not None and partition < self._topics.partitions[node.operator.reads.name]
+        ]
+
+    def _input(
+        self,
+        task: Task,
+        node: Node,
+        chain: Chain,
+        outputs: Outputs,
+        committed: Mapping[TopicPartition, CommittedOffset],
+    ) -> None:
+        source = node.operator
+        assert isinstance(source, Source)
+        topic, partition = source.topic, _partition_of(node, task.id.partition)
+        ahead_ms = self._options.max_future_ms
+        future = None if ahead_ms is None else Future(ahead_ms, self._clock.now_ms)
+        decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp, future)
+        bad_record = self._bad_record(node, task.context, chain, outputs)
+        position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
+        if position.deleted:
+            task.context.drop("deleted", position.deleted)
+        source_input = SourceInput(partition, decoding, chain.output(node.id), bad_record, position.offset)
+        if task.clocks is not None:
+            source_input.writer = (node.id, task.id.partition)
+            source_input.origin_ms = _origin_of(committed.get(partition))
+        task.inputs.append(source_input)
+
+    def _bad_record(self, node: Node, context: TaskContext, chain: Chain, outputs: Outputs) -> BadRecord:
+        """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""
+        if self._children.get(Input(node.id, "errors")):
+            errors = chain.output(node.id, "errors")
+            return bad_records.to_stream(context, node.name, guard(errors, context) if context.goes_on else errors)
+        if self._options.on_bad_record == "skip":
+            return bad_records.skip
+        if self._options.on_bad_record == "dead_letter":
+            return bad_records.to_dead_letters(outputs, bad_records.dead_letter_topic(self._app), node.name)
+        assert isinstance(node.operator, Source)
+        return bad_records.fail(context, node.operator.topic.timestamp)
+
+    def _lag(self, sub: SubTopology, node: Node, *, caching: bool) -> tuple[int, bool]:
+        """By how much what reaches a node may lag behind its task, and whether a cache stands before it."""
+        nodes = {node.id: node for node in sub.nodes}
+
+        def lag(node: Node) -> int:
+            return node.operator.delay_ms + max(
+                (lag(nodes[parent.node]) for parent in node.parents if parent.node in nodes), default=0
+            )
+
+        def stateful(node: Node) -> bool:
+            return (bool(node.operator.stores) and not node.operator.versions) or any(
+                stateful(nodes[parent.node]) for parent in node.parents if parent.node in nodes
+            )
+
+        parents = [nodes[parent.node] for parent in node.parents if parent.node in nodes]
+        return max(map(lag, parents), default=0), caching and any(map(stateful, parents))
+
+    # ------------------------------------------------------------ state
+
+    def _restore(
+        self,
+        task: Task,
+        sub: SubTopology,
+        progress: Callable[[str], Progress] | None,
+        unwanted: threading.Event,
+        *,
+        begun: bool,
+    ) -> list[RestoredStore]:
+        """Brings the task's stores up to their changelogs; in the order in which records reach them."""
+        restored: list[RestoredStore] = []
+        for store in stores_of(sub):
+            backend = task.context.backend
+            assert backend is not None
+            name = changelog_topic(self._app, store.name)
+            changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition), unwanted)
+            if begun:
+                self._refuse_other_changelog(backend, store, changelog)
+                self._refuse_cut_changelog(backend, store, changelog)
+            expire_before_ms = 0
+            if store.retention_ms and isinstance(store.of, Node):
+                now_ms = task.context.stream_time_ms - self._lag(sub, store.of, caching=False)[0]
+                expire_before_ms = max(now_ms - store.retention_ms + 1, 0)
+            restore(
+                backend,
+                store.name,
+                store.layout,
+                changelog,
+                expire_before_ms=expire_before_ms,
+                progress=progress(f"{store.name}-{task.id.partition}") if progress else None,
+            )
+            restored.append(RestoredStore(store, changelog))
+        return restored
+
+    def _refuse_other_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
+        """Raises TopologyError where the store was written from a topic that is gone, and the input has been read."""
+        checkpoint = backend.keyspace(store.name).checkpoint()
+        if checkpoint is not None and checkpoint.topic_id != changelog.topic_id:
+            raise TopologyError(
+                f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition.topic}, was "
+                f"deleted since app {self._app!r} ran last: what the store holds on disk is not in it, and what that "
+                "was made of has been read; begin anew: give the app another name, or delete its internal topics, its "
+                "committed offsets and its state"
+            )
+
+    def _refuse_cut_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
+        """Raises TopologyError where records are gone that the store would need, and nothing expires in it."""
+        checkpoint = backend.keyspace(store.name).checkpoint()
+        if not store.retention_ms and changelog.start_offset > (checkpoint.offset if checkpoint is not None else 0):
+            raise TopologyError(
+                f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition}, begins at offset "
+                f"{changelog.start_offset}: what stood before was deleted, and entries of the store with it; "
+                "begin anew, with cleanup.policy=compact as it was: give the app another name, or delete its internal "
+                "topics, its committed offsets and its state"
+            )
+
+
+def _watched(topology: Topology) -> set[int]:
+    """The nodes ahead of those that are to see every update."""
+    found: set[int] = set()
+    for node in reversed(topology.nodes):
+        if node.operator.sees_every_update or node.id in found:
+            found.update(parent.node for parent in node.parents)
+    return found
+
+
+def _origin_of(found: CommittedOffset | None) -> int:
+    """The clock of a source partition that was committed beside its offset."""
+    return decode_clocks(found.metadata)[0] if found is not None and found.metadata else NEVER
+
+
+def _partition_of(node: Node, partition: int) -> TopicPartition:
+    assert isinstance(node.operator, Source)
+    return TopicPartition(node.operator.topic.name, partition)
