@@ -36,12 +36,15 @@ def pack(entries: Iterable[AbortedEntry]) -> bytes:
 
 
 def unpack(data: Data) -> list[AbortedEntry]:
-    """The entries up to the first that is none: another version, or offsets that do not rise."""
+    """The entries up to the first that is none: another version, or offsets that do not rise.
+
+    A marker stands behind what it aborts, so zeros are no entry: a crash may leave a page of them at the end.
+    """
     entries: list[AbortedEntry] = []
     last = -1
     for version, *numbers in ENTRY.iter_unpack(memoryview(data)[: len(data) // ENTRY_BYTES * ENTRY_BYTES]):
         entry = AbortedEntry(*numbers)
-        if version != VERSION or not 0 <= entry.first_offset <= entry.last_offset or entry.last_offset <= last:
+        if version != VERSION or not 0 <= entry.first_offset < entry.last_offset or entry.last_offset <= last:
             break
         entries.append(entry)
         last = entry.last_offset

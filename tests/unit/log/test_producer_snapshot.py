@@ -50,3 +50,4 @@ def test_entries_of_aborted_transactions() -> None:
     assert unpack(data[:-1]) == entries[:1]
     assert unpack(data[:34] + b"\0\1" + data[36:]) == entries[:1]
     assert unpack(data[34:] + data[:34]) == entries[1:]
+    assert unpack(bytes(34) + data) == []  # a page that was never written
