@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tailrace.streams.chain import Builder, Chain
 from tailrace.streams.codec import guarded, windowed_form
+from tailrace.streams.log_hop import LogHop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aggregates import build_aggregate, build_cogroup
 from tailrace.streams.operators.cogroup import Cogroup
@@ -71,7 +72,11 @@ def _sink_to(chain: Chain, node: Node, sink: Sink, topic: Topic[Any, Any]) -> Fo
 
 def _repartition(chain: Chain, node: Node, operator: Repartition) -> Forward:
     key, value = operator.key.told, operator.value
-    to_reader = chain.hops[node.id].sink(
+    hop = chain.hops[node.id]
+    if isinstance(hop, LogHop):
+        encode_key, encode_value = chain.known_as(node, key.encode), chain.known_as(node, value.told.encode)
+        return hop.sink(chain.context, operator, encode_key, encode_value)
+    to_reader = hop.sink(
         chain.context, key.partition_bytes, hashable=key.hashable, keeps_null_keys=operator.keeps_null_keys
     )
     return to_reader if value.trusted else _checking(chain.known_as(node, value.told.encode), to_reader)

@@ -18,6 +18,7 @@ from tailrace.streams.context import StateNode, TaskContext
 from tailrace.streams.failure import Nodes
 from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
+from tailrace.streams.log_hop import LogHop
 from tailrace.streams.on_error import guard
 from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.outputs import Outputs
@@ -44,7 +45,7 @@ class Chain:
         builders: "Mapping[type[Operator], Builder]",
         children: Children,
         context: TaskContext,
-        hops: Mapping[int, Hop],
+        hops: Mapping[int, Hop | LogHop],
         outputs: Outputs,
         output_partitions: Callable[[Topic[Any, Any]], int],
         clock: Clock,

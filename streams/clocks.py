@@ -26,7 +26,7 @@ _FORMAT_TIMES = 1
 _FORMAT_MINIMUM = 2
 # Kafka refuses metadata of more than 4,096 bytes (offset.metadata.max.bytes); above this the writers' times are
 # reduced to their minimum: windows may close later than they could, nothing is lost.
-_METADATA_CHARS_MAX = 3_000
+METADATA_CHARS_MAX = 3_000
 
 
 class WriterClocks:
@@ -51,6 +51,14 @@ class WriterClocks:
     def all_idle(self) -> bool:
         """Whether every writer has read its inputs to their ends."""
         return len(self._idle) == len(self._times)
+
+    def add(self, writer: Hashable) -> None:
+        """Hears that there is such a writer: from now on it holds the minimum, until it has spoken."""
+        self._times.setdefault(writer, NEVER)
+
+    def resume(self, stream_time_ms: int) -> None:
+        """Goes on from a stream time that was reached before."""
+        self.stream_time_ms = max(self.stream_time_ms, stream_time_ms)
 
     def advance(self, writer: Hashable, time_ms: int) -> None:
         """Takes a writer's word that it will send nothing older than time_ms (milliseconds since the epoch)."""
@@ -97,7 +105,7 @@ def encode_clocks(times_ms: Sequence[int]) -> str:
     The first is followed by the differences to it, as zigzag varints: a few characters a writer.
     """
     text = _encode(_FORMAT_TIMES, times_ms)
-    return text if len(text) <= _METADATA_CHARS_MAX else _encode(_FORMAT_MINIMUM, [min(times_ms)])
+    return text if len(text) <= METADATA_CHARS_MAX else _encode(_FORMAT_MINIMUM, [min(times_ms)])
 
 
 def decode_clocks(metadata: str) -> list[int]:

@@ -20,6 +20,8 @@ from tailrace.log.client import CommittedOffset, Delivery, Log, Producer
 from tailrace.log.record import TopicPartition
 from tailrace.state.store import WriteSet
 from tailrace.streams.clocks import encode_clocks
+from tailrace.streams.log_hop import LogHop
+from tailrace.streams.markers import Said
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.task import Task, TaskStore
 
@@ -52,7 +54,8 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
         with to.failing(task):
             task.flush()
             task.tell_time(flushed=True)
-    # 2. Results and changelogs.
+    # 2. What the writers of repartitions say of their times, behind their rows; results and changelogs.
+    _tell_times(tasks)
     changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
     for outputs in to.outputs:
         outputs.send()
@@ -84,18 +87,29 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
 def offsets_of(tasks: Iterable[Task]) -> dict[TopicPartition, CommittedOffset]:
     """The tasks' positions, and their clocks as the offsets' metadata.
 
-    A task behind repartitions has no position of its own: its clocks stand at offset 0 of the repartition's partition.
+    A task behind repartitions in memory has no position of its own: its clocks stand at that partition of the
+    repartition's topic, where that was read to the end when it had rows, or at offset 0.
     """
     offsets: dict[TopicPartition, CommittedOffset] = {}
     for task in tasks:
         for source in task.inputs:
-            origin_ms = task.context.origin_ms if source.writer is None else source.origin_ms
-            clock = encode_clocks([origin_ms])
+            clock = source.metadata(task.context)
             offsets[source.partition] = CommittedOffset(source.position, source.leader_epoch, clock)
-        for partition in task.repartitions:
+        for partition, position in task.repartitions.items():
             assert task.clocks is not None
-            offsets[partition] = CommittedOffset(0, -1, encode_clocks(task.clocks.snapshot()))
+            offsets[partition] = CommittedOffset(position, -1, encode_clocks(task.clocks.snapshot()))
     return offsets
+
+
+def _tell_times(tasks: Iterable[Task]) -> None:
+    """Has the repartitions that go through the log tell how far their writers are."""
+    said: dict[LogHop, dict[int, Said]] = {}
+    for task in tasks:
+        for out in task.outgoing:
+            if out.log is not None:
+                said.setdefault(out.log, {})[task.id.partition] = task.say(out, out.log.sources)
+    for hop, by_writer in said.items():
+        hop.tell(by_writer)
 
 
 def _send_changelog(store: TaskStore, producer: Producer) -> Delivery | None:

@@ -11,6 +11,7 @@ from types import CodeType
 from tailrace.log.errors import TaskError
 from tailrace.streams.context import TaskContext
 from tailrace.streams.place import Place, is_ours
+from tailrace.streams.repartition_input import RepartitionInput
 from tailrace.streams.schedule import Schedules
 from tailrace.streams.source import SourceInput
 
@@ -25,6 +26,9 @@ _LOCALS = (
 
 # What a record brings about by moving time belongs to a window or a schedule, and not to the record.
 _OF_TIME = frozenset(f.__code__ for f in (TaskContext.close_windows, Schedules.run))
+
+
+_OF_RECORDS = frozenset(f.__code__ for f in (SourceInput.run_records, RepartitionInput.run_records))
 
 
 class Nodes:
@@ -121,7 +125,7 @@ def _where(error: Exception) -> str | None:
     """The record that was run when the error came, as topic-partition@offset; None where there was none."""
     found: str | None = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is SourceInput.run_records.__code__:
+        if frame.f_code in _OF_RECORDS:
             found = f"{frame.f_locals['self'].partition}@{frame.f_locals['record'].offset}"
         elif frame.f_code in _OF_TIME:
             return None

@@ -5,8 +5,8 @@
 2. A row brings its record's origin along, so lateness is judged as it would have been before the hop.
 3. A writer's time is told after the rows that it covers, never before (task).
 
-Nothing is written to a topic: one process runs all writers and all readers. The partition of a key is the log's:
-murmur2 over the encoded key.
+Nothing is written to a topic: one process runs all writers and all readers. Where it does not, the hop goes through the
+log (log_hop). The partition of a key is the log's: murmur2 over the encoded key.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
 
 # Keys whose partition is remembered: murmur2 costs up to 3 µs in Python, a look-up 30 ns.
-_ROUTES_MAX = 200_000
+ROUTES_MAX = 200_000
 
 Reader = tuple[TaskContext, Forward]
 """The context of a task that reads a repartition, and what takes its rows."""
@@ -48,7 +48,7 @@ class Hop:
 
         def route(key: Any, remembered: Any) -> Reader:
             encoded = encode_key(key) if hashable else remembered
-            if len(routes) >= _ROUTES_MAX:
+            if len(routes) >= ROUTES_MAX:
                 routes.clear()
             reader = routes[remembered] = readers[partition_of(encoded, partitions)]
             return reader

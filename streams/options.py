@@ -7,6 +7,7 @@ from tailrace.log.client import Log
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 OnBadRecord = Literal["fail", "skip", "dead_letter"]
+Hops = Literal["memory", "log"]
 OnError = Literal["fail", "skip", "dead_letter"]
 
 
@@ -27,6 +28,8 @@ class AppOptions:
     on_bad_record: OnBadRecord
     on_error: OnError
     reset: Literal["earliest", "latest"]
+    hops: Hops = "memory"
+    """How rows get through repartitions; the user has no say in it."""
     max_future_ms: int | None
     """How far ahead of the clock an event time may be."""
     threads: int

@@ -13,7 +13,7 @@ from typing import Any
 
 from tailrace.log.client import Producer
 from tailrace.log.partitioner import Partitioner
-from tailrace.log.record import Headers, RawRecord
+from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.streams.context import TaskContext
 from tailrace.streams.topology import Forward
 
@@ -55,12 +55,32 @@ class Columns:
             column.clear()
 
 
+class InternalColumns(Columns):
+    """Rows for one partition of a topic of the app's own."""
+
+    __slots__ = ("_producer",)
+
+    def __init__(self, partition: TopicPartition, producer: Producer) -> None:
+        super().__init__(*partition)
+        self._producer = producer
+
+    def append(self, key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Headers) -> None:
+        """Takes a row."""
+        self.keys.append(key)
+        self.values.append(value)
+        self.timestamps_ms.append(timestamp_ms)
+        self.headers.append(headers)
+        if len(self.values) >= _ROWS_MAX:
+            self.send(self._producer)
+
+
 class Outputs:
     """The output records of all tasks of a process."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._columns: dict[tuple[str, int | None], Columns] = {}
+        self._internal: dict[TopicPartition, InternalColumns] = {}
         self.sent = 0
         """Records handed to the producer since the start."""
 
@@ -69,10 +89,12 @@ class Outputs:
         for columns in self._columns.values():
             self.sent += len(columns.values)
             columns.send(self._producer)
+        for columns in self._internal.values():
+            columns.send(self._producer)
 
     def discard(self) -> None:
         """Forgets what was not handed over."""
-        for columns in self._columns.values():
+        for columns in (*self._columns.values(), *self._internal.values()):
             columns.clear()
 
     def columns(self, topic: str, partition: int | None = None) -> Columns:
@@ -80,6 +102,13 @@ class Outputs:
         columns = self._columns.get((topic, partition))
         if columns is None:
             columns = self._columns[topic, partition] = Columns(topic, partition)
+        return columns
+
+    def internal(self, partition: TopicPartition) -> "InternalColumns":
+        """The rows for a partition of a topic of the app's own, which count for no result."""
+        columns = self._internal.get(partition)
+        if columns is None:
+            columns = self._internal[partition] = InternalColumns(partition, self._producer)
         return columns
 
     def sink(

@@ -19,6 +19,8 @@ from tailrace.log.errors import TailraceError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.failure import Nodes, task_error
 from tailrace.streams.global_rows import GlobalRows
+from tailrace.streams.log_hop import LogHop
+from tailrace.streams.markers import SourceEnds
 from tailrace.streams.on_error import Failures
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.positions import ChangelogReader
@@ -38,6 +40,8 @@ class Lane:
     failures: Failures | None = None
     """Where the app goes on after a function has raised: what is done about it."""
     tasks: list[Task] = field(default_factory=list[Task])
+    log_hops: dict[int, LogHop] = field(default_factory=dict[int, LogHop])
+    """The repartitions that go through the log, by node, as these tasks write to them."""
 
 
 @dataclass(slots=True)
@@ -54,6 +58,10 @@ class Plan:
     """All that the tasks read, wherever they run."""
     transactional: bool
     """Whether the producer writes in transactions."""
+    ends: SourceEnds
+    """Where the topics end that writers of repartitions read."""
+    speaks_first: bool = False
+    """Whether a commit must come before the first record: writers tell their times through the log."""
     in_use: TopicsInUse | None = None
     """What the tasks read and keep their state in, as it was when the app began."""
     global_rows: dict[str, GlobalRows] = field(default_factory=dict[str, GlobalRows])

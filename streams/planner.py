@@ -31,17 +31,21 @@ from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import Nodes
 from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
+from tailrace.streams.log_hop import LogHop
+from tailrace.streams.markers import SourceEnds, decode_known
 from tailrace.streams.on_error import Failures, guard
-from tailrace.streams.operators.io import Source
+from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.plan import Lane, Loaded, Plan, RestoredStore
 from tailrace.streams.positions import BrokenOffError, ChangelogReader, first_position
+from tailrace.streams.repartition_input import RepartitionInput
 from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
 from tailrace.streams.topics_in_use import TopicsInUse
 from tailrace.streams.topology import (
+    Forward,
     Input,
     Node,
     SubTopology,
@@ -76,6 +80,7 @@ class Planner:
         self._watched = _watched(topology)
         self._subs = {sub.id: sub for sub in topology.subtopologies}
         self._order = {sub.id: place for place, sub in enumerate(topology.subtopologies)}
+        self._through_log = False
         self._topics = AppTopics(
             topology, log, options.name, dead_letters="dead_letter" in {options.on_bad_record, options.on_error}
         )
@@ -99,8 +104,11 @@ class Planner:
     def prepare(self) -> list[Unit]:
         """Creates what is missing in the log; returns what there is to be run. Raises TopologyError as `plan`."""
         self._topics.prepare()
-        self._topics.refuse_lost_offsets(self._log.committed_offsets(self._app))
-        return units_of(self._topology, self._topics.tasks, self._topics.partitions)
+        committed = self._log.committed_offsets(self._app)
+        self._topics.refuse_lost_offsets(committed)
+        self._through_log = self._goes_through_log(committed)
+        units = units_of(self._topology, self._topics.tasks, self._topics.partitions)
+        return [self._with_repartitions(unit) for unit in units] if self._through_log else units
 
     def begin(self, producer: Producer, *, lanes: int) -> Plan:
         """A plan without tasks."""
@@ -112,9 +120,12 @@ class Planner:
             self._app,
             producer,
             [self._lane(producer, nodes) for _ in range(lanes)],
-            self._topology.inner_topics,
-            {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None},
+            self._topology.inner_topics | self._topics_between(),
+            {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None}
+            | self._topics_between(),
             self._options.guarantee == "exactly_once",
+            SourceEnds(self._log),
+            speaks_first=bool(self._topics_between()),
             nodes=nodes,
         )
         with ExitStack() as stack:
@@ -146,6 +157,10 @@ class Planner:
                 used[topic.name] = f"it is read at {node.place}"
         for table in self._topology.global_tables:
             used[table.topic.name] = f"it is read whole by the global table at {table.place}"
+        if self._through_log:
+            used |= {
+                repartition_of(self._app, cut): f"rows go through it, as made at {cut.place}" for cut in self._cuts
+            }
         return TopicsInUse(self._log, self._app, used)
 
     def load(
@@ -261,12 +276,16 @@ class Planner:
         sub, context = self._subs[task.id.subtopology], task.context
         if lane.failures is not None:
             lane.failures.take_over(context)
-        hops: dict[int, Hop] = {}
+        hops: dict[int, Hop | LogHop] = {}
         for cut in sub.repartitions_written:
-            readers = self._readers(cut, tasks)
-            hops[cut.id] = Hop([(reader.context, reader.incoming[cut.id]) for reader in readers])
             delay_ms, after_state = self._lag(sub, cut, caching=context.caching)
-            task.outgoing.append(Outgoing((cut.id, task.id.partition), readers, delay_ms, after_state))
+            out = Outgoing((cut.id, task.id.partition), (), delay_ms, after_state)
+            if self._through_log:
+                out.log = hops[cut.id] = self._log_hop(sub, cut, lane)
+            else:
+                out.readers = self._readers(cut, tasks)
+                hops[cut.id] = Hop([(reader.context, reader.incoming[cut.id]) for reader in out.readers])
+            task.outgoing.append(out)
         count = self._topics.tasks[sub.id]
         chain = Chain(
             BUILDERS,
@@ -282,7 +301,10 @@ class Planner:
         for node in self._read_by(task, sub):
             self._input(task, node, chain, lane.outputs, committed)
         for cut in sub.repartitions_read:
-            task.incoming[cut.id] = chain.output(cut.id)
+            if self._through_log:
+                self._repartition_input(task, cut, chain.output(cut.id), plan.ends, committed)
+            else:
+                task.incoming[cut.id] = chain.output(cut.id)
         for kept, changelog in restored:
             state_node = chain.state_nodes[kept.name]
             store = TaskStore(
@@ -317,8 +339,7 @@ class Planner:
 
     def _set_clocks(self, task: Task, sub: SubTopology, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
         context, partition = task.context, task.id.partition
-        task.repartitions = [TopicPartition(repartition_of(self._app, cut), partition) for cut in sub.repartitions_read]
-        if task.repartitions:
+        if sub.repartitions_read:
             writers = [
                 (cut.id, writer)
                 for cut in sub.repartitions_read
@@ -328,14 +349,112 @@ class Planner:
             ]
             # Its own sources are writers among the others.
             task.clocks = WriterClocks([*writers, *((node.id, partition) for node in self._read_by(task, sub))])
-            found = committed.get(task.repartitions[0])
-            if found is not None and found.metadata:
-                task.clocks.restore(decode_clocks(found.metadata))
+            for cut in sub.repartitions_read:
+                read = TopicPartition(repartition_of(self._app, cut), partition)
+                self._take_up(task.clocks, cut, committed.get(read))
+                if not self._through_log:
+                    task.repartitions[read] = committed[read].offset if read in committed else 0
             context.origin_ms = context.stream_time_ms = task.clocks.stream_time_ms
             return
         for node in sub.sources:
             origin_ms = _origin_of(committed.get(_partition_of(node, partition)))
             context.origin_ms = context.stream_time_ms = max(context.origin_ms, origin_ms)
+
+    def _take_up(self, clocks: WriterClocks, cut: Node, found: CommittedOffset | None) -> None:
+        """Has clocks go on from what was committed for a repartition, in either form of the hop."""
+        if found is None or not found.metadata:
+            return
+        through_log = decode_known(found.metadata)
+        if through_log is None:
+            clocks.restore(decode_clocks(found.metadata))
+            return
+        stream_time_ms, known = through_log
+        clocks.resume(stream_time_ms)
+        for writer, said in known.said.items():
+            clocks.add((cut.id, writer))
+            clocks.advance((cut.id, writer), said.time_ms)
+
+    # ------------------------------------------------------------ hops through the log
+
+    @property
+    def _cuts(self) -> list[Node]:
+        return [cut for sub in self._topology.subtopologies for cut in sub.repartitions_read]
+
+    def _goes_through_log(self, committed: Mapping[TopicPartition, CommittedOffset]) -> bool:
+        """Whether rows go through the log: where they are to, and where some are left there that were not read."""
+        if self._options.hops == "log":
+            return True
+        for cut in self._cuts:
+            for partition, end in self._log.offsets(repartition_of(self._app, cut)).items():
+                found = committed.get(partition)
+                if end > 0 and (found is None or found.offset < end):
+                    return True
+        return False
+
+    def _log_hop(self, sub: SubTopology, cut: Node, lane: Lane) -> LogHop:
+        """The repartition, for the tasks of a lane that write to it."""
+        if cut.id not in lane.log_hops:
+            name = repartition_of(self._app, cut)
+            lane.log_hops[cut.id] = LogHop(
+                [lane.outputs.internal(TopicPartition(name, number)) for number in range(self._topics.widths[cut.id])],
+                self._topics.tasks[sub.id],
+                {topic: self._topics.partitions[topic] for topic in self._sources_of(sub)},
+                self._topology.least_tolerated_ms(cut),
+            )
+        return lane.log_hops[cut.id]
+
+    def _sources_of(self, sub: SubTopology) -> set[str]:
+        """The topics that end in a sub-topology, through whatever repartitions."""
+        found = {node.operator.reads.name for node in sub.sources if node.operator.reads is not None}
+        for other in self._topology.subtopologies:
+            if any(cut in sub.repartitions_read for cut in other.repartitions_written):
+                found |= self._sources_of(other)
+        return found
+
+    def _repartition_input(
+        self,
+        task: Task,
+        cut: Node,
+        forward: Forward,
+        ends: SourceEnds,
+        committed: Mapping[TopicPartition, CommittedOffset],
+    ) -> None:
+        assert isinstance(cut.operator, Repartition)
+        assert task.clocks is not None
+        partition = TopicPartition(repartition_of(self._app, cut), task.id.partition)
+        found = committed.get(partition)
+        position = first_position(self._log, self._app, "earliest", partition, found)
+        if position.deleted:
+            task.context.drop("deleted", position.deleted)
+        source = RepartitionInput(
+            partition,
+            cut.operator,
+            forward,
+            position.offset,
+            cut=cut.id,
+            clocks=task.clocks,
+            moved=task.move_on,
+            ends=ends,
+        )
+        known = decode_known(found.metadata) if found is not None else None
+        if known is not None:
+            source.resume(known[1])
+        task.inputs.append(source)
+
+    def _topics_between(self) -> set[str]:
+        """Of the repartitions that go through the log."""
+        return {repartition_of(self._app, cut) for cut in self._cuts} if self._through_log else set()
+
+    def _with_repartitions(self, unit: Unit) -> Unit:
+        """The unit, with what its tasks read of repartitions through the log."""
+        read = [
+            TopicPartition(repartition_of(self._app, cut), number)
+            for sub, number in unit.tasks
+            for cut in self._subs[sub].repartitions_read
+        ]
+        return unit._replace(inputs=(*unit.inputs, *read))
+
+    # ------------------------------------------------------------ inputs
 
     def _read_by(self, task: Task, sub: SubTopology) -> list[Node]:
         """The sources that have a partition for the task."""

@@ -165,6 +165,8 @@ class Runner:
         self._index()
         for each in loaded:
             self._go_to_positions(member.consumer, each.unit.inputs)
+        if self._plan.speaks_first:
+            self.commit()
 
     def _go_to_positions(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
@@ -247,6 +249,9 @@ class Runner:
         with self.reading() as consumer:
             pace = self._pace
             pace.begin()
+            if self._plan.speaks_first:
+                # Before its first row: who reads both it and others must not go on past it.
+                self.commit()
             while not self._stopping.is_set():
                 self._answer()
                 if self._member is not None:
@@ -430,6 +435,7 @@ class Runner:
         return found
 
     def _tell_idle(self) -> None:
+        self._plan.ends.forget()
         for task in self._tasks:
             with self._plan.failing(task):
                 self._uncommitted |= task.hear_inputs(self._expected)
@@ -468,7 +474,9 @@ class Runner:
     def _run_slice(self, task: Task, lane: int) -> int:
         began = self._clock.monotonic()
         with self._plan.failing(task):
-            records = task.run(self._slices[lane])
+            before = task.records_in
+            task.run(self._slices[lane])
+            records = task.records_in - before
             task.tell_time(flushed=False)
         took = self._clock.monotonic() - began
         if took > _SLICE_SECONDS:

@@ -10,15 +10,16 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from tailrace.log.client import FetchedBatch
 from tailrace.log.record import RawRecord, TopicPartition
-from tailrace.streams.clocks import NEVER
+from tailrace.streams.clocks import NEVER, encode_clocks
 from tailrace.streams.context import TaskContext
+from tailrace.streams.markers import Claim, End
 from tailrace.streams.topology import Forward
 from tailrace.windows.duration import format_ms
 
@@ -56,6 +57,9 @@ class Future:
 class SourceInput:
     """One source partition of a task: batches that were fetched, and the chain that takes their records."""
 
+    counted = True
+    """Whether its records are counted as read by the app."""
+
     __slots__ = (
         "_bad",
         "_batch_end",
@@ -92,6 +96,18 @@ class SourceInput:
         self._records: Sequence[RawRecord] = ()
         self._index = 0
         self._batch_end = position
+
+    def metadata(self, context: TaskContext) -> str:
+        """What is committed beside the position: its clock."""
+        return encode_clocks([context.origin_ms if self.writer is None else self.origin_ms])
+
+    def claim(self, partitions: Mapping[str, int]) -> Claim:
+        """What has to end where it does for nothing more to come; `partitions` are those of the topics."""
+        topic, partition = self.partition
+        return frozenset((End(topic, partitions[topic], partition, self.position),))
+
+    def look_again(self, *, expected: bool) -> None:
+        """Sees anew what may have changed without a record; `expected`: more will come from here."""
 
     def add(self, batch: FetchedBatch, end: int | None) -> None:
         """Takes the next batch that was fetched; records at or past end are left out."""

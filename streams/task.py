@@ -4,12 +4,13 @@
 2. A task that reads source partitions has one clock: origin and stream time are the largest timestamp taken. A task
    behind repartitions has the minimum over its writers as its stream time; each row brings its own origin. Where it
    reads source partitions beside them, these are writers too.
-3. What a task writes to a repartition is with the readers at once; its time is told to them after that.
+3. What a task writes to a repartition in memory is with the readers at once; its time is told to them after that.
+   Through the log it is told with the commit (log_hop).
 
 Not here: which task runs next (runner), when state is written (commit). A task never blocks and never waits.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.streams.clocks import NEVER, WriterClocks
 from tailrace.streams.context import StateNode, TaskContext
+from tailrace.streams.log_hop import LogHop
+from tailrace.streams.markers import End, Said
 from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.source import SourceInput, WriterId
 from tailrace.streams.topology import Forward
@@ -38,11 +41,13 @@ class Outgoing:
 
     writer: WriterId
     readers: "Sequence[Task]"
-    """By partition."""
+    """By partition; none where it goes through the log."""
     delay_ms: int
     """By how much what arrives here may lag behind the task's stream time."""
     after_state: bool
     """A cache stands before it: its time may be told only when the cache was flushed."""
+    log: LogHop | None = None
+    """The repartition, where it goes through the log."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,12 +90,14 @@ class Task:
     outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
     clocks: WriterClocks | None = None
     """Of a task behind repartitions."""
-    repartitions: list[TopicPartition] = field(default_factory=list[TopicPartition])
-    """The partitions it reads through repartitions."""
+    repartitions: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
+    """The partitions it reads through repartitions in memory, and up to where they were read when they had rows."""
     stores: list[TaskStore] = field(default_factory=list[TaskStore])
     """In the order in which records reach them; those that processors write to last."""
     processors: list[RunningProcessor] = field(default_factory=list[RunningProcessor])
     idle: bool = False
+    records_in: int = 0
+    """Records of source partitions that it has run."""
 
     def head_ms(self) -> int | None:
         """The time of the oldest record that waits in its inputs."""
@@ -107,11 +114,13 @@ class Task:
             waiting = [source for source in self.inputs if source.head_ms is not None]
             if len(waiting) == 1:
                 source = waiting[0]
-                count += source.run(self.context, records_max - count)
+                ran = source.run(self.context, records_max - count)
             else:
                 waiting.sort(key=_head)
                 source = waiting[0]
-                count += source.run_until(self.context, _head(waiting[1]), records_max - count)
+                ran = source.run_until(self.context, _head(waiting[1]), records_max - count)
+            count += ran
+            self.records_in += ran if source.counted else 0
             if source.writer is not None:
                 self.hear(source.writer, source.origin_ms, idle=False)
             if count >= records_max or len(waiting) == 1 or source.head_ms is None:
@@ -124,9 +133,11 @@ class Task:
         """
         before_ms = self.context.stream_time_ms
         for source in self.inputs:
+            more = source.partition in expected
             if source.writer is not None:
-                idle = source.head_ms is None and source.partition not in expected
-                self.hear(source.writer, source.origin_ms, idle=idle)
+                self.hear(source.writer, source.origin_ms, idle=source.head_ms is None and not more)
+            else:
+                source.look_again(expected=more)
         return self.context.stream_time_ms > before_ms
 
     def tell_time(self, *, flushed: bool) -> None:
@@ -144,13 +155,23 @@ class Task:
                 if reader.outgoing:
                     reader.tell_time(flushed=False)
 
+    def say(self, out: Outgoing, partitions: Mapping[str, int]) -> Said:
+        """What it says at a commit through the log; `partitions` are those of the topics that end there."""
+        claim = frozenset[End]().union(*(source.claim(partitions) for source in self.inputs)) if self.idle else None
+        return Said(max(self.context.stream_time_ms - out.delay_ms, NEVER), claim)
+
     def hear(self, writer: WriterId, time_ms: int, *, idle: bool) -> None:
         """Takes a writer's time, and closes what it closes."""
         clocks = self.clocks
         assert clocks is not None
         clocks.advance(writer, time_ms)
         clocks.set_idle(writer, idle=idle)
-        context = self.context
+        self.move_on()
+
+    def move_on(self) -> None:
+        """Goes by what its writers have said, and closes what that closes."""
+        context, clocks = self.context, self.clocks
+        assert clocks is not None
         now_ms = clocks.update()
         if now_ms > context.stream_time_ms:
             context.stream_time_ms = now_ms

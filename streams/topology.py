@@ -115,6 +115,11 @@ class Operator:
         return None
 
     @property
+    def tolerated_ms(self) -> int | None:
+        """By how much a record's origin may be ahead of it without changing what comes of it; None: by any time."""
+        return self.grace_ms
+
+    @property
     def old(self) -> OldValues:
         """Whether it wants to know what a table's change replaces, or passes it on to others that do."""
         return "unused"
@@ -528,13 +533,13 @@ class Topology:
 
         return longest(node)
 
-    def smallest_grace_ms(self, node: Node) -> int | None:
-        """The smallest grace of all windows downstream of a node, in ms; None where there are none."""
-        found = [node.operator.grace_ms] if node.operator.grace_ms is not None else []
+    def least_tolerated_ms(self, node: Node) -> int | None:
+        """The least `tolerated_ms` of a node and all downstream of it, in ms; None where there is none."""
+        found = [node.operator.tolerated_ms] if node.operator.tolerated_ms is not None else []
         for output in node.operator.outputs:
             for child in self.children(node.id, output):
-                grace = self.smallest_grace_ms(child)
-                found += [grace] if grace is not None else []
+                least = self.least_tolerated_ms(child)
+                found += [least] if least is not None else []
         return min(found, default=None)
 
     def document(self) -> dict[str, Any]:

@@ -34,6 +34,11 @@ class Process(Operator):
         """The stores that it was given."""
         return self.own_stores
 
+    @property
+    def tolerated_ms(self) -> int:
+        """It may send what is older than what came, and its stores may refuse it."""
+        return 0
+
     def facts(self) -> dict[str, Any]:
         """The processor's name and its stores'."""
         stores = ", ".join(store.name for store in self.own_stores)

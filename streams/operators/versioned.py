@@ -41,6 +41,11 @@ class VersionedSource(TableSource):
         assert self.store_name is not None
         return (KeptStore(self.store_name, VersionedStore.layout),)
 
+    @property
+    def tolerated_ms(self) -> int:
+        """Older versions than its history reaches back are refused."""
+        return self.history_ms
+
     def kept_as(self, store: str) -> KeptAs:
         """Keys and values, in rows of versions."""
         del store

@@ -274,15 +274,15 @@ def test_delay_and_grace_along_the_way(app: App, clicks: Topic[str, Click]) -> N
     source = topology.nodes[0]
     cuts = [each for each in topology.nodes if isinstance(each.operator, Repartition)]
     assert [topology.delay_ms(cut) for cut in cuts] == [0, 65_000]
-    assert [topology.smallest_grace_ms(cut) for cut in cuts] == [2_000, 2_000]
-    assert topology.smallest_grace_ms(source) == 2_000
-    assert topology.smallest_grace_ms(topology.nodes[-1]) == 2_000
+    assert [topology.least_tolerated_ms(cut) for cut in cuts] == [2_000, 2_000]
+    assert topology.least_tolerated_ms(source) == 2_000
+    assert topology.least_tolerated_ms(topology.nodes[-1]) == 2_000
 
 
 def test_no_windows_no_grace(app: App, clicks: Topic[str, Click]) -> None:
     app.stream(clicks).group_by_key().count(store="counts").to(app.topic("out", key=str, value=int))
     topology = app.describe()
-    assert topology.smallest_grace_ms(topology.nodes[0]) is None
+    assert topology.least_tolerated_ms(topology.nodes[0]) is None
     app.stream(clicks).group_by_key().windowed_by(unlimited()).count(store="all")
     assert app.describe().delay_ms(app.describe().nodes[-1]) == 0
 
