@@ -66,8 +66,9 @@ class RepartitionInput(SourceInput):
         """What is committed beside the position."""
         return markers.encode_known(context.stream_time_ms, Known(self._writers, self._sources, self._said))
 
-    def claim(self, _partitions: Mapping[str, int]) -> Claim:
-        """What has to end where it does for nothing more to come."""
+    def claim(self, partitions: Mapping[str, int]) -> Claim:
+        """What has to end where it does for nothing more to come: all that its writers claim."""
+        del partitions
         return frozenset[End]().union(*(said.idle for said in self._said.values() if said.idle is not None))
 
     def look_again(self, *, expected: bool) -> None:

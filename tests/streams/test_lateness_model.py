@@ -75,7 +75,11 @@ def programs(draw: st.DrawFn) -> tuple[int, bool, Runs]:
 
 
 OPTIONS = st.fixed_dictionaries(
-    {"cache_bytes": st.sampled_from([0, 800, 1 << 20]), "emit": st.sampled_from(["update", "close"])}
+    {
+        "cache_bytes": st.sampled_from([0, 800, 1 << 20]),
+        "emit": st.sampled_from(["update", "close"]),
+        "hops": st.sampled_from(["memory", "log"]),
+    }
 )
 
 

@@ -8,6 +8,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ from msgspec.json import encode
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
+from tailrace.streams.options import Hops
 from tailrace.tests.support.engine import contents
 from tailrace.windows.tumbling import tumbling
 from tailrace.windows.windowed import Windowed
@@ -80,6 +82,7 @@ def click_app(
     emit: Literal["update", "close"] = "update",
     size_ms: int = MINUTE_MS,
     grace_ms: int = 5_000,
+    hops: Hops = "memory",
     **options: Any,
 ) -> App:
     """The main job: clicks per product (per user with keyed=True, read without a hop) and window to "counts".
@@ -87,6 +90,7 @@ def click_app(
     What is late goes to "late".
     """
     app = App("counter", log=log, **options)
+    app.options = replace(app.options, hops=hops)
     clicks = app.topic("clicks", key=str, value=Click, timestamp=lambda click: click.ts)
     stream = app.stream(clicks)
     grouped = stream.group_by_key() if keyed else stream.group_by(lambda click: click.product)
