@@ -16,10 +16,12 @@ import msgspec
 from tailrace.log.errors import DecodeError
 from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.streams.context import TaskContext
-from tailrace.streams.failure import raised_in
+from tailrace.streams.failure import line_of, raised_in
 from tailrace.streams.outputs import Outputs
+from tailrace.streams.place import function_name
 from tailrace.streams.source import BadRecord
 from tailrace.streams.topology import Forward
+from tailrace.streams.wording import words
 
 # Of a message and of a stack trace: a letter must fit where its record did, or nearly.
 _TEXT_MAX = 8_000
@@ -44,26 +46,31 @@ def skip(_record: RawRecord, _partition: TopicPartition, _error: Exception) -> N
     """The policy "skip": the record is counted, and that is all."""
 
 
-def fail(context: TaskContext, timestamp: Callable[[Any], Any] | None) -> BadRecord:
-    """The policy "fail": DecodeError with the record's place and the decoder's words.
-
-    What the user's timestamp function raised is raised as it is: the error that ends the app names its line.
-    """
+def fail(timestamp: Callable[[Any], Any] | None) -> BadRecord:
+    """The policy "fail": DecodeError with the record's place, and the decoder's words or the line that raised."""
 
     def failing(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
         if timestamp is not None and raised_in(timestamp, error):
-            context.record = record
-            raise error
+            raise _without_time(record, partition, error, timestamp) from error
         raise unreadable(record, partition, error) from error
 
     return failing
 
 
+_ADVICE = 'or go on past such records with on_bad_record="skip" or "dead_letter"'
+
+
 def unreadable(record: RawRecord, partition: TopicPartition, error: Exception) -> DecodeError:
     """The error that ends an app, with the record's place and the decoder's words."""
+    return DecodeError(f"{partition}@{record.offset} cannot be read: {words(error)}; mend the topic's type, {_ADVICE}")
+
+
+def _without_time(
+    record: RawRecord, partition: TopicPartition, error: Exception, timestamp: Callable[[Any], Any]
+) -> DecodeError:
     return DecodeError(
-        f"{partition}@{record.offset} cannot be read: {error}; mend the topic's type, or go on past such records "
-        'with on_bad_record="skip" or "dead_letter"'
+        f"{partition}@{record.offset} has no time: {type(error).__name__} in timestamp={function_name(timestamp)} "
+        f"({line_of(error)}): {words(error)}; mend that function, {_ADVICE}"
     )
 
 
@@ -98,7 +105,7 @@ def explained(record: RawRecord, source: TopicPartition | None, node: str, error
         ]
     headers += [
         ("__streams.errors.exception", type(error).__qualname__.encode()),
-        ("__streams.errors.message", _bytes(str(error)[:_TEXT_MAX])),
+        ("__streams.errors.message", _bytes(words(error)[:_TEXT_MAX])),
         # Its end says most: the line that raised.
         ("__streams.errors.stacktrace", _bytes(trace[-_TEXT_MAX:])),
         ("tailrace.node", node.encode()),

@@ -63,11 +63,14 @@ def _sink_to(chain: Chain, node: Node, sink: Sink, topic: Topic[Any, Any]) -> Fo
     what = f"the value for topic {topic.name!r}, written at {sink.place},"
     encode_value = guarded(value, what, sink.value.advice).encode
     encode_key, encode_value = chain.known_as(node, encode_key), chain.known_as(node, encode_value)
-    partitions = chain.output_partitions(topic)
+    written = chain.output_topic(topic)
     form = windowed_form(key)
     if form is None:
-        return chain.outputs.sink(chain.context, topic.name, encode_key, encode_value)
-    return chain.outputs.windowed_sink(topic.name, partitions, form.inner.partition_bytes, encode_key, encode_value)
+        place = sink.place if written.compacted else None
+        return chain.outputs.sink(chain.context, topic.name, encode_key, encode_value, place=place)
+    return chain.outputs.windowed_sink(
+        topic.name, written.partitions, form.inner.partition_bytes, encode_key, encode_value
+    )
 
 
 def _repartition(chain: Chain, node: Node, operator: Repartition) -> Forward:

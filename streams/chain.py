@@ -21,7 +21,7 @@ from tailrace.streams.hop import Hop
 from tailrace.streams.log_hop import LogHop
 from tailrace.streams.on_error import guard
 from tailrace.streams.operators.processor import RunningProcessor
-from tailrace.streams.outputs import Outputs
+from tailrace.streams.outputs import Outputs, OutputTopic
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
 
@@ -35,8 +35,8 @@ class Chain:
     """The links of one task, made as they are asked for.
 
     builders has the function for each class of operators (an operator without one is built by its own `build`); hops
-    has each repartition that the task writes, by node; output_partitions creates an output topic that is missing, and
-    gives its partition count; clock is the wall clock of what processors schedule; nodes takes the
+    has each repartition that the task writes, by node; output_topic creates an output topic that is missing, and tells
+    what it is like; clock is the wall clock of what processors schedule; nodes takes the
     functions that stand for one in a traceback.
     """
 
@@ -47,14 +47,14 @@ class Chain:
         context: TaskContext,
         hops: Mapping[int, Hop | LogHop],
         outputs: Outputs,
-        output_partitions: Callable[[Topic[Any, Any]], int],
+        output_topic: Callable[[Topic[Any, Any]], OutputTopic],
         clock: Clock,
         nodes: Nodes,
     ) -> None:
         self.context = context
         self.hops = hops
         self.outputs = outputs
-        self.output_partitions = output_partitions
+        self.output_topic = output_topic
         self.clock = clock
         self.state_nodes: dict[str, StateNode] = {}
         """By the name of the store."""

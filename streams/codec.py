@@ -17,7 +17,7 @@ Not here: which type a stream has that an operator made (derived).
 
 import dataclasses
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeGuard, cast, get_args, get_origin
@@ -25,6 +25,7 @@ from typing import Any, Protocol, TypeGuard, cast, get_args, get_origin
 import msgspec
 
 from tailrace.log.errors import DecodeError, EncodeError
+from tailrace.streams.wording import shown, words
 from tailrace.windows.window import Window
 from tailrace.windows.windowed import Windowed
 
@@ -355,22 +356,25 @@ NATURAL_VALUE = TypeCodec(name="natural", encode=_natural_value, decode=msgspec.
 
 def encode_error(what: str, codec: TypeCodec, value: object, error: Exception) -> EncodeError:
     """The error for a value that could not be encoded; `what` names it: "the key of topic 'clicks'"."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 100 else shown[:100] + "…"
     # Nobody named a type: there is no codec whose name would tell anything.
     how = "" if codec.name == NATURAL_VALUE.name else f" as {codec.name}"
-    return EncodeError(f"{what} cannot be encoded{how}: {_reason(value, error)} (the value: {shown})")
+    return EncodeError(f"{what} cannot be encoded{how}: {_reason(value, error)} (the value: {shown(value)})")
 
 
 def _reason(value: object, error: Exception) -> str:
     if isinstance(value, int) and isinstance(error, (struct.error, OverflowError)):
         return "an int has 64 bits, and this one needs more"
-    return str(error)
+    if isinstance(value, Coroutine):
+        value.close()  # else Python warns of it too
+        return (
+            "a function returned a coroutine, and nothing awaits it here: await in map_async(f, limit=…) or in an agent"
+        )
+    return words(error)
 
 
 def decode_error(what: str, codec: TypeCodec, error: Exception) -> DecodeError:
     """The error for bytes that could not be decoded; `what` names them: "the value of clicks-0@17"."""
-    return DecodeError(f"{what} cannot be decoded as {codec.name}: {error}")
+    return DecodeError(f"{what} cannot be decoded as {codec.name}: {words(error)}")
 
 
 def guarded(codec: TypeCodec, what: str, advice: str = "") -> TypeCodec:

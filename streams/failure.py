@@ -8,12 +8,13 @@ record, also behind a stateful node or a hop, where the context has none.
 import traceback
 from types import CodeType
 
-from tailrace.log.errors import TaskError
+from tailrace.log.errors import EncodeError, TaskError
 from tailrace.streams.context import TaskContext
 from tailrace.streams.place import Place, is_ours
 from tailrace.streams.repartition_input import RepartitionInput
 from tailrace.streams.schedule import Schedules
 from tailrace.streams.source import SourceInput
+from tailrace.streams.wording import words
 
 # What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
 # A processor has no such function: the object that runs it is known by itself.
@@ -68,17 +69,31 @@ def raised_in(function: object, error: Exception) -> bool:
     return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def task_error(error: Exception, nodes: Nodes, context: TaskContext) -> TaskError:
-    """The error to end the app with."""
+def located(error: EncodeError, context: TaskContext) -> EncodeError:
+    """The same error with the record at hand in its words: the codec that raised knew of none."""
+    where = _where(error) or context.where()
+    if where not in str(error):
+        error.args = (f"{error}; this was at {where}", *error.args[1:])
+    return error
+
+
+def task_error(error: Exception, nodes: Nodes, context: TaskContext, *, at_start_or_end: bool = False) -> TaskError:
+    """The error to end the app with; at the start and the end of a task there is no record that could be dropped."""
     node, line = _found(error, nodes)
     name, place = node or ("an operator", None)
     line = line or str(place)
     declared = f", of the node made at {place}" if place and place != line else ""
+    advice = ', or go on past such records with on_error="skip" or "dead_letter"'
     return TaskError(
-        f"{type(error).__name__} in {name} ({line}{declared}) at {_where(error) or context.where()}: {error}; "
-        "nothing after the last commit was kept; mend the function and start again, or go on past such records with "
-        'on_error="skip" or "dead_letter"'
+        f"{type(error).__name__} in {name} ({line}{declared}) at {_where(error) or context.where()}: {words(error)}; "
+        "nothing after the last commit was kept; mend the function and start again"
+        f"{'' if at_start_or_end else advice}"
     )
+
+
+def line_of(error: Exception) -> str | None:
+    """The line of the user's that raised; None where there is none."""
+    return _found(error, Nodes())[1]
 
 
 def node_of(error: Exception, nodes: Nodes) -> str:

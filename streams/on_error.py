@@ -26,6 +26,7 @@ from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import Nodes, came_from_user, node_of
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.topology import Forward
+from tailrace.streams.wording import shown, words
 
 _logger = logging.getLogger(__name__)
 # Of a result that goes to the dead letters, where there are no bytes of a record.
@@ -59,7 +60,7 @@ class Failures:
                     kind,
                     name,
                     context.where(),
-                    error,
+                    words(error),
                 )
             if self._dead_letters is not None:
                 self._outputs.raw(self._dead_letters, _letter(error, name, context, result))
@@ -97,6 +98,6 @@ def _letter(error: Exception, node: str, context: TaskContext, result: tuple[Any
     time_ms = max(context.stream_time_ms, 0)
     if result is not None:
         key, value, time_ms = result
-        what = f"{what}: key {key!r}, value {value!r}"
+        what = f"{what}: key {shown(key, _RESULT_CHARS_MAX)}, value {shown(value, _RESULT_CHARS_MAX)}"
     headers = [("tailrace.result", what[:_RESULT_CHARS_MAX].encode())]
     return explained(Letter(-1, time_ms, None, None, headers), None, node, error)

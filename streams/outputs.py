@@ -9,17 +9,26 @@ Not here: when it is on disk (commit).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tailrace.log.client import Producer
+from tailrace.log.errors import EncodeError
 from tailrace.log.partitioner import Partitioner
 from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.streams.context import TaskContext
+from tailrace.streams.place import Place
 from tailrace.streams.topology import Forward
 
 # Handed to the producer at this many, so that a flat_map of millions needs no memory of that size; the producer's
 # own buffer then pushes back.
 _ROWS_MAX = 10_000
+
+
+class OutputTopic(NamedTuple):
+    """What a sink must know of the topic that it writes to."""
+
+    partitions: int
+    compacted: bool
 
 
 class Columns:
@@ -117,13 +126,24 @@ class Outputs:
         topic: str,
         encode_key: Callable[[Any], bytes],
         encode_value: Callable[[Any], bytes],
+        *,
+        place: Place | None = None,
     ) -> Forward:
-        """The end of a chain: encodes at once, so that nothing here shares a value with a store."""
+        """The end of a chain: encodes at once, so that nothing here shares a value with a store.
+
+        `place`, of the node, is given where the topic takes no null key, as a compacted one: refused here, it is a
+        record that goes wrong as others do; the log would refuse its whole batch, again and again.
+        """
         columns = self.columns(topic)
 
         def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
             # Both before either is appended: what cannot be encoded may be dropped, and the columns go on.
-            key_bytes = None if key is None else encode_key(key)
+            if key is not None:
+                key_bytes = encode_key(key)
+            elif place is None:
+                key_bytes = None
+            else:
+                raise _null_key(topic, place)
             columns.values.append(None if value is None else encode_value(value))
             columns.keys.append(key_bytes)
             columns.timestamps_ms.append(timestamp_ms)
@@ -167,3 +187,10 @@ class Outputs:
         columns.values.append(record.value)
         columns.timestamps_ms.append(max(record.timestamp, 0))
         columns.headers.append(record.headers)
+
+
+def _null_key(topic: str, place: Place) -> EncodeError:
+    return EncodeError(
+        f"a record for topic {topic!r}, written at {place}, has a null key, and a compacted topic keeps the last "
+        "record of each key: give it one with key_by, or leave such records out with filter_kv"
+    )

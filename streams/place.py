@@ -48,7 +48,8 @@ def function_name(f: Callable[..., Any]) -> str:
     return "lambda" if name == "<lambda>" else str(name)
 
 
-def _is_async(f: Callable[..., Any]) -> bool:
+def is_async(f: Callable[..., Any]) -> bool:
+    """Whether what it returns must be awaited, as far as can be seen before it is called."""
     while isinstance(f, functools.partial):
         f = f.func
     if isinstance(f, type):
@@ -71,7 +72,7 @@ def check_function(f: object, where: str) -> None:
     """
     if not callable(f):
         raise TypeError(f"{where} takes a function, not {f!r}")
-    if _is_async(f):
+    if is_async(f):
         raise TypeError(
             f"{where} takes a plain function, and {function_name(f)} is async: await in map_async(f, limit=…) or in an "
             f"agent, and give {where} the result"

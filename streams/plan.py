@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from tailrace.log.client import CommittedOffset, Producer
-from tailrace.log.errors import TailraceError
+from tailrace.log.errors import EncodeError, TailraceError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.failure import Nodes, task_error
+from tailrace.streams.failure import Nodes, located, task_error
 from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.log_hop import LogHop
 from tailrace.streams.markers import SourceEnds
@@ -84,14 +84,16 @@ class Plan:
         return sum(lane.outputs.sent for lane in self.lanes)
 
     @contextmanager
-    def failing(self, task: Task) -> Generator[None]:
+    def failing(self, task: Task, *, at_start_or_end: bool = False) -> Generator[None]:
         """Around what calls functions of the user: what they raise becomes a TaskError that tells where."""
         try:
             yield
+        except EncodeError as error:
+            raise located(error, task.context)  # noqa: B904 - it is the same
         except TailraceError:
             raise
         except Exception as error:
-            raise task_error(error, self.nodes, task.context) from error
+            raise task_error(error, self.nodes, task.context, at_start_or_end=at_start_or_end) from error
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Makes the processors of tasks, and has them initialised; `stop` closes them, whether or not all were made.
@@ -103,7 +105,7 @@ class Plan:
         for task in tasks:
             doing, task.context.doing = task.context.doing, f"the start of task {task.id}"
             for processor in task.processors:
-                with self.failing(task):
+                with self.failing(task, at_start_or_end=True):
                     processor.start(str(task.id), self.processors_made)
             task.context.doing = doing
 
@@ -139,7 +141,7 @@ class Plan:
             task.context.record, task.context.doing = None, f"the end of task {task.id}"
             for processor in task.processors:
                 try:
-                    with self.failing(task):
+                    with self.failing(task, at_start_or_end=True):
                         processor.stop()
                 except Exception as raised:
                     if error is not None or first is not None:

@@ -499,7 +499,7 @@ class Planner:
         if self._options.on_bad_record == "dead_letter":
             return bad_records.to_dead_letters(outputs, bad_records.dead_letter_topic(self._app), node.name)
         assert isinstance(node.operator, Source)
-        return bad_records.fail(context, node.operator.topic.timestamp)
+        return bad_records.fail(node.operator.topic.timestamp)
 
     def _lag(self, sub: SubTopology, node: Node, *, caching: bool) -> tuple[int, bool]:
         """By how much what reaches a node may lag behind its task, and whether a cache stands before it."""

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origi
 
 import msgspec
 
-from tailrace.log.errors import DecodeError
+from tailrace.log.errors import DecodeError, EncodeError
 from tailrace.log.topic import near_names
 from tailrace.streams.codec import TypeCodec, encode_error, guarded, msgpack, type_name
 from tailrace.streams.derived import UNKNOWN, without_none
@@ -253,7 +253,11 @@ def _show(into: type[Any], fields: list[_Field], where: str) -> Callable[[Any], 
     encode, decode = msgspec.msgpack.Encoder().encode, codec.decode
 
     def show(states: list[Any]) -> Any:
-        made = into(**{name: result(state) for (name, result), state in zip(results, states, strict=True)})
+        try:
+            of = {name: result(state) for (name, result), state in zip(results, states, strict=True)}
+        except ArithmeticError as error:  # of a mean: what it sums up is beyond a float
+            raise EncodeError(f"the result of {where} cannot be worked out: {error}") from error
+        made = into(**of)
         try:
             return decode(encode(made))
         except Exception as error:

@@ -19,7 +19,7 @@ from tailrace.streams.looked_up import found_in, looked_up, options_of
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.io import Merge, Sink, Source, Split
 from tailrace.streams.operators.join import JoinKind
-from tailrace.streams.operators.process import Process, check_methods, forwarded_types
+from tailrace.streams.operators.process import Process, check_methods, forwarded_types, is_processor
 from tailrace.streams.operators.stateless import (
     Filter,
     FilterKv,
@@ -420,6 +420,11 @@ class Stream(Generic[K, V]):
         self, where: str, factory: Callable[[], Any], stores: Sequence[object], name: str | None
     ) -> "Stream[Any, Any]":
         flow, place = self._flow, user_place()
+        if is_processor(factory):
+            raise TypeError(
+                f"{where} takes the class of a processor, or a function that makes one, and was given {factory!r}: "
+                f"every task needs one of its own, so pass {type(factory).__name__} without calling it"
+            )
         check_function(factory, where)
         if isinstance(factory, type):
             check_methods(factory, f"{where}({factory.__name__})")

@@ -43,7 +43,7 @@ class Topic(Generic[K, V]):
         Raises:
             InvalidError: the name or the configuration is none of Kafka's.
             TypeError: a type has no codec, or timestamp is no plain function.
-            ValueError: partitions below 1.
+            ValueError: partitions below 1, or `compact` beside another cleanup.policy.
         """
         check_topic_name(name)
         if partitions is not None and partitions < 1:
@@ -67,6 +67,8 @@ class Topic(Generic[K, V]):
         self.config: dict[str, str] = config_strings(
             {**({"cleanup.policy": "compact"} if compact else {}), **(config or {})}
         )
+        if compact and "compact" not in (policy := self.config["cleanup.policy"]):
+            raise ValueError(f"topic {name!r}: compact=True and cleanup.policy={policy} contradict each other")
         """Kafka's names and values for its creation."""
 
     def declares(self) -> tuple[object, ...]:

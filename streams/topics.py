@@ -9,20 +9,23 @@
 Not here: where reading begins (positions), the tasks (plan).
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tailrace.log.client import CommittedOffset, Log
+from tailrace.log.client import CommittedOffset, Log, TopicDescription
 from tailrace.log.errors import TopicExistsError, TopicNotFoundError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
 from tailrace.streams.bad_records import dead_letter_topic
 from tailrace.streams.kept_as import KeptAs, from_note
 from tailrace.streams.operators.io import Repartition, Source
+from tailrace.streams.outputs import OutputTopic
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Node, SubTopology, Topology, changelog_topic, repartition_topic
 
+_logger = logging.getLogger(__name__)
 # Topics of the app's own take every time: the guard against times in the future is for what comes in, and has spoken.
 _ANY_TIME = {"message.timestamp.after.max.ms": (1 << 63) - 1}
 # A letter is its record and what went wrong, so it may be larger than its topic lets records be.
@@ -60,6 +63,8 @@ class AppTopics:
         """Partitions of each repartition, by node."""
         self._written: dict[str, int] = {}
         """Of each topic that the app writes: the largest number of tasks that do."""
+        self._told: set[str] = set()
+        """The topics of which it was told that they are not as declared."""
 
     def prepare(self) -> None:
         """Counts, and creates what is missing.
@@ -135,13 +140,14 @@ class AppTopics:
             count = topic.partitions or self._written.get(topic.name, others)
             self._create(topic.name, count, topic.config)
         try:
-            count = self._log.describe_topic(topic.name).partitions
+            found = self._log.describe_topic(topic.name)
         except TopicNotFoundError as error:
             raise TopologyError(
                 f"{error}; it is read at {node.place}, declared at {topic.place}; an input is never created by itself"
             ) from error
-        self.partitions[topic.name] = count
-        return count
+        self._tell_other_settings(topic, found)
+        self.partitions[topic.name] = found.partitions
+        return found.partitions
 
     def _create_topics(self) -> None:
         for sub in self._topology.subtopologies:
@@ -166,15 +172,32 @@ class AppTopics:
             f"topic {name!r}": self.partitions[name] for name in topics
         }
 
-    def output(self, topic: Topic[Any, Any], count: int) -> int:
-        """Creates an output topic that is missing, with count partitions unless it says how many; returns how many."""
-        known = self.partitions.get(topic.name)
-        if known is None:
-            partitions = topic.partitions or count
-            # An event time in the future has been let in where it was read; refused here, it would end every run anew.
-            self._create(topic.name, partitions, _ANY_TIME | topic.config)
-            known = self.partitions[topic.name] = self._log.describe_topic(topic.name).partitions
-        return known
+    def output(self, topic: Topic[Any, Any], count: int) -> OutputTopic:
+        """Creates an output topic that is missing, with count partitions unless it says how many."""
+        # An event time in the future has been let in where it was read; refused here, it would end every run anew.
+        self._create(topic.name, topic.partitions or count, _ANY_TIME | topic.config)
+        found = self._log.describe_topic(topic.name)
+        self._tell_other_settings(topic, found)
+        self.partitions[topic.name] = found.partitions
+        return OutputTopic(found.partitions, "compact" in found.config["cleanup.policy"])
+
+    def _tell_other_settings(self, topic: Topic[Any, Any], found: TopicDescription) -> None:
+        """Warns, once, where a topic that was there has other settings than the program declares."""
+        declared = dict(topic.config)
+        has = {name: found.config[name] for name in declared}
+        if topic.partitions is not None:
+            declared["partitions"], has["partitions"] = str(topic.partitions), str(found.partitions)
+        others = [name for name, value in declared.items() if value != has[name]]
+        if others and topic.name not in self._told:
+            self._told.add(topic.name)
+            _logger.warning(
+                "topic %r, declared with %s at %s, has %s in the log, which stays: change that with alter_topic, or "
+                "the declaration",
+                topic.name,
+                ", ".join(f"{name}={declared[name]}" for name in others),
+                topic.place,
+                ", ".join(f"{name}={has[name]}" for name in others),
+            )
 
     def _internal_topic(
         self,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, ForwardRef, get_args, get_origin
 
 from tailrace.streams.derived import UNKNOWN, Slot, returned, without_none
-from tailrace.streams.place import check_function, function_name
+from tailrace.streams.place import check_function, function_name, is_async
 from tailrace.streams.processor import Processor
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topology import Operator
@@ -87,6 +87,11 @@ def check_methods(processor: object, where: str) -> None:
         f = getattr(processor, method, None)
         if f is None:
             continue
+        if is_async(f):
+            raise TypeError(
+                f"{where}: {method} is async, and a processor is called without await: make it a plain method, and "
+                "await before the record comes here, in map_async(f, limit=…) or in an agent"
+            )
         check_function(f, f"{where}: {method}")
         if inspect.isgeneratorfunction(f):
             raise TypeError(f"{where}: {method} is a generator, and nothing takes what it yields: use ctx.forward")

@@ -25,6 +25,7 @@ from tailrace.streams.context import TaskContext, WithHeaders
 from tailrace.streams.derived import key_check
 from tailrace.streams.operators.own_stores import OwnStore, processor_store
 from tailrace.streams.operators.process import Process, check_methods, is_processor
+from tailrace.streams.operators.results import look_at_effect
 from tailrace.streams.place import check_function
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.schedule import Schedule
@@ -114,7 +115,9 @@ class RunningProcessor(Context[Any, Any]):
             self.record, self.time_ms, self._sending = record, timestamp_ms, True
             assert self._processor is not None
             try:
-                self._processor.process(record)
+                result: Any = self._processor.process(record)
+                if result is not None:
+                    look_at_effect(result)
             finally:
                 self.record, self.time_ms, self._sending = None, None, False
             if self._failed is not None:
@@ -197,6 +200,7 @@ class RunningProcessor(Context[Any, Any]):
 
     def _scheduled(self, f: Callable[[int], None], clock: str) -> Callable[[int], None]:
         context = self._context
+        given: Callable[[int], object] = f
 
         def call(now_ms: int) -> None:
             record, origin_ms, doing, cause = context.record, context.origin_ms, context.doing, context.cause
@@ -208,7 +212,9 @@ class RunningProcessor(Context[Any, Any]):
             context.origin_ms = context.stream_time_ms - self.lag_ms
             self.time_ms, self._sending = max(now_ms, 0), True
             try:
-                f(now_ms)
+                result = given(now_ms)
+                if result is not None:
+                    look_at_effect(result)
             except Exception as error:  # noqa: BLE001 - raised again where the policy says so
                 context.failed(error)
             finally:

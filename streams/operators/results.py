@@ -48,6 +48,15 @@ def look_at_effect(result: object) -> None:
     _refuse_waiting(result, "it must do its work and return")
 
 
+def refuse_coroutine(result: object, wanted: str = "it must return the value itself") -> None:
+    """Refuses a coroutine that a function returned as a value, which whoever is behind would have taken for one.
+
+    Raises:
+        TypeError: always.
+    """
+    _refuse_waiting(result, wanted)
+
+
 def items(result: object) -> Iterable[Any]:
     """What a flat_map's function returned, where it is not a list.
 

@@ -11,10 +11,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, ClassVar
 
 from tailrace.streams.derived import Slot, key_check
-from tailrace.streams.operators.results import items, pair, truth
+from tailrace.streams.operators.results import items, pair, refuse_coroutine, truth
 from tailrace.streams.place import function_name
 from tailrace.streams.topology import Forward, Operator
 
@@ -89,7 +90,10 @@ class Map(_WithFunction):
         f = self.f
 
         def map_link(key: Any, value: Any, timestamp_ms: int) -> None:
-            forward(key, f(value), timestamp_ms)
+            made = f(value)
+            if made.__class__ is CoroutineType:
+                refuse_coroutine(made)
+            forward(key, made, timestamp_ms)
 
         return map_link
 
@@ -187,12 +191,17 @@ class KeyBy(_WithFunction):
         if plain is None:
 
             def key_by_link(_key: Any, value: Any, timestamp_ms: int) -> None:
-                forward(f(value), value, timestamp_ms)
+                key = f(value)
+                if key.__class__ is CoroutineType:
+                    refuse_coroutine(key)
+                forward(key, value, timestamp_ms)
 
             return key_by_link
 
         def checked_link(_key: Any, value: Any, timestamp_ms: int) -> None:
             key = f(value)
+            if key.__class__ is CoroutineType:
+                refuse_coroutine(key)
             forward(key if key.__class__ is plain else check(key), value, timestamp_ms)
 
         return checked_link
@@ -212,12 +221,17 @@ class KeyByKv(_WithFunction):
         if plain is None:
 
             def key_by_kv_link(key: Any, value: Any, timestamp_ms: int) -> None:
-                forward(f(key, value), value, timestamp_ms)
+                new_key = f(key, value)
+                if new_key.__class__ is CoroutineType:
+                    refuse_coroutine(new_key)
+                forward(new_key, value, timestamp_ms)
 
             return key_by_kv_link
 
         def checked_link(key: Any, value: Any, timestamp_ms: int) -> None:
             new_key = f(key, value)
+            if new_key.__class__ is CoroutineType:
+                refuse_coroutine(new_key)
             forward(new_key if new_key.__class__ is plain else check(new_key), value, timestamp_ms)
 
         return checked_link

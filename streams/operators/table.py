@@ -6,12 +6,13 @@ in the task's context, for nodes that ask for it (`old`). What the nodes do is b
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.derived import Slot
 from tailrace.streams.kept_as import KeptAs, kept_as
-from tailrace.streams.operators.results import truth
+from tailrace.streams.operators.results import refuse_coroutine, truth
 from tailrace.streams.place import function_name
 from tailrace.streams.topology import Forward, KeptStore, OldValues, Operator
 
@@ -128,7 +129,20 @@ class TableMap(TableNode):
     def rule(self) -> Callable[[Any, Any], Any]:
         """(key, value) to the new value."""
         f = self.f
-        return f if self.keyed else lambda _key, value: f(value)
+
+        def rule(_key: Any, value: Any) -> Any:
+            made = f(value)
+            if made.__class__ is CoroutineType:
+                refuse_coroutine(made)
+            return made
+
+        def rule_kv(key: Any, value: Any) -> Any:
+            made = f(key, value)
+            if made.__class__ is CoroutineType:
+                refuse_coroutine(made)
+            return made
+
+        return rule_kv if self.keyed else rule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from tailrace import reducers as r
 from tailrace.log.client import Log
+from tailrace.log.errors import EncodeError
 from tailrace.streams.app import App
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents
@@ -210,3 +211,23 @@ def test_what_others_change_in_place_changes_nothing(window: Window | None, cach
         again = [bag for _, bag in driver.store("lines").all()]
     whole = Bag([["a"], ["b"], ["c"]], ["c"], [["a"], ["b"], ["c"]])
     assert whole in again
+
+
+class Mean(msgspec.Struct):
+    mean: float | None = None
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_mean_of_what_no_float_holds_is_refused_with_its_line(cache: bool) -> None:
+    app = App("app", log="memory:")
+    source = app.topic("in", key=str, value=int)
+    of = app.stream(source).group_by_key().agg(Mean, store="s", mean=r.mean(lambda value: value * 10**300))
+    of.changes().for_each(str)
+
+    def fill(driver: TopologyDriver) -> None:
+        driver.pipe(source, 10**18, key="k")
+        driver.commit()
+
+    told = r"agg\(store='s'\) at .*test_agg.py:\d+ cannot be"
+    with TopologyDriver(app, cache=cache) as driver, pytest.raises(EncodeError, match=told):
+        fill(driver)

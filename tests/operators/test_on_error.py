@@ -11,7 +11,7 @@ import pytest
 from msgspec import Struct
 
 from tailrace import App, Context, Record, Stream, reducers, tumbling
-from tailrace.errors import CorruptError, FencedError, RetriableError, TaskError
+from tailrace.errors import CorruptError, EncodeError, FencedError, RetriableError, TaskError
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.processors import Calls
 from tailrace.windows.duration import milliseconds as ms
@@ -419,8 +419,9 @@ def test_the_start_of_a_processor_follows_no_policy(when: str) -> None:
             raise LookupError("not here")
         return Calls(processing, init)
 
-    with pytest.raises(TaskError, match="not here"):
+    with pytest.raises(TaskError, match="not here") as raised:
         TopologyDriver(app_of(lambda stream: stream.process(make), policy="skip"))
+    assert "skip" not in str(raised.value)
 
 
 def test_a_store_that_cannot_be_read_ends_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,6 +436,54 @@ def test_a_store_that_cannot_be_read_ends_the_app(monkeypatch: pytest.MonkeyPatc
         driver.commit()
         with pytest.raises(TaskError, match="the disk is gone"):
             driver.pipe("in", "v", key="other", timestamp_ms=2)
+
+
+class SilentError(Exception):
+    """One whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(SilentError(), "SilentError, whose own text raises RuntimeError"), (StopIteration(), "StopIteration")],
+)
+def test_an_exception_that_says_nothing_is_named(
+    error: Exception, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def speechless(_: str) -> str:
+        raise error
+
+    with TopologyDriver(app_of(lambda stream: stream.map(speechless), policy="dead_letter")) as driver:
+        driver.pipe("in", "v", key="k", timestamp_ms=1)
+        (letter,) = driver.read("app-dead-letters")
+        assert driver.dropped == {"error": 1}
+    assert dict(letter.headers)["__streams.errors.message"] == words.encode()
+    assert f"at in-0@0: {words}; it is dropped" in caplog.text
+    with (
+        TopologyDriver(app_of(lambda stream: stream.map(speechless), policy="fail")) as driver,
+        pytest.raises(TaskError, match=f"at in-0@0: {words}; nothing after"),
+    ):
+        driver.pipe("in", "v", key="k", timestamp_ms=1)
+
+
+class Unseen:
+    """A value that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no looking")
+
+
+@pytest.mark.parametrize("policy", ["skip", "dead_letter", "fail"])
+def test_a_value_that_cannot_be_shown_is_dropped_all_the_same(policy: Policy) -> None:
+    with TopologyDriver(app_of(lambda stream: stream.map(lambda _: Unseen()), policy=policy)) as driver:
+        if policy == "fail":
+            with pytest.raises(EncodeError, match=r"the value: a Unseen.*in-0@0"):
+                driver.pipe("in", "v", key="k", timestamp_ms=1)
+        else:
+            driver.pipe("in", "v", key="k", timestamp_ms=1)
+            assert driver.dropped == {"error": 1}
 
 
 def test_an_unknown_policy_is_refused() -> None:

@@ -181,7 +181,9 @@ class Yielding(Processor[Any, Any, Any, Any]):
         yield record
 
 
-@pytest.mark.parametrize(("cls", "told"), [(Waiting, "async"), (Yielding, "generator")])
+@pytest.mark.parametrize(
+    ("cls", "told"), [(Waiting, "is async, and a processor is called without await"), (Yielding, "generator")]
+)
 def test_methods_that_do_nothing_when_called_are_refused(cls: Any, told: str) -> None:
     app = App("app")
     stream = app.stream(app.topic("in", key=str, value=str))
@@ -289,3 +291,8 @@ def test_sending_and_writing_outside_of_calls() -> None:
     early = called(passed_on, lambda ctx: ctx.forward("k", "v"))
     with pytest.raises(TaskError, match=r"RuntimeError in process-1 .*start of task"):
         TopologyDriver(early)
+
+
+def test_an_object_is_no_class() -> None:
+    with pytest.raises(TypeError, match="pass Calls without calling it"):
+        text_app(lambda _app, stream: stream.process(Calls(passed_on)))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # what is refused

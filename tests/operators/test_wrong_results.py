@@ -6,13 +6,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec import Struct
 
-from tailrace.log.errors import TaskError
+from tailrace import Context, Grouped, Processor, Record, milliseconds, reducers
+from tailrace.log.errors import EncodeError, TaskError
 from tailrace.streams.app import App
 from tailrace.streams.stream import Stream
 from tailrace.testing import TopologyDriver
 
 Chain = Callable[[App, Stream[str, str]], Any]
+
+
+class Longest(Struct):
+    n: int | None = None
 
 
 async def later(*_: Any) -> bool:
@@ -56,7 +62,8 @@ def refused(chain: Chain, name: str, *words: str) -> str:
     assert not warned
     told = str(raised.value)
     assert re.search(
-        rf"TypeError in {name}-\d+ \(.*test_wrong_results\.py:\d+\) at (in-0@0|a result of .*): its function", told
+        rf"TypeError in {name}-\d+ \(.*test_wrong_results\.py:\d+\) at (in-0@0|a result of .*|a call .*): its function",
+        told,
     ), told
     for word in words:
         assert word in told
@@ -89,6 +96,57 @@ EFFECTS: dict[str, Callable[[App, Stream[str, str], Any], Any]] = {
 def test_what_would_have_to_be_awaited_is_refused(name: str, f: Any, what: str) -> None:
     chain = {**PREDICATES, **EFFECTS}[name]
     refused(lambda app, stream: chain(app, stream, f), name, what, "map_async")
+
+
+VALUES: dict[str, Callable[[App, Stream[str, str]], Any]] = {
+    "map": lambda _app, stream: stream.map(awaiting).for_each(print),
+    "key-by": lambda _app, stream: stream.key_by(awaiting).for_each(print),
+    "group-by": lambda _app, stream: stream.group_by(awaiting, key=str).count(store="n"),
+    "group-by-kv": lambda _app, stream: stream.group_by_kv(awaiting, key=str).count(store="n"),
+    "table-map": lambda _app, stream: stream.to_table(store="t").map(awaiting),
+    "table-map-kv": lambda _app, stream: stream.to_table(store="t").map_kv(awaiting),
+    "process": lambda _app, stream: stream.process(Awaiting),
+}
+
+
+class Awaiting(Processor[str, str, str, str]):
+    def process(self, record: Record[str, str]) -> Any:
+        return later(record)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_coroutine_is_no_value(name: str) -> None:
+    refused(
+        VALUES[name], name.replace("group-by-kv", "key-by-kv").replace("group-by", "key-by"), "a coroutine", "map_async"
+    )
+
+
+def test_a_coroutine_of_a_scheduled_call_is_refused() -> None:
+    class Waking(Processor[str, str, str, str]):
+        def init(self, ctx: Context[str, str]) -> None:
+            ctx.schedule(milliseconds(1), awaiting, clock="stream")
+
+        def process(self, record: Record[str, str]) -> None: ...
+
+    refused(lambda _app, stream: stream.process(Waking), "process", "a coroutine", "map_async")
+
+
+KEPT: dict[str, Callable[[Grouped[str, str]], Any]] = {
+    "aggregate": lambda grouped: grouped.aggregate(str, awaiting, store="s"),
+    "agg": lambda grouped: grouped.agg(Longest, store="s", n=reducers.max(awaiting)),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_coroutine_is_nothing_to_keep(name: str) -> None:
+    app = App("app", log="memory:")
+    source = app.topic("in", key=str, value=str)
+    KEPT[name](app.stream(source).group_by_key())
+    with warnings.catch_warnings(record=True) as warned, TopologyDriver(app) as driver:
+        warnings.simplefilter("always")
+        with pytest.raises(EncodeError, match=r"test_wrong_.*returned a coroutine, and nothing awaits it.*in-0@0"):
+            driver.pipe(source, "abc", key="k")
+    assert not warned
 
 
 @pytest.mark.parametrize("name", [*PREDICATES, *EFFECTS])
