@@ -427,6 +427,7 @@ class Broker:
     def delete_records(self, before: Offsets) -> dict[TopicPartition, int]:
         """Raises log starts; see `Log.delete_records`. All are looked at before the first is changed."""
         self.catalog.check_writable()
+        _check_offsets(before)
         logs = {TopicPartition(*tp): (self.catalog.partition(TopicPartition(*tp)), each) for tp, each in before.items()}
         for tp, (log, offset) in logs.items():
             # The user's argument, whatever its annotation says.
@@ -455,3 +456,14 @@ class Broker:
         with suppress(DiskFullError):  # where logs begin stands in the files' names too; the next pass writes it
             self.catalog.write_checkpoints()
         return deleted
+
+
+def _check_offsets(before: object) -> None:
+    """Raises TypeError for anything but what `Offsets` says: the user's argument, whatever its annotation."""
+    given: Any = before
+    if not isinstance(before, Mapping):
+        raise TypeError(f"delete_records takes a dict of TopicPartition to offset, not {given!r}")
+    for tp in given:
+        parts: list[Any] = list(tp) if tp.__class__ in {tuple, TopicPartition} else []
+        if [type(part) for part in parts] != [str, int]:
+            raise TypeError(f"delete_records takes a dict of TopicPartition to offset, and one of its keys is {tp!r}")

@@ -57,7 +57,7 @@ class ManualClock:
     def advance(self, milliseconds: int) -> None:
         """Lets time pass, on both clocks."""
         if milliseconds < 0:
-            raise ValueError(f"time does not go back: {milliseconds} ms; to set the wall clock, use set_ms")
+            raise ValueError(f"time does not go back: {milliseconds} ms")
         with self._lock:
             self._now_ms += milliseconds
             self._elapsed_ms += milliseconds

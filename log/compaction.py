@@ -39,6 +39,7 @@ BUDGET_BYTES: Final = 768 << 20  # some 8 million short keys; Kafka takes 128 Mi
 SHARDS: Final = 1024  # one table of millions would stand still for a second when it grows
 KEY_BYTES: Final = 88  # of a dict entry and an object, beside the key's own bytes; measured
 BREATH_RECORDS: Final = 1500  # a millisecond
+KEYS_FREED: Final = 5  # so many are given back in the time that a record takes
 BATCH_RECORDS: Final = 5  # so many take the time that a batch takes beside its records
 
 _AS_TEXT: Final = bytes.maketrans(b"\0\1", b"01")
@@ -286,8 +287,9 @@ class _Cleaning:
 
     def _forget_keys(self) -> None:
         for shard in self.known:  # one by one: to free millions of keys at once takes a second
+            keys = len(shard)
             shard.clear()
-            self.breathe()
+            self._breathe(keys // KEYS_FREED)
         self.known, self.known_bytes, self.full = [], 0, False
 
     def _look_for_horizons(self) -> None:

@@ -334,8 +334,8 @@ def _locked(path: str, pid: int) -> LogLockedError:
             pid=pid,
         )
     return LogLockedError(
-        f"{os.path.dirname(path)} is being written by process {pid or 'unknown'}: stop it, or let it serve the log to "
-        f"others with `tailrace serve`; reading beside it is possible with read_only=True",
+        f"{os.path.dirname(path)} is being written by process {pid or 'unknown'}: stop it first, or read "
+        f"beside it with read_only=True",
         pid=pid,
     )
 

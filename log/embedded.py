@@ -35,6 +35,7 @@ from tailrace.log.consumer import EmbeddedConsumer
 from tailrace.log.disk import Disk, MemoryDisk, RealDisk
 from tailrace.log.errors import InvalidError
 from tailrace.log.group import UNKNOWN
+from tailrace.log.layout import MEMORY_PATH
 from tailrace.log.membership import MemberOptions
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import At, Offsets, TopicPartition, as_partition, instant_ms
@@ -69,7 +70,7 @@ def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **o
     broker = Broker(
         disk,
         clock,
-        "/memory" if memory else address,
+        MEMORY_PATH if memory else address,
         read_only=read_only,
         flush=flush,
         background=options.get("background", True),

@@ -19,6 +19,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.log.segment import base_offset_of
 
 # A segment's files under any of their names: on their way out or in, or as Kafka has them besides.
+MEMORY_PATH: Final = "/memory"  # where a log in memory believes that it is
 _SEGMENT_FILE: Final = re.compile(r"\d{20}\.(log|index|timeindex|txnindex|snapshot)(\.[\w-]+)*\Z")
 
 

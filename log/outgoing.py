@@ -86,7 +86,8 @@ class Target:
         own = config.compression_type
         self.compression = compression if own == "producer" else COMPRESSIONS["none" if own == "uncompressed" else own]
         self.value_limit = config.max_message_bytes
-        self.batch_limit = min(batch_bytes, config.max_message_bytes)
+        # A batch that no segment takes would be refused whole.
+        self.batch_limit = min(batch_bytes, config.max_message_bytes, config.segment_bytes)
         # With the log's own time the producer's is replaced, and not looked at.
         self.after_max_ms = INT64_MAX if config.log_append_time else config.message_timestamp_after_max_ms
         self.before_max_ms = INT64_MAX if config.log_append_time else config.message_timestamp_before_max_ms

@@ -53,10 +53,12 @@ class OffsetOutOfRangeError(InvalidError):
     Attributes: `offset`, `log_start_offset`, `log_end_offset`.
     """
 
-    def __init__(self, tp: TopicPartition, offset: int, log_start_offset: int, log_end_offset: int) -> None:
-        """The sentence is made from the numbers."""
+    def __init__(
+        self, tp: TopicPartition, offset: int, log_start_offset: int, log_end_offset: int, advice: str = "seek to one"
+    ) -> None:
+        """The sentence is made from the numbers; `advice` is its end."""
         super().__init__(
-            f"there is no offset {offset} in {tp}, which has {log_start_offset} to {log_end_offset}: seek to one"
+            f"there is no offset {offset} in {tp}, which has {log_start_offset} to {log_end_offset}: {advice}"
         )
         self.offset = offset
         self.log_start_offset = log_start_offset
@@ -717,7 +719,8 @@ class Partition:
             OffsetOutOfRangeError: above the high watermark, or below -1.
         """
         if not -1 <= offset <= self.high_watermark:
-            raise OffsetOutOfRangeError(self.tp, offset, self._log_start_offset, self.high_watermark)
+            advice = f"give up to {self.high_watermark}, or -1 for all that is there"
+            raise OffsetOutOfRangeError(self.tp, offset, self._log_start_offset, self.high_watermark, advice)
 
     def apply_retention(self, now_ms: int) -> list[str]:
         """Deletes whole segments from the head: too old, too much, or below the log start; returns their file names.

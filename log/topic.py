@@ -173,8 +173,16 @@ class TopicConfig:
         for name, value in (config or {}).items():
             parse = _PARSERS.get(name)
             if parse is None:
-                near = near_names(name, _PARSERS) or f": use one of {', '.join(_PARSERS)}"
+                near = (
+                    near_names(str(name), _PARSERS)
+                    or f": the {len(_PARSERS)} that there are stand in describe_topic(…).config"
+                )
                 raise InvalidError(f"there is no topic configuration {name!r}{near}")
+            if isinstance(value, list | tuple) and name != "cleanup.policy":
+                raise InvalidError(
+                    f"the topic configuration {name}={value!r} cannot be used: it is a list, and only "
+                    "cleanup.policy is one; give a value"
+                )
             try:
                 values[name.replace(".", "_")] = parse(_text(value))
             except (ValueError, TypeError) as error:
@@ -208,13 +216,21 @@ class TopicConfig:
         return self.message_timestamp_type == "LogAppendTime"
 
 
+def check_is_mapping(config: object) -> None:
+    """Raises TypeError for a configuration that is none."""
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f'config is a dict such as {{"retention.ms": 1000}}, not {config!r}')
+
+
 def config_strings(config: Mapping[str, Any] | None) -> dict[str, str]:
     """The values given, checked and as text, without the defaults: what the metadata log keeps.
 
     Raises:
         InvalidError: as `TopicConfig.parse`, and values that contradict each other. Only here, where they are given: a
             log that has some already still opens.
+        TypeError: it is no mapping.
     """
+    check_is_mapping(config)
     parsed = TopicConfig.parse(config)
     if parsed.min_compaction_lag_ms > parsed.max_compaction_lag_ms:  # Kafka: LogConfig.validateValues
         raise InvalidError(

@@ -26,6 +26,7 @@ from tailrace.state.store import (
     Writes,
     WriteSet,
     after,
+    check_range,
     merged,
     with_old,
 )
@@ -131,9 +132,14 @@ class KeyValueStore(Generic[K, V]):
         return True
 
     def range(self, low: K | None = None, high: K | None = None, *, reverse: bool = False) -> Iterator[tuple[K, V]]:
-        """Entries with low <= key <= high in the order of encoded keys; None leaves that side open."""
+        """Entries with low <= key <= high in the order of encoded keys; None leaves that side open.
+
+        Raises:
+            ValueError: see `check_range`.
+        """
         begin = ROWS if low is None else ROWS + self._keys.encode(low)
         end = after(ROWS) if high is None else ROWS + self._keys.encode(high) + b"\x00"
+        check_range(low, high, begin, end)
         return self._scan(begin, end, reverse=reverse)
 
     def prefix(self, prefix: K, *, reverse: bool = False) -> Iterator[tuple[K, V]]:

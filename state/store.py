@@ -15,7 +15,7 @@ Not here: layouts of rows (each typed store), the changelog's bytes (changelog),
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tailrace.state.checkpoint import Checkpoint
 
@@ -267,3 +267,22 @@ def after(prefix: bytes) -> bytes | None:
     """The smallest key greater than every key that begins with `prefix`; None if there is none."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes((kept[-1] + 1,)) if kept else None
+
+
+def check_range(low: Any, high: Any, begin: bytes, end: bytes | None) -> None:
+    """Refuses bounds that are in order and whose bytes are not: nothing would be found, as if nothing were there.
+
+    Raises:
+        ValueError: as integers below 0 come after the others, or as JSON's 9 comes after its 10.
+    """
+    if low is None or high is None or end is None or begin <= end:
+        return
+    try:
+        in_order = bool(low <= high)
+    except TypeError:  # of a class without an order: only the bytes have one
+        in_order = False
+    if in_order:
+        raise ValueError(
+            f"range({low!r}, {high!r}) has none between, as keys stand in the order of their bytes, and those of "
+            f"{low!r} come after those of {high!r}: for integers ask below 0 and from 0 on apart"
+        )

@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from tailrace.log.record import RawRecord
 from tailrace.state.changelog import Layout, pack_int64, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
-from tailrace.state.store import ROWS, ChangelogRow, Codec, Keyspace, Writes, WriteSet, after
+from tailrace.state.store import ROWS, ChangelogRow, Codec, Keyspace, Writes, WriteSet, after, check_range
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -200,6 +200,7 @@ class VersionedStore(Generic[K, V]):
         encode = self._keys.encode
         begin = ROWS if low is None else ROWS + _escaped(encode(low))
         end = _INDEX if high is None else ROWS + _escaped(encode(high)) + b"\xff"
+        check_range(low, high, begin, end)
         return self._scan(begin, end, reverse=reverse)
 
     def prefix(self, prefix: K, *, reverse: bool = False) -> Iterator[tuple[K, V]]:

@@ -61,7 +61,13 @@ class Store(ABC, Generic[K, V]):
         """Every key with its value."""
 
     def range(self, low: K | None = None, high: K | None = None, *, reverse: bool = False) -> Iterator[tuple[K, V]]:
-        """Keys from low to high, both included, in the order of their bytes; None leaves that side open."""
+        """Keys from low to high, both included, in the order of their bytes; None leaves that side open.
+
+        Integers below 0 come after all others in that order: ask for `range(low, -1)` and `range(0, high)` apart.
+
+        Raises:
+            ValueError: low is below high, and its bytes are above: nothing would be found.
+        """
         del low, high, reverse
         self._refuse("range", "use all(), or fetch(key, start, end)")
 

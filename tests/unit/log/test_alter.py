@@ -1,5 +1,7 @@
 """Altering topics: settings, more partitions, records deleted by offset (L14), and a crash in any of these."""
 
+from typing import Any
+
 import pytest
 
 from tailrace.log.client import Log
@@ -206,12 +208,39 @@ def test_power_is_lost_at_any_operation() -> None:
 # ---- records
 
 
+def test_what_is_no_offsets_and_no_configuration_is_named() -> None:
+    with opened(MemoryDisk()) as log:
+        log.create_topic("t")
+        admin: Any = log
+        for before in ([("t", 0)], {"t": 0}, {("t", 0, 1): 5}, {(0, "t"): 5}, {("t", "0"): 5}, None):
+            with pytest.raises(TypeError, match="delete_records takes a dict of TopicPartition to offset"):
+                admin.delete_records(before)
+        assert admin.delete_records({("t", 0): 0}) == {TP: 0}
+        for config in ("a=b", ["retention.ms"]):
+            with pytest.raises(TypeError, match=r"config is a dict .*, not "):
+                admin.alter_topic("t", config)
+            with pytest.raises(TypeError, match=r"config is a dict .*, not "):
+                admin.create_topic("u", config=config)
+        with pytest.raises(InvalidError, match="no topic configuration 1:"):
+            admin.alter_topic("t", {1: 2})
+        with pytest.raises(InvalidError, match=r"retention\.ms=\[1\] cannot be used: it is a list, and only"):
+            admin.create_topic("u", config={"retention.ms": [1]})
+        assert log.topics() == ["t"]
+
+
+def test_a_log_in_memory_is_called_that_once_it_is_closed() -> None:
+    log = Log.open("memory:")
+    log.close()
+    with pytest.raises(InvalidError, match="the log memory: is closed"):
+        log.topics()
+
+
 def test_l14_records_are_deleted_up_to_an_offset() -> None:
     disk = MemoryDisk()
     with opened(disk) as log:
         log.create_topic("t", partitions=2, config={"segment.bytes": 2000})
         send(log, 90)
-        with pytest.raises(OffsetOutOfRangeError, match="no offset 100"):
+        with pytest.raises(OffsetOutOfRangeError, match=r"no offset 100 .*: give up to 90, or -1 for all"):
             log.delete_records({TopicPartition("t", 1): 0, TP: 100})
         for offset in (-2, 91):
             with pytest.raises(InvalidError):

@@ -84,7 +84,9 @@ def test_a_second_writer_is_told_who_holds_the_log(tmp_path: Path) -> None:
             Log.open(str(tmp_path / "log"))
         assert caught.value.pid == os.getpid()
         (tmp_path / "log" / ".lock").write_text("1\n")  # as if another held it
-        with pytest.raises(LogLockedError, match=r"written by process 1: stop it, .*tailrace serve"):
+        with pytest.raises(
+            LogLockedError, match=r"written by process 1: stop it first, or read beside it with read_only"
+        ):
             Log.open(str(tmp_path / "log"))
 
 

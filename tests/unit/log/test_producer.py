@@ -175,6 +175,14 @@ def test_refusals_name_size_limit_and_time(log: Log) -> None:
     assert values(log, TopicPartition("small", 0)) == [b"y"]
 
 
+def test_batches_fit_the_segments_of_their_topic(log: Log) -> None:
+    log.create_topic("small", config={"segment.bytes": 500})
+    with log.producer(linger_ms=1000, batch_bytes=100_000) as producer:
+        deliveries = [producer.send("small", b"v" * 40) for _ in range(100)]
+        producer.flush()
+    assert [delivery.result().offset for delivery in deliveries] == list(range(100))
+
+
 def test_a_full_disk_fails_its_batch_and_the_log_goes_on(log: Log, disk: FaultyDisk) -> None:
     with log.producer() as producer:
         assert producer.send("t", b"1").result().offset == 0

@@ -10,6 +10,7 @@ from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import restore
 from tailrace.state.store import Backend, Codec
+from tailrace.state.versioned import VersionedStore
 from tailrace.tests.support.places import ListChangelog
 from tailrace.tests.support.state import IntCodec, ListCodec, OpaqueCodec, TextCodec
 from tailrace.tests.unit.state.conftest import MakePlace
@@ -189,3 +190,39 @@ def check_reads(store: Store, now: dict[str, tuple[list[int], int]], key: str) -
     assert list(store.range("a", key, reverse=True)) == [row for row in reversed(rows) if "a" <= row[0] <= key]
     assert list(store.prefix(key)) == [row for row in rows if row[0].startswith(key)]
     assert store.get(key) == now.get(key, (None,))[0]
+
+
+class LongCodec:
+    """As Kafka's: 8 bytes, big-endian, two's complement."""
+
+    hashable = True
+
+    def encode(self, value: int) -> bytes:
+        return value.to_bytes(8, "big", signed=True)
+
+    def decode(self, data: bytes) -> int:
+        return int.from_bytes(data, "big", signed=True)
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_bounds_whose_bytes_are_the_other_way_round_are_refused(versioned: bool) -> None:
+    keyspace = MemoryBackend().keyspace("s")
+    store: Any
+    if versioned:
+        store = VersionedStore("s", keyspace, LongCodec(), IntCodec(), history_ms=10, now=lambda: 0)
+    else:
+        store = KeyValueStore("s", keyspace, LongCodec(), IntCodec())
+    for key in range(-3, 4):
+        if versioned:
+            store.put(key, key, 0)
+        else:
+            entry = store.load(key)
+            entry.value = key
+            store.touch(key, entry)
+    for reverse in (False, True):
+        with pytest.raises(ValueError, match=r"range\(-2, 2\) has none between.*below 0 and from 0 on apart"):
+            store.range(-2, 2, reverse=reverse)
+    assert [key for key, _ in store.range(-2, -1)] == [-2, -1]
+    assert [key for key, _ in store.range(0, 2)] == [0, 1, 2]
+    assert [key for key, _ in store.range(2, -2)] == [2, 3, -3, -2], "these are in the order of their bytes"
+    assert list(store.range(2, 1)) == []

@@ -53,7 +53,7 @@ METHODS = (
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("f", "words"), [(later, "is async"), (3, "takes a (function|Topic, .*or a function)")])
+@pytest.mark.parametrize(("f", "words"), [(later, "is async"), (3, "takes a function")])
 def test_async_functions_and_no_functions(stream: Stream[str, Click], method: str, f: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         getattr(stream, method)(f)
