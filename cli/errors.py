@@ -12,7 +12,14 @@ from types import TracebackType
 import typer
 from typer import TyperException
 
-from tailrace.log.errors import CorruptError, FencedError, LogLockedError, TailraceError, TopicNotFoundError
+from tailrace.log.errors import (
+    CorruptError,
+    FencedError,
+    LogLockedError,
+    TailraceError,
+    TopicNotFoundError,
+    TopologyError,
+)
 
 FAILED, USAGE, NOT_FOUND, CORRUPT, LOCKED, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 5, 130, 143
 
@@ -55,6 +62,8 @@ def exit_code_of(error: BaseException) -> int:
             return error.exit_code
         case TopicNotFoundError() | FileNotFoundError():
             return NOT_FOUND
+        case TopologyError() if isinstance(error.__cause__, TopicNotFoundError):
+            return NOT_FOUND  # an input of an app, with the user's line
         case CorruptError():
             return CORRUPT
         case LogLockedError() | FencedError():
@@ -68,7 +77,7 @@ def exit_code_of(error: BaseException) -> int:
 def message_of(error: BaseException) -> str:
     """Say an exception in one line: ours as it is, the system's with its file, a user's with file and line."""
     if isinstance(error, TyperException):
-        text = error.format_message()
+        text = error.format_message().replace(": Value error, ", ": ")  # the words of the library behind typer's
     elif isinstance(error, typer.Abort):
         text = "the input ended"
     elif isinstance(error, TailraceError):

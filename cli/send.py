@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tailrace.cli.errors import CommandError, report
-from tailrace.cli.formats import Fields, Format, Rows, format_of, rows_of
+from tailrace.cli.formats import BadLineError, Fields, Format, Rows, format_of, rows_of
 from tailrace.cli.interrupts import Interrupted, Interrupts, interrupts
 from tailrace.cli.lines import Lines
 from tailrace.cli.names import TopicName
@@ -50,7 +50,27 @@ def send(
     with closing(lines), session.open_log() as log:
         require_topic(log, topic, internal=internal)
         rows = rows_of(lines, form or format_of(file), Fields(key, timestamp))
+        if "compact" in log.describe_topic(topic).config["cleanup.policy"]:
+            rows = _with_keys(rows, lines.name, topic)
         return _Sending(session, topic, lines).run(log, rows)
+
+
+def _with_keys(rows: Iterator[Rows], name: str, topic: str) -> Iterator[Rows]:
+    """The rows up to the first without a key, by whose line it is told: the log would refuse its whole batch."""
+    for part in rows:
+        keys: list[bytes | None] = part.keys or [None] * len(part.values)
+        if None not in keys:
+            yield part
+            continue
+        at = keys.index(None)
+        times = None if part.timestamps_ms is None else part.timestamps_ms[:at]
+        if at:
+            yield Rows(part.values[:at], part.lines[:at], keys[:at], times)
+        raise BadLineError(
+            name,
+            part.lines[at],
+            f"it has no key, and {topic} is compacted, where every record needs one: name the field with --key",
+        )
 
 
 class _Sending:

@@ -62,7 +62,7 @@ def test_the_apps_own_log_is_taken_unless_another_is_named(
         text=True,
         check=False,
     )
-    assert found.returncode == 1  # the app's own log has no topic `in`
+    assert found.returncode == 3  # the app's own log has no topic `in`
     assert "'in'" in found.stderr
     assert (tmp_path / "the-apps-own").is_dir()
 
@@ -83,7 +83,7 @@ def test_an_app_that_names_the_default_log_keeps_it(
 ) -> None:
     (tmp_path / "shop_named.py").write_text(SHOP.replace("the-apps-own", "tailrace-data"), encoding="utf-8")
     monkeypatch.setenv("TAILRACE_LOG", shop.log)
-    assert main(["run", "shop_named", "--until", "end"]) == 1  # there is no topic `in`
+    assert main(["run", "shop_named", "--until", "end"]) == 3  # there is no topic `in`
     assert (tmp_path / "tailrace-data").is_dir()
 
 
@@ -91,9 +91,15 @@ def test_a_missing_input_names_the_users_line(shop: Command) -> None:
     shop.ok("topics", "delete", "in")
     shop.ok("topics", "create", "inn")
     found = shop("run", "shop_run", "--until", "end")
-    assert found.code == 1
+    assert found.code == 3
     assert "'inn'" in found.err
     assert "shop_run.py:6" in found.err
+
+
+def test_an_end_that_there_is_not_is_told_in_plain_words(shop: Command) -> None:
+    found = shop("run", "shop_run", "--until", "foo")
+    assert found.code == 2
+    assert found.err == "error: Invalid value for '--until': 'foo' is not one of 'end'.\n"
 
 
 def test_an_exception_of_the_users_names_its_line(shop: Command) -> None:

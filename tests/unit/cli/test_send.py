@@ -81,6 +81,20 @@ def test_a_bad_line_is_named_and_what_came_before_is_there(clicks: Command, tmp_
     assert values(clicks.rows("clicks")) == sorted(LINES[:10])
 
 
+@pytest.mark.parametrize(
+    ("data", "line", "key"), [('{"k":"a"}\n{"k":"b"}\n\n{"n":1}\n{"k":"c"}', 4, ["--key", "k"]), ("{}", 1, [])]
+)
+def test_a_line_without_a_key_is_named_where_every_record_needs_one(
+    tailrace: Command, tmp_path: Path, data: str, line: int, key: list[str]
+) -> None:
+    tailrace.ok("topics", "create", "rates", "--config", "cleanup.policy=compact")
+    path = write(tmp_path, "rates.ndjson", data.encode())
+    found = tailrace("send", "rates", path, *key, "--json")
+    assert found.code == 1
+    assert f"{path}:{line}: it has no key, and rates is compacted" in found.err
+    assert found.json[0]["acknowledged"] == len(tailrace.rows("rates")) == max(line - 2, 0)
+
+
 def test_a_value_that_is_too_large_is_named_by_its_record(clicks: Command, tmp_path: Path) -> None:
     path = write(tmp_path, "big.txt", b"a\nb\n" + b"x" * 2_000_000 + b"\nc\n")
     found = clicks("send", "clicks", path, "--json")
