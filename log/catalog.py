@@ -26,7 +26,7 @@ from tailrace.log.codec import encode
 from tailrace.log.directory import LOCK, LogDirectory
 from tailrace.log.disk import Disk, join
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
-from tailrace.log.layout import MEMORY_PATH, is_known
+from tailrace.log.layout import is_known, named
 from tailrace.log.metadata import (
     FORMAT_VERSION,
     DeletedRecord,
@@ -43,7 +43,6 @@ from tailrace.log.replay import records_of
 from tailrace.log.topic import (
     CLUSTER_METADATA,
     TopicConfig,
-    check_is_mapping,
     check_not_owned,
     check_note,
     check_partition_count,
@@ -295,8 +294,7 @@ class Catalog:
             InvalidError: it is closed.
         """
         if self.closed:
-            name = "memory:" if self.path == MEMORY_PATH else self.path
-            raise InvalidError(f"the log {name} is closed: open it again with Log.open")
+            raise InvalidError(f"the log {named(self.path)} is closed: open it again with Log.open")
 
     def _record(self, record: MetadataRecord) -> None:
         """Appends a metadata record and syncs it: the commit point."""
@@ -433,7 +431,6 @@ class Catalog:
         with self.lock:
             record = self._table.require(name)
             defaults = TopicConfig().as_strings()
-            check_is_mapping(config)
             given = config_strings(
                 {each: defaults.get(each) if value is None else value for each, value in config.items()}
             )

@@ -39,7 +39,7 @@ from tailrace.log.layout import MEMORY_PATH
 from tailrace.log.membership import MemberOptions
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import At, Offsets, TopicPartition, as_partition, instant_ms
-from tailrace.log.topic import near_names
+from tailrace.log.topic import check_is_mapping, near_names
 from tailrace.log.transactional import TransactionalProducer
 
 OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms", "cleaner_backoff_ms")
@@ -119,6 +119,7 @@ class EmbeddedLog(Log):
 
     def alter_topic(self, name: str, config: Mapping[str, Any]) -> None:
         """See `Log.alter_topic`."""
+        check_is_mapping(config)
         self._broker.catalog.alter_topic(name, config)
 
     def note_topic(self, name: str, note: str) -> None:

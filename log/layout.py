@@ -90,3 +90,8 @@ def _partition(disk: Disk, directory: str) -> PartitionFiles:
 def _log_of(disk: Disk, directory: str) -> str | None:
     known = {META_PROPERTIES, RECOVERY_POINTS, LOCK}
     return directory if any(disk.exists(join(directory, name)) for name in known) else None
+
+
+def named(path: str) -> str:
+    """What a user calls the log at a path."""
+    return "memory:" if path == MEMORY_PATH else path

@@ -310,33 +310,6 @@ def test_a_wrong_type_is_refused_with_the_topic_and_the_line(log: Log) -> None:
         app.run(until="end")
 
 
-@pytest.mark.parametrize("chosen", [True, False])
-def test_a_null_key_for_a_compacted_topic_is_refused_with_the_line_and_the_record(chosen: bool, log: Log) -> None:
-    feed(log, "in", [GOOD_A, (None, GOOD_A[1], 2)])
-    app, stream = items(log)
-    out = app.topic("out", key=str, value=Item, compact=True)
-    line = here()
-    stream.to((lambda _key, _value: out) if chosen else out)
-    told = rf"topic 'out', written at {line[:-3]}\d+, has a null key, and a compacted .*in-0@1"
-    for _ in range(2):
-        with pytest.raises(EncodeError, match=told):
-            app.run(until="end")
-
-
-@pytest.mark.parametrize("policy", ["skip", "dead_letter"])
-def test_a_null_key_for_a_compacted_topic_follows_the_policy(policy: Any, log: Log) -> None:
-    feed(log, "in", [(None, GOOD_A[1], 1), GOOD_A])
-    # Compacted in the log, and the program does not say so.
-    log.create_topic("out", config={"cleanup.policy": "compact"})
-    app, stream = items(log, on_error=policy)
-    to_out(app, stream)
-    assert app.run(until="end").dropped == {"error": 1}
-    assert [record.key for record in contents(log, "out")] == [b"a"]
-    if policy == "dead_letter":
-        (letter,) = contents(log, "app-dead-letters")
-        assert letter.key is None
-
-
 def test_a_wrong_key_is_refused_with_the_topic_and_the_line(log: Log) -> None:
     feed(log, "in", [GOOD_A])
     app, stream = items(log)
@@ -344,27 +317,6 @@ def test_a_wrong_key_is_refused_with_the_topic_and_the_line(log: Log) -> None:
     to_out(app, wrong)
     with pytest.raises((EncodeError, TopologyError), match=r"'out'.*test_bad_input.py:\d+.*"):
         app.run(until="end")
-
-
-def test_settings_that_an_existing_topic_has_otherwise_are_told_once(
-    log: Log, caplog: pytest.LogCaptureFixture
-) -> None:
-    feed(log, "in", [GOOD_A])
-    log.create_topic("out", partitions=2, config={"cleanup.policy": "delete", "retention.ms": 5_000})
-    app, stream = items(log)
-    line = here()
-    out = app.topic("out", key=str, value=Item, partitions=3, compact=True, config={"retention.ms": 5_000})
-    stream.to(out)
-    stream.filter(bool).to(out)
-    made = app.topic("made", key=str, value=Item, partitions=3, config={"cleanup.policy": ["delete", "compact"]})
-    stream.to(made)
-    app.run(until="end")
-    (told,) = [each for each in caplog.messages if each.startswith("topic ")]
-    assert "'out', declared with cleanup.policy=compact, partitions=3 at " + line.rsplit(":", 1)[0] in told
-    assert "has cleanup.policy=delete, partitions=2 in the log" in told
-    caplog.clear()
-    app.run(until="end")
-    assert [each for each in caplog.messages if "'made'" in each] == []
 
 
 @pytest.mark.parametrize("stateful", [False, True])
