@@ -15,7 +15,8 @@ Measured on the design's machine: fdatasync of 16 / 64 files one after another t
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, Protocol
 
 THREADS: Final = 8
@@ -76,7 +77,9 @@ class Syncer:
                     errors.append(error)
 
         helpers = min(THREADS, len(left)) - 1 if self._background else 0
-        helping = [self._threads().submit(work) for _ in range(helpers)]
+        helping: list[Future[None]] = []
+        with suppress(RuntimeError):  # the interpreter ends and takes no work any more: this thread does all of it
+            helping.extend(self._threads().submit(work) for _ in range(helpers))
         work()
         for each in helping:
             each.result()
@@ -108,10 +111,16 @@ class Syncer:
             if not asked:
                 return
             targets = list(asked)
-            outcomes = [_sync(targets[0])] if len(targets) == 1 else list(self._threads().map(_sync, targets))
+            outcomes = [_sync(targets[0])] if len(targets) == 1 else self._sync_each(targets)
             for target, error in zip(targets, outcomes, strict=True):
                 for done in asked[target]:
                     done(error)
+
+    def _sync_each(self, targets: list[Syncable]) -> list[BaseException | None]:
+        try:
+            return list(self._threads().map(_sync, targets))
+        except RuntimeError:  # the interpreter ends: see sync_all; what was synced already costs nothing to sync again
+            return [_sync(target) for target in targets]
 
 
 def _sync(target: Syncable) -> BaseException | None:

@@ -107,7 +107,8 @@ class Runner:
         self._adopt(plan)
         self._expected: set[TopicPartition] = set()
         self._started = clock.monotonic()
-        self._slices = [_SLICE] * len(plan.lanes)
+        # By lane; they begin with one record: nobody knows yet how slow the user's functions are.
+        self._slices = [1] * len(plan.lanes)
         self._rounds = Rounds(len(plan.lanes), clock) if len(plan.lanes) > 1 else None
         self._thread = 0
         self._asked: deque[Future[Summary]] = deque()

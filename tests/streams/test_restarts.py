@@ -172,7 +172,7 @@ def test_a_run_that_breaks_off_within_a_commit_loses_nothing(
             send(log, part)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(runner, "_SLICE", 100)
-                patch.setattr(runner, "_DIRTY_MAX", 30)
+                patch.setattr(runner, "_DIRTY_MAX", 10)
                 patch.setattr(owner, method, crashing(getattr(owner, method), 2 + 3 * number, before=before))
                 with pytest.raises(CrashError):
                     click_app(log, emit=emit, guarantee=guarantee).run(until="end")

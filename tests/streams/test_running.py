@@ -241,3 +241,18 @@ async def test_a_record_that_cannot_be_read_ends_it(log: Log) -> None:
 
     with pytest.raises(DecodeError, match="words-0@0"):
         await block()
+
+
+def test_a_stop_does_not_wait_for_a_thousand_calls_of_a_slow_function(log: Log) -> None:
+    calls: list[str] = []
+
+    def stopping(word: str) -> str:
+        calls.append(word)
+        app.stop()
+        return word
+
+    app = words_app(log, stopping)
+    feed(log, "words", [(None, str(number), number) for number in range(500)])
+    app.run()
+    assert calls == ["0"]
+    assert len(contents(log, "out")) == 1
