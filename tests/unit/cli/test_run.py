@@ -11,8 +11,8 @@ import pytest
 
 from tailrace import App
 from tailrace.cli.main import main
+from tailrace.log.broker import Broker
 from tailrace.log.client import Log
-from tailrace.log.embedded import EmbeddedLog
 from tailrace.tests.support.command import Command
 
 SHOP = """
@@ -114,14 +114,14 @@ def test_an_exception_of_the_users_names_its_line(shop: Command) -> None:
 
 
 def test_a_signal_just_before_it_waits_is_not_lost(shop: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    wait = EmbeddedLog.wait_for_data
+    wait = Broker.wait
 
-    def signalled(self: EmbeddedLog, *arguments: Any) -> bool:
+    def signalled(self: Broker, *arguments: Any, **options: Any) -> bool:
         os.kill(os.getpid(), signal.SIGTERM)
         monkeypatch.undo()
-        return wait(self, *arguments)
+        return wait(self, *arguments, **options)
 
-    monkeypatch.setattr(EmbeddedLog, "wait_for_data", signalled)
+    monkeypatch.setattr(Broker, "wait", signalled)
     assert shop("run", "shop_run").code == 143
 
 
