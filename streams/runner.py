@@ -44,8 +44,8 @@ from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
 
-# Records between two looks at the other tasks and at the clock: fewer where the user's functions are slow, so that a
-# commit and a stop need not wait for a thousand of them.
+# Records between two looks at the other tasks: fewer where the user's functions are slow, so that a commit and a stop
+# need not wait for a thousand of them.
 _SLICE = 1_000
 _SLICE_SECONDS = 0.02
 # A commit is due at this many updates in the caches, however long the interval.
@@ -474,14 +474,15 @@ class Runner:
 
     def _run_slice(self, task: Task, lane: int) -> int:
         began = self._clock.monotonic()
+        late = began + _SLICE_SECONDS
         with self._plan.failing(task):
             before = task.records_in
-            task.run(self._slices[lane])
+            ran = task.run(self._slices[lane], lambda: self._clock.monotonic() > late)
             records = task.records_in - before
             task.tell_time(flushed=False)
         took = self._clock.monotonic() - began
         if took > _SLICE_SECONDS:
-            self._slices[lane] = max(self._slices[lane] // 2, 1)
+            self._slices[lane] = max(int(ran * _SLICE_SECONDS / took), 1)
         elif took < _SLICE_SECONDS / 4:
             self._slices[lane] = min(self._slices[lane] * 2, _SLICE)
         return records

@@ -10,7 +10,7 @@
 Not here: which task runs next (runner), when state is written (commit). A task never blocks and never waits.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +23,9 @@ from tailrace.streams.markers import End, Said
 from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.source import SourceInput, WriterId
 from tailrace.streams.topology import Forward
+
+# Records between two looks at the clock: a function of the user may turn slow in the middle of a slice.
+_STRETCH = 250
 
 
 class TaskId(NamedTuple):
@@ -104,26 +107,28 @@ class Task:
         heads = [source.head_ms for source in self.inputs if source.head_ms is not None]
         return min(heads) if heads else None
 
-    def run(self, records_max: int) -> int:
-        """Runs up to records_max records, each time of the oldest input; returns how many.
+    def run(self, records_max: int, enough: Callable[[], bool]) -> int:
+        """Runs up to records_max records, each time of the oldest input, until it is enough; returns how many.
 
         Ends with the batch of an only input, and where an input has no more: there may be older ones to fetch.
         """
         count = 0
         while True:
+            stretch = min(records_max - count, _STRETCH)
             waiting = [source for source in self.inputs if source.head_ms is not None]
             if len(waiting) == 1:
                 source = waiting[0]
-                ran = source.run(self.context, records_max - count)
+                ran = source.run(self.context, stretch)
             else:
                 waiting.sort(key=_head)
                 source = waiting[0]
-                ran = source.run_until(self.context, _head(waiting[1]), records_max - count)
+                ran = source.run_until(self.context, _head(waiting[1]), stretch)
             count += ran
             self.records_in += ran if source.counted else 0
             if source.writer is not None:
                 self.hear(source.writer, source.origin_ms, idle=False)
-            if count >= records_max or len(waiting) == 1 or source.head_ms is None:
+            batch_ended = len(waiting) == 1 and ran < stretch
+            if count >= records_max or batch_ended or source.head_ms is None or enough():
                 return count
 
     def hear_inputs(self, expected: Collection[TopicPartition]) -> bool:

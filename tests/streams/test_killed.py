@@ -112,7 +112,7 @@ def test_asked_to_stop_it_commits_and_ends_well(number: int, busy: bool, directo
 
 
 def test_a_second_interrupt_does_not_wait(directory: Path) -> None:
-    with start(directory, slow=0.01) as process:  # a slice takes seconds
+    with start(directory, slow=60) as process:
         wait_for(process, "running")
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
