@@ -24,6 +24,7 @@ from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
 from tailrace.streams.flow import Flow, checked_store, merged, source
 from tailrace.streams.global_table import GlobalTable
+from tailrace.streams.graph import Graph
 from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import check_function, user_place
@@ -35,7 +36,7 @@ from tailrace.streams.stream import Stream, table_of
 from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
-from tailrace.streams.topology import Graph, Topology
+from tailrace.streams.topology import Topology
 from tailrace.windows.duration import to_ms
 from tailrace.windows.window import Window
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.streams.derived import Slot, merged_slot
+from tailrace.streams.graph import Graph
 from tailrace.streams.operators.io import Merge, Repartition, Source
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.topic import Topic
-from tailrace.streams.topology import Graph, Input, Operator
+from tailrace.streams.topology import Input, Operator
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from tailrace.streams.context import TaskContext
 from tailrace.streams.failure import Nodes
 from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
+from tailrace.streams.lag import lag_of
 from tailrace.streams.log_hop import LogHop
 from tailrace.streams.markers import SourceEnds, decode_known
 from tailrace.streams.on_error import Failures, guard
@@ -278,7 +279,7 @@ class Planner:
             lane.failures.take_over(context)
         hops: dict[int, Hop | LogHop] = {}
         for cut in sub.repartitions_written:
-            delay_ms, after_state = self._lag(sub, cut, caching=context.caching)
+            delay_ms, after_state = lag_of(sub, cut, caching=context.caching)
             out = Outgoing((cut.id, task.id.partition), (), delay_ms, after_state)
             if self._through_log:
                 out.log = hops[cut.id] = self._log_hop(sub, cut, lane)
@@ -311,10 +312,10 @@ class Planner:
                 state_node, changelog.partition, changelog.topic_id, changelog.leader_epoch, changelog.end_offset
             )
             if isinstance(kept.of, Node):
-                store.lag_ms, store.after_cache = self._lag(sub, kept.of, caching=context.caching)
+                store.lag_ms, store.after_cache = lag_of(sub, kept.of, caching=context.caching)
             else:
                 users = [node for node in sub.nodes if kept.of in node.operator.uses]
-                store.lag_ms = max(self._lag(sub, node, caching=False)[0] for node in users)
+                store.lag_ms = max(lag_of(sub, node, caching=False).ms for node in users)
             store.retention_ms = kept.retention_ms or None
             task.stores.append(store)
             state_node.resume(context.stream_time_ms - store.lag_ms)
@@ -322,7 +323,7 @@ class Planner:
         for node in sub.nodes:
             processor = chain.processors.get(node.id)
             if processor is not None:
-                processor.lag_ms, _ = self._lag(sub, node, caching=False)
+                processor.lag_ms, _ = lag_of(sub, node, caching=False)
                 plan.nodes.add(processor, node.name, node.place)
                 task.processors.append(processor)
 
@@ -501,23 +502,6 @@ class Planner:
         assert isinstance(node.operator, Source)
         return bad_records.fail(node.operator.topic.timestamp)
 
-    def _lag(self, sub: SubTopology, node: Node, *, caching: bool) -> tuple[int, bool]:
-        """By how much what reaches a node may lag behind its task, and whether a cache stands before it."""
-        nodes = {node.id: node for node in sub.nodes}
-
-        def lag(node: Node) -> int:
-            return node.operator.delay_ms + max(
-                (lag(nodes[parent.node]) for parent in node.parents if parent.node in nodes), default=0
-            )
-
-        def stateful(node: Node) -> bool:
-            return (bool(node.operator.stores) and not node.operator.versions) or any(
-                stateful(nodes[parent.node]) for parent in node.parents if parent.node in nodes
-            )
-
-        parents = [nodes[parent.node] for parent in node.parents if parent.node in nodes]
-        return max(map(lag, parents), default=0), caching and any(map(stateful, parents))
-
     # ------------------------------------------------------------ state
 
     def _restore(
@@ -541,7 +525,7 @@ class Planner:
                 self._refuse_cut_changelog(backend, store, changelog)
             expire_before_ms = 0
             if store.retention_ms and isinstance(store.of, Node):
-                now_ms = task.context.stream_time_ms - self._lag(sub, store.of, caching=False)[0]
+                now_ms = task.context.stream_time_ms - lag_of(sub, store.of, caching=False).ms
                 expire_before_ms = max(now_ms - store.retention_ms + 1, 0)
             restore(
                 backend,

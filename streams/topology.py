@@ -1,29 +1,26 @@
-"""The graph of a program as plain data: its nodes, what must hold of them together, and its sub-topologies.
+"""A finished program as plain data: its operators and nodes, its sub-topologies, and the whole of them.
 
-1. A node never changes once it is made; a graph only grows, except that the late records of a windowed grouping get
-   their parent when the first aggregate is made.
-2. Names are unique: of nodes, because they are numbered; of stores and internal topics, because `Graph.topology`
-   refuses others, with the places of both.
-3. A sub-topology is what remains connected when the graph is cut in every repartition: a repartition is written by one
+1. A node never changes once it is made.
+2. A sub-topology is what remains connected when the graph is cut in every repartition: a repartition is written by one
    sub-topology and read by another. All nodes of a sub-topology run in one task per partition.
 
-Not here: what operators do (operators/), pictures (describe), running (task, runner).
+Not here: writing a program, and what must hold of all its nodes together (graph); what operators do (operators/);
+pictures (describe); running (task, runner).
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from tailrace.log.errors import InvalidError, TopologyError
-from tailrace.log.topic import check_topic_name
+from tailrace.log.errors import TopologyError
 from tailrace.state.changelog import Layout
 from tailrace.streams import describe
 from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.kept_as import KeptAs
 from tailrace.streams.place import Place
 from tailrace.streams.store import DeclaredStore
-from tailrace.streams.topic import Topic, check_declared_alike
+from tailrace.streams.topic import Topic
 
 Forward = Callable[[Any, Any, int], None]
 """One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
@@ -88,6 +85,11 @@ class Operator:
         """What one of its stores holds, which a later program must not take for something else; None: not compared."""
         del store
         return None
+
+    @property
+    def caches(self) -> bool:
+        """Whether, with the cache on, what it sends may wait for the commit."""
+        return bool(self.stores)
 
     @property
     def uses(self) -> tuple[DeclaredStore[Any, Any], ...]:
@@ -174,199 +176,16 @@ class Node:
         return self.operator.place
 
 
-class Graph:
-    """The nodes and topics that a program declared so far."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[int, Node] = {}
-        self.topics: list[Topic[Any, Any]] = []
-        """Every declaration, in order."""
-        self.stores: list[DeclaredStore[Any, Any]] = []
-        """The same of stores for processors."""
-        self.global_tables: list[GlobalTable[Any, Any]] = []
-        """The same of global tables."""
-
-    def name_for(self, prefix: str) -> str:
-        """The name of the next node, to make its operator with: `map-3`."""
-        return f"{prefix}-{len(self.nodes)}"
-
-    def add(self, operator: Operator, parents: Iterable[Input] = ()) -> Node:
-        """Adds a node."""
-        node = Node(len(self.nodes), operator, tuple(parents))
-        self.nodes[node.id] = node
-        return node
-
-    def attach(self, node_id: int, parent: Input) -> None:
-        """Gives a node one more parent."""
-        node = self.nodes[node_id]
-        self.nodes[node_id] = Node(node.id, node.operator, (*node.parents, parent))
-
-    def children(self, node_id: int, output: Output = "main") -> list[Node]:
-        """The nodes that one output of a node goes to, in the order in which they were made."""
-        return [node for node in self.nodes.values() if Input(node_id, output) in node.parents]
-
-    def upstream(self, start: Input) -> list[Node]:
-        """A node and all that it comes from, in no particular order."""
-        seen: dict[int, Node] = {}
-        waiting = [start.node]
-        while waiting:
-            node = self.nodes[waiting.pop()]
-            if node.id not in seen:
-                seen[node.id] = node
-                waiting += [parent.node for parent in node.parents]
-        return list(seen.values())
-
-    def feeds(self, one: Input, other: Input) -> bool:
-        """Whether the task of one node is that of another, or writes to it through repartitions, so far."""
-        parts = _split(_ordered(self.nodes))
-        waiting = [part for part in parts if any(node.id == other.node for node in part.nodes)]
-        seen = set[int]()
-        while waiting:
-            part = waiting.pop()
-            if part.id in seen:
-                continue
-            if any(node.id == one.node for node in part.nodes):
-                return True
-            seen.add(part.id)
-            cuts = {cut.id for cut in part.repartitions_read}
-            waiting += [each for each in parts if cuts & {cut.id for cut in each.repartitions_written}]
-        return False
-
-    def topology(self, app: str) -> "Topology":
-        """The finished graph.
-
-        Raises:
-            TopologyError: what the nodes are together cannot run; every place concerned is named.
-        """
-        check_declared_alike(self.topics)
-        _check_nodes(self.nodes.values())
-        _check_names(app, self.nodes.values(), self.global_tables)
-        self._check_shared_stores()
-        order = _ordered(self.nodes)
-        _check_cycles(order)
-        return Topology(
-            app=app,
-            nodes=tuple(order),
-            subtopologies=tuple(_in_order(_split(order))),
-            global_tables=tuple(self.global_tables),
-        )
-
-    def _check_shared_stores(self) -> None:
-        """Refuses a store that is used on both sides of a repartition: that divides tasks, and the store joins them."""
-        users = [node for node in self.nodes.values() if node.operator.uses]
-        for node in users:
-            for cut in filter(_is_cut, self.upstream(Input(node.id))):
-                for other in self.upstream(Input(cut.id)):
-                    both = set(node.operator.uses).intersection(other.operator.uses)
-                    if both:
-                        raise TopologyError(
-                            f"store {both.pop().name!r} is used at {other.place} and, behind the repartition at "
-                            f"{cut.place}, at {node.place}: the two run in different tasks, and each has only its own "
-                            "part of a store; use two stores"
-                        )
-
-
-# ---------------------------------------------------------------- what only the whole shows
-
-
-def _check_nodes(nodes: Collection[Node]) -> None:
-    operators = [node.operator for node in nodes]
-    read = {parent.node for node in nodes for parent in node.parents}
-    for node in nodes:
-        node.operator.check(len(node.parents))
-        if node.operator.repartition is not None and node.id not in read:
-            raise TopologyError(
-                f"the repartition at {node.place} leads nowhere: go on with the stream that repartition() returns"
-            )
-    if not operators:
-        raise TopologyError("the app reads no topic: begin with app.stream(topic)")
-    if not any(operator.effect or operator.stores for operator in operators):
-        places = ", ".join(str(operator.place) for operator in operators if operator.reads is not None)
-        raise TopologyError(f"the app, which reads at {places}, writes nothing and keeps nothing: end with .to(topic)")
-
-
-def _check_cycles(order: Collection[Node]) -> None:
-    """Raises TopologyError where a topic that is read feeds, through topics or not, a sink that writes it again."""
-    writers: dict[str, list[Node]] = {}
-    for node in order:
-        if node.operator.writes is not None:
-            writers.setdefault(node.operator.writes.name, []).append(node)
-    by_id = {node.id: node for node in order}
-
-    def before(node: Node) -> list[Node]:
-        topic = node.operator.reads
-        return [by_id[parent.node] for parent in node.parents] + (writers.get(topic.name, []) if topic else [])
-
-    for source in (node for node in order if node.operator.reads is not None):
-        waiting, seen = before(source), set[int]()
-        while waiting:
-            node = waiting.pop()
-            if node is source and source.operator.reads is not None:
-                name = source.operator.reads.name
-                places = ", ".join(str(sink.place) for sink in writers[name])
-                raise TopologyError(
-                    f"topic {name!r}, read at {source.place}, is written at {places} from what it brought, and a "
-                    "record would go round for ever: write to another topic"
-                )
-            if node.id not in seen:
-                seen.add(node.id)
-                waiting += before(node)
-
-
-def _check_names(app: str, nodes: Collection[Node], global_tables: Iterable[GlobalTable[Any, Any]]) -> None:
-    names: dict[str, _Owner] = {}
-    stores: dict[str, _Owner] = {}
-    internal: dict[str, _Owner] = {}
-    for declared in dict.fromkeys(store for node in nodes for store in node.operator.uses):
-        _check_free(stores, declared.name, declared, f"the store name {declared.name!r}")
-        _check_free(internal, changelog_topic(app, declared.name), declared, f"the store name {declared.name!r}")
-    for table in global_tables:
-        _check_free(stores, table.name, table, f"store={table.name!r}")
-    for node in nodes:
-        if names.setdefault(node.name, node) is not node:
-            raise TopologyError(
-                f"name={node.name!r} is used twice, at {names[node.name].place} and at {node.place}: give one of them "
-                "another name"
-            )
-        for store in node.operator.stores:
-            _check_free(stores, store.name, node, f"store={store.name!r}")
-    for node in nodes:
-        for name in _topics_of(app, node.operator):
-            _check_free(internal, name, node, f"the internal topic {name!r}")
-    for node in nodes:
-        topic = node.operator.writes
-        if topic is not None and topic.name in internal:
-            raise TopologyError(
-                f"the topic {topic.name!r}, written at {node.place}, is the app's own for what stands at "
-                f"{internal[topic.name].place}: write to another"
-            )
-
-
-_Owner = Node | DeclaredStore[Any, Any] | GlobalTable[Any, Any]
-
-
-def _check_free(taken: dict[str, _Owner], name: str, node: _Owner, what: str) -> None:
-    try:
-        check_topic_name(name)
-    except InvalidError as error:
-        raise TopologyError(f"{what} at {node.place} cannot name a topic: {error}") from error
-    other = taken.setdefault(name, node)
-    if other is not node:
-        raise TopologyError(
-            f"{what} is used twice, at {other.place} and at {node.place}: give one of them another name"
-        )
-
-
 def internal_topics(app: str, nodes: Iterable[Node]) -> list[str]:
     """The names of the topics that an app keeps for itself."""
     names: dict[str, None] = {}
     for node in nodes:
-        names |= dict.fromkeys(_topics_of(app, node.operator))
+        names |= dict.fromkeys(own_topics(app, node.operator))
         names |= dict.fromkeys(changelog_topic(app, store.name) for store in node.operator.uses)
     return list(names)
 
 
-def _topics_of(app: str, operator: Operator) -> list[str]:
+def own_topics(app: str, operator: Operator) -> list[str]:
     """The internal topics that belong to an operator alone."""
     names = [changelog_topic(app, store.name) for store in operator.stores]
     if operator.repartition is not None:
@@ -387,7 +206,7 @@ def repartition_topic(app: str, name: str) -> str:
 # ---------------------------------------------------------------- order and sub-topologies
 
 
-def _ordered(nodes: dict[int, Node]) -> list[Node]:
+def ordered(nodes: dict[int, Node]) -> list[Node]:
     """Parents before children, else in the order in which the program made them."""
     done: dict[int, Node] = {}
 
@@ -426,14 +245,15 @@ class SubTopology:
         return tuple(dict.fromkeys(store for node in self.nodes for store in node.operator.uses))
 
 
-def _is_cut(node: Node) -> bool:
+def is_cut(node: Node) -> bool:
+    """Whether it is a repartition."""
     return node.operator.repartition is not None
 
 
-def _split(order: list[Node]) -> list[SubTopology]:
+def split(order: list[Node]) -> list[SubTopology]:
     """Connected components without repartitions, numbered by their first nodes."""
-    cuts = [node for node in order if _is_cut(node)]
-    group = {node.id: node.id for node in order if not _is_cut(node)}
+    cuts = [node for node in order if is_cut(node)]
+    group = {node.id: node.id for node in order if not is_cut(node)}
 
     def find(node_id: int) -> int:
         while group[node_id] != node_id:
@@ -446,7 +266,7 @@ def _split(order: list[Node]) -> list[SubTopology]:
         for parent in node.parents:
             if parent.node in readers:
                 readers[parent.node].append(node.id)
-    together = [[node.id, *(p.node for p in node.parents if p.node in group)] for node in order if not _is_cut(node)]
+    together = [[node.id, *(p.node for p in node.parents if p.node in group)] for node in order if not is_cut(node)]
     # What is kept together runs together.
     users: dict[DeclaredStore[Any, Any], list[int]] = {}
     for node in order:
@@ -463,7 +283,7 @@ def _split(order: list[Node]) -> list[SubTopology]:
     return [_subtopology(number, nodes, cuts) for number, nodes in enumerate(members.values())]
 
 
-def _in_order(parts: list[SubTopology]) -> list[SubTopology]:
+def in_order(parts: list[SubTopology]) -> list[SubTopology]:
     """Writers of a repartition before its readers; as far as that goes, writers of a topic too; else by number."""
     done: list[SubTopology] = []
     waiting = list(parts)
@@ -528,7 +348,7 @@ class Topology:
 
         def longest(each: Node) -> int:
             parents = [by_id[parent.node] for parent in each.parents]
-            ways = [longest(parent) for parent in parents if not _is_cut(parent)]
+            ways = [longest(parent) for parent in parents if not is_cut(parent)]
             return max(ways, default=0) + each.operator.delay_ms
 
         return longest(node)

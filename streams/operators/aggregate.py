@@ -75,6 +75,11 @@ class Aggregate(Operator):
         return (KeptStore(self.store_name, SessionLayout(difference_ms), self.retention_ms),)
 
     @property
+    def caches(self) -> bool:
+        """Changes may wait; final results are sent when their windows close."""
+        return self.emit != "close"
+
+    @property
     def clocks_name(self) -> str:
         """The store of the keys' clocks."""
         return f"{self.store_name}-clocks"

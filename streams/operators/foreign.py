@@ -132,6 +132,11 @@ class ForeignLookup(Operator):
         """The left rows, by what they refer to."""
         return (KeptStore(self.store_name, SubscriptionStore.layout),)
 
+    @property
+    def caches(self) -> bool:
+        """Results are sent at once."""
+        return False
+
     def kept_as(self, store: str) -> KeptAs:
         """Left values, by two keys."""
         del store

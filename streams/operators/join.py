@@ -64,6 +64,11 @@ class StreamJoin(Operator):
             KeptStore(self.right_store, layout, retention_ms),
         )
 
+    @property
+    def caches(self) -> bool:
+        """Pairs are sent at once, and what has no partner when its window closes."""
+        return False
+
     def kept_as(self, store: str) -> KeptAs:
         """The records of a side; marks of those that have a partner are kept only where it matters."""
         key, value = self.key.codec, self.codec_of(store)

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.streams.derived import Slot
+from tailrace.streams.graph import Graph
 from tailrace.streams.kept_as import Form, KeptAs
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.table import TableFilter, TableMap
 from tailrace.streams.operators.table_join import TableJoin
-from tailrace.streams.topology import Graph, Input, KeptStore, Node, OldValues, Operator
+from tailrace.streams.topology import Input, KeptStore, Node, OldValues, Operator
 from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.unlimited import UnlimitedWindow
@@ -68,6 +69,11 @@ class Holding(Operator):
     def stores(self) -> tuple[KeptStore, ...]:
         """The updates that wait."""
         return (KeptStore(self.store_name, KeyValueStore.layout),)
+
+    @property
+    def caches(self) -> bool:
+        """What waits is sent when its time has come, whatever is committed."""
+        return False
 
     def kept_as(self, store: str) -> KeptAs:
         """Updates that wait, by key."""

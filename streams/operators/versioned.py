@@ -42,6 +42,11 @@ class VersionedSource(TableSource):
         return (KeptStore(self.store_name, VersionedStore.layout),)
 
     @property
+    def caches(self) -> bool:
+        """Every version goes on at once."""
+        return False
+
+    @property
     def tolerated_ms(self) -> int:
         """Older versions than its history reaches back are refused."""
         return self.history_ms

@@ -56,6 +56,11 @@ class WaitingJoin(StreamTableJoin):
         """What waits, until it is due."""
         return (KeptStore(self.store_name, SessionLayout(0), self.wait_ms),)
 
+    @property
+    def caches(self) -> bool:
+        """What waits is joined when it is due."""
+        return False
+
     def kept_as(self, store: str) -> KeptAs:
         """Keys and values of the stream."""
         del store
