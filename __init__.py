@@ -13,6 +13,7 @@ from tailrace.streams.operators.aggregate import Emit
 from tailrace.streams.operators.suppress import Suppress, until_stream_time, until_window_closes
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.reducers import Reducer
+from tailrace.streams.reset import ResetPlan
 from tailrace.streams.store import Store
 from tailrace.streams.stream import Stream
 from tailrace.streams.summary import Summary
@@ -50,6 +51,7 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "Reducer",
+    "ResetPlan",
     "Store",
     "Stream",
     "Summary",

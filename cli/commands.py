@@ -15,6 +15,7 @@ from tailrace.cli.demo import demo
 from tailrace.cli.errors import report
 from tailrace.cli.groups import groups
 from tailrace.cli.logs import log as log_group
+from tailrace.cli.reset import reset
 from tailrace.cli.run import describe, run
 from tailrace.cli.send import send
 from tailrace.cli.session import DebugOption, JsonOption, LogOption, Session
@@ -54,7 +55,7 @@ def _version() -> str:
         return "from a checkout that is not installed"
 
 
-for _command in (demo, run, describe, send, tail):
+for _command in (demo, run, describe, reset, send, tail):
     app.command(_command.__name__)(_command)
 app.add_typer(topics, name="topics")
 app.add_typer(groups, name="groups")

@@ -213,7 +213,8 @@ def _refuse_app(log: Log, name: str, *, internal: bool) -> None:
     if kept:
         raise UsageError(
             f"{name!r} is the group of an app with state (in {kept[0]}): reading again what its stores hold counts it "
-            "twice; a new name for the app begins anew, --internal changes the group all the same"
+            "twice; `tailrace reset MODULE:APP` takes the app back with its state, --internal changes the "
+            "group all the same"
         )
 
 

@@ -29,10 +29,17 @@ Draw = Callable[[], RenderableType | None]
 
 def run_app(app: App, log: Log, *, until: Literal["end"] | None) -> Summary:
     """Run an app on a log, whatever log it names itself; blocks until it ends."""
+    with at_log(app, log):
+        return app.run(until=until)
+
+
+@contextmanager
+def at_log(app: App, log: Log) -> Generator[None]:
+    """Have an app take a log within the block, whatever log it names itself."""
     own = app.options
     app.options = replace(own, log=log)
     try:
-        return app.run(until=until)
+        yield
     finally:
         app.options = own
 

@@ -6,7 +6,7 @@ one beside an async block; the only async code of streams is here.
 
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -18,7 +18,7 @@ from anyio.lowlevel import current_token
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock, SystemClock
 from tailrace.log.errors import InvalidError
-from tailrace.log.record import Instant
+from tailrace.log.record import At, Instant, TopicPartition
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
@@ -28,6 +28,7 @@ from tailrace.streams.graph import Graph
 from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import check_function, user_place
+from tailrace.streams.reset import ResetPlan, carry_out, plan_reset
 from tailrace.streams.runner import Runner
 from tailrace.streams.signals import stopping
 from tailrace.streams.start import started
@@ -354,6 +355,35 @@ class App:
                     return runner.run(until_end=until == "end")
             finally:
                 self.stopped_by = signals[0] if signals else None
+
+    def reset(
+        self,
+        *,
+        to: At | timedelta | Mapping[TopicPartition, int] = "earliest",
+        dry_run: bool = True,
+    ) -> ResetPlan:
+        """Takes the app back (or on) to a place in its inputs, with nothing of what it had made of them since.
+
+        The offsets of its group move, and its state goes: changelogs, repartition topics, and the stores on disk. Its
+        inputs and outputs stay; what is read again is written again behind what is there. What the app both writes and
+        reads goes on at its end.
+
+        Args:
+            to: "earliest", "latest", an instant (the first record at or after it), a timedelta (so long before now), or
+                an offset for each partition that is to move; the others go on where they are.
+            dry_run: only tells what would be done. It needs no lock: another process may write the log meanwhile.
+
+        Raises:
+            InvalidError: the app runs (its members are named), or an offset is not there.
+            LogLockedError: another process writes the log, or uses the app's state.
+            TopologyError: an input is missing.
+            TypeError, ValueError: `to` is none of these.
+        """
+        topology, own = self.describe(), self.options.log
+        with ExitStack() as stack:
+            log = own if isinstance(own, Log) else stack.enter_context(Log.open(own, read_only=dry_run))
+            plan = plan_reset(topology, self.options, log, to, self.clock.now_ms())
+            return plan if dry_run else carry_out(plan, self.options, log)
 
     def running(self) -> AbstractAsyncContextManager[Self]:
         """Runs the app in a thread beside the block, which begins when every store is restored that is its own by then.

@@ -41,6 +41,7 @@ from tailrace.streams.outputs import Outputs
 from tailrace.streams.plan import Lane, Loaded, Plan, RestoredStore
 from tailrace.streams.positions import BrokenOffError, ChangelogReader, first_position
 from tailrace.streams.repartition_input import RepartitionInput
+from tailrace.streams.reset import refuse_broken_off
 from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
@@ -104,6 +105,8 @@ class Planner:
 
     def prepare(self) -> list[Unit]:
         """Creates what is missing in the log; returns what there is to be run. Raises TopologyError as `plan`."""
+        committed = self._log.committed_offsets(self._app)
+        refuse_broken_off(self._app, committed)
         self._topics.prepare()
         committed = self._log.committed_offsets(self._app)
         self._topics.refuse_lost_offsets(committed)
@@ -545,8 +548,7 @@ class Planner:
             raise TopologyError(
                 f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition.topic}, was "
                 f"deleted since app {self._app!r} ran last: what the store holds on disk is not in it, and what that "
-                "was made of has been read; begin anew: give the app another name, or delete its internal topics, its "
-                "committed offsets and its state"
+                "was made of has been read; begin anew, with `tailrace reset` (app.reset), or under another name"
             )
 
     def _refuse_cut_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
@@ -556,8 +558,8 @@ class Planner:
             raise TopologyError(
                 f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition}, begins at offset "
                 f"{changelog.start_offset}: what stood before was deleted, and entries of the store with it; "
-                "begin anew, with cleanup.policy=compact as it was: give the app another name, or delete its internal "
-                "topics, its committed offsets and its state"
+                "begin anew, with `tailrace reset` (app.reset) or under another name, and cleanup.policy=compact as it "
+                "was"
             )
 
 

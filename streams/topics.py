@@ -218,8 +218,8 @@ class AppTopics:
                 f"the internal topic {name!r} has {found} partitions, and {node.name} at {node.place} needs "
                 f"{partitions}{f', as {told}' if told else ''}: one of these was changed after the app had begun, and "
                 "keys would be looked for in other partitions than they were written to; "
-                f"{keep if told and found < partitions else ''}begin anew: give the app another name, or delete its "
-                "internal topics, its committed offsets and its state"
+                f"{keep if told and found < partitions else ''}begin anew, with `tailrace reset` (app.reset), or under "
+                "another name"
             )
 
     def _note_kind(self, store: StoreOf, changelog: str) -> None:
@@ -236,8 +236,8 @@ class AppTopics:
         if before is not None and not now.like(before) and any(self._log.offsets(changelog).values()):
             raise TopologyError(
                 f"store {store.name!r} (at {store.of.place}) is a {now}, and its changelog {changelog} was written "
-                f"by a {before}, which it would misread: give the store another name, or delete that topic and the "
-                "app's state to begin anew"
+                f"by a {before}, which it would misread: give the store another name, or begin anew with "
+                "`tailrace reset` (app.reset)"
             )
         self._log.note_topic(changelog, now.note())
 
@@ -261,7 +261,7 @@ class AppTopics:
                 raise TopologyError(
                     f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
                     f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
-                    f"log.alter_offsets({self._app!r}, …), or delete that topic and the app's state to begin anew"
+                    f"log.alter_offsets({self._app!r}, …), or begin anew with `tailrace reset` (app.reset)"
                 )
 
 

@@ -28,7 +28,6 @@ STILL_TO_COME: list[str] = [
     "Events",
     "Agent",
     "Channel",
-    "ResetPlan",
     "Difference",
     "ReplayJob",
     "App.__init__.version",
@@ -44,7 +43,6 @@ STILL_TO_COME: list[str] = [
     "App.query",
     "App.run.close_windows",
     "App.main",
-    "App.reset",
     "App.replay",
 ]  # fmt: skip
 

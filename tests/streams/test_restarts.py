@@ -243,7 +243,8 @@ def test_more_partitions_of_an_input_are_refused_with_a_way_to_keep_the_state() 
         say(log)
         told = (
             r"'counter-n-changelog' has 2 partitions, and count-\d+ at .*test_restarts.py:\d+ needs 3, as topic "
-            r"'words' has 3: .*; put repartition\(partitions=2, name=…\) before it, .*, or begin anew: give the app"
+            r"'words' has 3: .*; put repartition\(partitions=2, name=…\) before it, .*, or begin anew, with "
+            r"`tailrace reset`"
         )
         with pytest.raises(TopologyError, match=told):
             app(log).run(until="end")
