@@ -64,6 +64,8 @@ class FetchedBatch:
     leader_epoch: int
     max_timestamp_ms: int
     records: Sequence[RawRecord]
+    control: bool = False
+    """Whether it is a marker of a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +232,9 @@ class Producer(AbstractContextManager["Producer"]):
 
         Raises:
             InvalidError: there is no transaction.
-            FencedError: another producer has taken the transactional id, or the transaction was aborted after
-                `transaction_timeout_ms`; the producer can only be closed.
+            FencedError: another producer has taken the transactional id; the producer can only be closed.
+            OverdueError: the transaction was aborted after `transaction_timeout_ms`; the producer can only be closed,
+                and another be made that does it again.
             TailraceError: what kept a record of the transaction out of the log: abort it.
         """
 

@@ -258,6 +258,7 @@ class EmbeddedConsumer(Consumer):
                 header.leader_epoch,
                 header.max_timestamp_ms,
                 BatchRecords(header, view, position, hidden=hidden),
+                header.control,
             )
             position = header.next_offset
 

@@ -25,6 +25,10 @@ class ExpelledError(FencedError):
     """A consumer group goes on without this member: abort what it was doing, and poll to join anew."""
 
 
+class OverdueError(FencedError):
+    """Its transaction was aborted after its time-out, and nobody else has its id: do it again with another producer."""
+
+
 class CorruptError(TailraceError):
     """Bytes on disk are not what was written.
 

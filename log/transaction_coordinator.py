@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Protocol
 from tailrace.log.catalog import Topic
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
-from tailrace.log.errors import FencedError, InvalidError, TailraceError
+from tailrace.log.errors import FencedError, InvalidError, OverdueError, TailraceError
 from tailrace.log.partition import Appended
 from tailrace.log.producers import OpenTransaction
 from tailrace.log.record import TopicPartition
@@ -89,6 +89,7 @@ class _Entry:
     deadline: float | None = None  # by the monotonic clock: when it is aborted, or what is decided is tried again
     warn_at: float | None = None  # half-way to the deadline: its readers wait, and somebody should know
     fenced: str = ""  # how the last holder lost it
+    overdue: Identity | None = None  # who lost it by a time-out, while nobody else has it
 
 
 class TransactionCoordinator:
@@ -191,7 +192,7 @@ class TransactionCoordinator:
                 self._settle(entry, f"taken over by {holder}")
                 made = entry.transaction.take(timeout_ms, now_ms, self._new_producer_id)
             self._store(entry, made, sync=True)
-            entry.fenced, entry.ended = f"taken over by {holder}", None
+            entry.fenced, entry.ended, entry.overdue = f"taken over by {holder}", None, None
             return _identity(made)
 
     def check(self, who: Identity) -> None:
@@ -199,6 +200,7 @@ class TransactionCoordinator:
 
         Raises:
             FencedError: no; with who took it, or why it was lost.
+            OverdueError: it was lost by a time-out, and nobody has taken it.
         """
         with self._entry(who.transactional_id).lock:
             self._held(who)
@@ -212,7 +214,8 @@ class TransactionCoordinator:
                 f"the transaction of {who.transactional_id!r} is decided, if not all of it is written: {word} once more"
             )
         if found is None or (found.producer_id, found.producer_epoch) != who[1:]:
-            raise FencedError(
+            kind = OverdueError if entry.overdue == who else FencedError
+            raise kind(
                 f"the transactional id {who.transactional_id!r} was {entry.fenced or 'taken away'}: this producer "
                 f"(id {who.producer_id}, epoch {who.producer_epoch}) can only be closed"
             )
@@ -266,7 +269,8 @@ class TransactionCoordinator:
         on where it stopped.
 
         Raises:
-            FencedError: the id is another's, or the transaction was aborted after its time-out.
+            FencedError: the id is another's.
+            OverdueError: the transaction was aborted after its time-out.
             InvalidError: there is nothing to end, or it was decided otherwise.
             RetriableError: no room on the disk.
         """
@@ -297,7 +301,7 @@ class TransactionCoordinator:
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
-    def _settle(self, entry: _Entry, why: str) -> None:
+    def _settle(self, entry: _Entry, why: str, *, overdue: bool = False) -> None:
         """Aborts what is open, and carries out what is decided."""
         found = entry.transaction
         assert found is not None
@@ -310,7 +314,7 @@ class TransactionCoordinator:
                 why,
             )
             self._store(entry, found.decide(self._clock.now_ms(), commit=False), sync=True)
-            entry.fenced, entry.ended = why, None
+            entry.fenced, entry.ended, entry.overdue = why, None, _identity(found) if overdue else None
         self._finish(entry)
 
     def _finish(self, entry: _Entry) -> None:
@@ -353,7 +357,7 @@ class TransactionCoordinator:
             with entry.lock:  # a commit may have been quicker
                 if entry.deadline is not None and entry.deadline <= now and entry.transaction is not None:
                     why = f"aborted after its time-out of {entry.transaction.timeout_ms} ms"
-                    if self._try_to_settle(entry, why):
+                    if self._try_to_settle(entry, why, overdue=True):
                         ended.append(transactional_id)
         if self._strays:
             self._end_strays()
@@ -374,9 +378,9 @@ class TransactionCoordinator:
                 found.timeout_ms / 1000,
             )
 
-    def _try_to_settle(self, entry: _Entry, why: str) -> bool:
+    def _try_to_settle(self, entry: _Entry, why: str, *, overdue: bool = False) -> bool:
         try:
-            self._settle(entry, why)
+            self._settle(entry, why, overdue=overdue)
         except (OSError, TailraceError) as error:
             assert entry.transaction is not None
             logger.warning(

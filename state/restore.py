@@ -3,6 +3,8 @@
 1. A store whose checkpoint does not fit the changelog is emptied and read from the beginning, once, with a warning that
    names the store and the reason; one that fits reads only what came after.
 2. Rows and the checkpoint they stand for are written together, so a restore that is broken off goes on where it was.
+3. Compaction forgets deletions after a time. A store that has been away for about as long, while somebody else wrote to
+   the changelog, is read from the beginning: else it would keep what was deleted.
 
 Not here: where the changelog comes from (streams gives a `Changelog` over the log's consumer), nor how far it may be
 read (to the last stable offset: what was not committed is not in the batches).
@@ -11,6 +13,7 @@ read (to the last stable offset: what was not committed is not in the batches).
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from tailrace.log.record import RawRecord
@@ -38,8 +41,18 @@ class ChangelogBatch(Protocol):
     """The part of a fetched batch that restoring reads."""
 
     @property
+    def base_offset(self) -> int:
+        """Where it begins, or where it is read from."""
+        ...
+
+    @property
     def next_offset(self) -> int:
         """Where the next batch begins."""
+        ...
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a marker of a transaction."""
         ...
 
     @property
@@ -94,17 +107,23 @@ def restore(
     layout: Layout,
     changelog: Changelog,
     *,
+    now_ms: int = 0,
+    deletions_kept_ms: int | None = None,
     expire_before_ms: int = 0,
     progress: Progress | None = None,
 ) -> Restored:
     """Apply to the store `name` what its changelog holds beyond the store's checkpoint.
 
-    `layout` is that of the store's class; windows before `expire_before_ms` are left out. To be called before the store
-    object is made, or followed by its `discard`.
+    `layout` is that of the store's class; windows before `expire_before_ms` are left out. `now_ms` is the wall clock,
+    and `deletions_kept_ms` how long the changelog has deletions at least (None: for ever). To be called before the
+    store object is made, or followed by its `discard`.
     """
     keyspace = backend.keyspace(name)
     checkpoint = keyspace.checkpoint()
-    reason = misfit(checkpoint, changelog) if checkpoint else _leftover(keyspace)
+    if checkpoint is None:
+        reason = _leftover(keyspace)
+    else:
+        reason = misfit(checkpoint, changelog) or _too_old(checkpoint, changelog, now_ms, deletions_kept_ms)
     if reason is not None:
         _logger.warning("store %s is rebuilt from its changelog %s: %s", name, changelog, reason)
         keyspace.clear()
@@ -116,17 +135,19 @@ def restore(
     records, next_offset = 0, begin
     leader_epoch = checkpoint.leader_epoch if checkpoint else -1
     piece, stands_for = _Piece(), begin if checkpoint else None
+    # Until the end is reached, what follows is as old as the store was; one from nothing is as it is read from now on.
+    as_of_ms = checkpoint.written_ms if checkpoint else now_ms
     for batch in changelog.batches(begin) if total else ():
         records += piece.add(layout, batch.records, expire_before_ms)
         next_offset, leader_epoch = batch.next_offset, batch.leader_epoch
         if piece.full:
-            backend.ingest(name, piece.rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
+            backend.ingest(name, piece.rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch, as_of_ms))
             piece, stands_for = _Piece(), next_offset
             if progress is not None:
                 progress(next_offset - begin, total)
     # Offset and epoch are those of a batch that was read: an offset past the end of its epoch would mean a rebuild.
     if stands_for is None or next_offset > stands_for:
-        backend.ingest(name, piece.rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch))
+        backend.ingest(name, piece.rows, Checkpoint(changelog.topic_id, next_offset, leader_epoch, now_ms))
     if progress is not None:
         progress(total, total)
     return Restored(records, reason)
@@ -161,7 +182,7 @@ class _Piece:
 
 def misfit(checkpoint: Checkpoint, changelog: Changelog) -> str | None:
     """Why a store with this checkpoint is not a beginning of the changelog; None if it is."""
-    topic_id, offset, leader_epoch = checkpoint
+    topic_id, offset, leader_epoch, _ = checkpoint
     if topic_id != changelog.topic_id:
         return f"it was written from topic id {topic_id}, and the topic's id is {changelog.topic_id} now"
     if offset > changelog.end_offset:
@@ -169,6 +190,29 @@ def misfit(checkpoint: Checkpoint, changelog: Changelog) -> str | None:
     if leader_epoch >= 0 and offset > (epoch_end := changelog.epoch_end(leader_epoch)):
         return f"it stands at offset {offset} of leader epoch {leader_epoch}, which ended at {epoch_end}"
     return None
+
+
+def _too_old(checkpoint: Checkpoint, changelog: Changelog, now_ms: int, deletions_kept_ms: int | None) -> str | None:
+    if deletions_kept_ms is None or _unchanged(checkpoint, changelog):
+        return None
+    # A tenth is for the restore itself. The wall clock may have been set since: then nobody knows how old it is.
+    if abs(now_ms - checkpoint.written_ms) < deletions_kept_ms - deletions_kept_ms // 10:
+        return None
+    written = datetime.fromtimestamp(checkpoint.written_ms / 1000, UTC).isoformat(" ", "seconds")
+    return (
+        f"it was written last at {written}, and others have gone on since: the changelog has what was deleted for "
+        f"{deletions_kept_ms} ms (delete.retention.ms), so a deletion may be missing in it by now"
+    )
+
+
+def _unchanged(checkpoint: Checkpoint, changelog: Changelog) -> bool:
+    """Whether nothing but markers of transactions was ever written behind the checkpoint."""
+    end = checkpoint.offset
+    for batch in changelog.batches(end) if end < changelog.end_offset else ():
+        if not batch.control or batch.base_offset != end:
+            return False
+        end = batch.next_offset
+    return end >= changelog.end_offset
 
 
 def _leftover(keyspace: Keyspace) -> str | None:

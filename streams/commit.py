@@ -36,6 +36,8 @@ class Committer:
     outputs: Sequence[Outputs]
     failing: Callable[[Task], AbstractContextManager[None]]
     """Around what calls functions of the user: gives what they raise a place."""
+    now_ms: Callable[[], int]
+    """The wall clock."""
     entries_max: int
     """Entries that a store's cache may keep after a commit."""
     transactional: bool
@@ -49,6 +51,7 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
 
     tasks come in the order of their sub-topologies: writers of a repartition before its readers.
     """
+    now_ms = to.now_ms()  # by now nobody else has written to the changelogs: the commit checks that
     # 1. Caches and hops: everything that was held back goes on, down to the outputs and the changelogs.
     for task in tasks:
         with to.failing(task):
@@ -75,7 +78,7 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
     for task in tasks:
         writes = WriteSet()
         for store in task.stores:
-            store.node.store.take_writes(writes, store.checkpoint())
+            store.node.store.take_writes(writes, store.checkpoint(now_ms))
         if writes and task.context.backend is not None:
             task.context.backend.write(writes)
         for store in task.stores:

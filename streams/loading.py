@@ -4,21 +4,29 @@
    for.
 2. After `forget` nobody touches the unit's stores any more, and what was loaded of it is not handed over.
 3. The thread ends when there is nothing to load, and with `close`.
+4. What is open of who ran a unit before is waited for, and named while that lasts: at least as long as a transaction
+   of an app may be open.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 
 from tailrace.streams.plan import Loaded
-from tailrace.streams.positions import BrokenOffError
+from tailrace.streams.positions import BrokenOffError, UnsettledError
 from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
 
 Load = Callable[[Unit, threading.Event], Loaded]
-"""Loads a unit, or raises BrokenOffError once the event is set."""
+"""Loads a unit, or raises BrokenOffError once the event is set, UnsettledError where it is too early."""
+
+# Between two tries of what is not settled yet; how many make a warning, and are enough: five seconds, and thirty.
+_WAIT_S = 0.005
+_TRIES_TOLD = 1_000
+_TRIES_MAX = 6_000
 
 
 class Loader:
@@ -53,6 +61,13 @@ class Loader:
             if isinstance(each, BaseException):
                 raise each
         return [each for each in done if not isinstance(each, BaseException)]
+
+    def wait(self, timeout: float) -> bool:
+        """Waits until there is nothing to load any more, in seconds at most; returns whether there was anything."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        return thread is not None
 
     def forget(self, unit: Unit) -> None:
         """Breaks the loading of a unit off, and waits until it is."""
@@ -91,7 +106,7 @@ class Loader:
                     self._unwanted.clear()
                     return
             try:
-                done: Loaded | BaseException = self._load(unit, self._unwanted)
+                done: Loaded | BaseException = self._load_settled(unit)
             except BrokenOffError as error:
                 _logger.info("%s", error)
                 continue
@@ -100,3 +115,19 @@ class Loader:
             with self._lock:
                 self._done.append(done)
             self._loaded()
+
+    def _load_settled(self, unit: Unit) -> Loaded:
+        for tries in count(1):
+            try:
+                return self._load(unit, self._unwanted)
+            except UnsettledError as error:
+                if tries >= _TRIES_MAX:
+                    raise
+                if tries % _TRIES_TOLD == 0:
+                    _logger.warning("%s", error)
+            if self._unwanted.wait(_WAIT_S):
+                raise BrokenOffError(f"unit {unit.name} is not wanted any more")
+        raise AssertionError
+
+
+NewLoader = Callable[[Load, Callable[[], None]], Loader]

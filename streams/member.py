@@ -13,17 +13,19 @@ Not here: who gets what (units), running (runner), restoring (plan, loading).
 """
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from tailrace.log.client import Log
 from tailrace.log.errors import ExpelledError, InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.loading import Loader
+from tailrace.streams.loading import Load, Loader, NewLoader
 from tailrace.streams.plan import Loaded
 from tailrace.streams.units import Claim, Unit, assignor_of
 
 _logger = logging.getLogger(__name__)
+
+# How long the group may go unseen while the member has nothing to do but to restore.
+_LOOK_S = 0.1
 
 
 class Member:
@@ -33,17 +35,22 @@ class Member:
         self,
         log: Log,
         app: str,
-        load: Callable[[Unit, threading.Event], Loaded],
+        load: Load,
         stored: Callable[[], Sequence[str]],
         leave: Callable[[Unit], None],
+        new_loader: NewLoader = Loader,
     ) -> None:
-        """`stored` names tasks whose state is here; `leave` closes and deletes the stores of a unit."""
+        """`stored` names tasks whose state is here; `leave` closes and deletes the stores of a unit.
+
+        new_loader is for who drives members by hand, in one thread.
+        """
         self._log = log
         self._app = app
         self._stored = stored
         self._leave = leave
         self._load = load
-        self._loader = Loader(load, log.wake)
+        self._new_loader = new_loader
+        self._loader = new_loader(load, log.wake)
         self._units: Sequence[Unit] = ()
         self._given: set[TopicPartition] = set()
         self._running: dict[Unit, bool] = {}
@@ -126,12 +133,16 @@ class Member:
     # ------------------------------------------------------------ running
 
     def load_all(self) -> list[Loaded]:
-        """Loads what was given and not begun yet, here and now. Raises as `Planner.load`."""
-        new = self._new()
-        loaded = [self._load(unit, threading.Event()) for unit in new]
-        self._running.update(dict.fromkeys(new, True))
-        self._news = False
-        return loaded
+        """Loads what was given and not begun yet, and returns when that is done. Raises as `Planner.load`.
+
+        It looks at the group meanwhile: whoever is not heard of, however much there is to restore, holds up the others.
+        """
+        loaded = self.work()
+        while self._loader.wait(_LOOK_S):
+            loaded += self._taken()
+            self.consumer.poll_batches(0)
+        loaded += self._taken()
+        return [each for each in loaded if each.unit in self._running]  # the others were asked back meanwhile
 
     def _new(self) -> list[Unit]:
         return [unit for unit in self._mine() if unit not in self._running]
@@ -144,6 +155,9 @@ class Member:
                 _logger.info("app %s takes over %s", self._app, unit.name)
                 self._running[unit] = False
                 self._loader.begin(unit)
+        return self._taken()
+
+    def _taken(self) -> list[Loaded]:
         loaded = self._loader.take()
         for each in loaded:
             self._running[each.unit] = True
@@ -153,7 +167,7 @@ class Member:
         """Gives up what was loaded: the plan is gone. The partitions stay this member's."""
         self.hand_over = None
         self._loader.close()
-        self._loader = Loader(self._load, self._log.wake)
+        self._loader = self._new_loader(self._load, self._log.wake)
         self._running.clear()
         self._news = True
 

@@ -4,12 +4,19 @@
 2. After GIVE_UP_S without a commit the error is raised.
 """
 
+from typing import Final
+
 from tailrace.log.clock import Clock
-from tailrace.log.errors import ExpelledError, RetriableError
+from tailrace.log.errors import ExpelledError, OverdueError, RetriableError
 
 FIRST_S = 0.1
 MOST_S = 5.0
 GIVE_UP_S = 300.0  # Kafka Streams' task.timeout.ms
+
+Passing = RetriableError | ExpelledError | OverdueError
+"""What may pass: not yet; others have the tasks; a commit took too long."""
+
+PASSING: Final = (RetriableError, ExpelledError, OverdueError)
 
 
 class Patience:
@@ -20,7 +27,7 @@ class Patience:
         self._since: float | None = None
         self._pause = FIRST_S
 
-    def after(self, error: RetriableError | ExpelledError) -> float:
+    def after(self, error: Passing) -> float:
         """The pause in seconds before the next try; raises the error where it has been tried for long enough."""
         now = self._clock.monotonic()
         if self._since is None:

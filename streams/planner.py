@@ -39,7 +39,7 @@ from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.plan import Lane, Loaded, Plan, RestoredStore
-from tailrace.streams.positions import BrokenOffError, ChangelogReader, first_position
+from tailrace.streams.positions import ChangelogReader, UnsettledError, first_position, open_in
 from tailrace.streams.repartition_input import RepartitionInput
 from tailrace.streams.reset import refuse_broken_off
 from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
@@ -57,10 +57,6 @@ from tailrace.streams.topology import (
 from tailrace.streams.units import Unit, units_of
 
 _logger = logging.getLogger(__name__)
-
-_WAIT_S = 0.005
-# How long a start waits for what another member has left open, at least: its transactions time out after 10 s.
-_SETTLED_TRIES = 6_000
 
 BackendFor = Callable[[TaskId], Backend]
 """Opens the place where a task keeps its stores."""
@@ -172,15 +168,17 @@ class Planner:
     ) -> Loaded:
         """Has the stores of a unit stand at the last commit; progress makes a callback for each.
 
-        Any thread may call. What is open of who ran the unit before is waited for.
+        Any thread may call.
 
         Raises:
             BrokenOffError: `unwanted` was set meanwhile.
-            RetriableError: something stays open.
+            UnsettledError: something is open of who ran the unit before.
             TopologyError: a changelog was deleted.
         """
         unwanted = unwanted or threading.Event()
-        self._wait_until_settled(unit, unwanted)
+        cause = self._open_in(unit)
+        if cause is not None:
+            raise UnsettledError(f"task {unit.name} of app {self._app!r} waits to begin: {cause}")
         committed = self._log.committed_offsets(self._app)
         loaded = Loaded(unit, committed, {})
         tasks: dict[TaskId, tuple[Task, list[RestoredStore]]] = {}
@@ -196,22 +194,8 @@ class Planner:
             tasks[task_id] = task, self._restore(task, sub, progress, unwanted, begun=bool(committed))
         return loaded._replace(tasks=tasks)
 
-    def _wait_until_settled(self, unit: Unit, unwanted: threading.Event) -> None:
-        """Returns when all that was written by who ran the unit before is committed or aborted, and on disk."""
-        cause: str | None = None
-        for tried in range(_SETTLED_TRIES):
-            if unwanted.is_set():
-                raise BrokenOffError(f"unit {unit.name} of app {self._app!r} is not wanted any more")
-            cause = self._open_in(unit)
-            if cause is None:
-                return
-            if tried % 1_000 == 999:
-                _logger.warning("app %s: task %s waits to begin: %s", self._app, unit.name, cause)
-            unwanted.wait(_WAIT_S)
-        raise RetriableError(f"task {unit.name} of app {self._app!r} cannot begin: {cause}")
-
     def _open_in(self, unit: Unit) -> str | None:
-        """What is not settled of a unit, in words."""
+        """What is not settled of a unit, in words; None: all is committed or aborted, and on disk."""
         if self._options.guarantee == "at_least_once":
             return None
         with self._log.consumer(group=self._app, reset="earliest") as consumer:
@@ -226,11 +210,7 @@ class Planner:
                 changelog = TopicPartition(changelog_topic(self._app, store.name), task_id.partition)
                 end = self._log.offsets(changelog.topic, isolation="read_uncommitted")[changelog]
                 if self._log.offsets(changelog.topic)[changelog] < end:
-                    found = [
-                        each for each in self._log.open_transactions(changelog.topic) if each.partition == changelog
-                    ]
-                    whose = ", ".join(f"{each.transactional_id} for {each.age_ms} ms" for each in found)
-                    return f"{changelog} has records of a transaction ({whose or 'its end is not on disk yet'})"
+                    return f"{changelog} has records of a transaction ({open_in(self._log, changelog)})"
         return None
 
     def add(self, plan: Plan, units: Sequence[Loaded]) -> list[Task]:
@@ -535,6 +515,8 @@ class Planner:
                 store.name,
                 store.layout,
                 changelog,
+                now_ms=self._clock.now_ms(),
+                deletions_kept_ms=changelog.deletions_kept_ms,
                 expire_before_ms=expire_before_ms,
                 progress=progress(f"{store.name}-{task.id.partition}") if progress else None,
             )

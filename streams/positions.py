@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log
-from tailrace.log.errors import TailraceError
+from tailrace.log.errors import RetriableError, TailraceError
 from tailrace.log.record import TopicPartition
 
 _logger = logging.getLogger(__name__)
@@ -73,6 +73,10 @@ class BrokenOffError(TailraceError):
     """Restoring was broken off: its result is not wanted any more."""
 
 
+class UnsettledError(RetriableError):
+    """What ran a task before has left something open: the task may begin when that is committed or aborted."""
+
+
 class ChangelogReader:
     """One partition of a changelog, from the log; see `tailrace.state.restore.Changelog`."""
 
@@ -82,7 +86,9 @@ class ChangelogReader:
         self._unwanted = unwanted or threading.Event()
         self.partition = partition
         self.leader_epoch = log.leader_epoch(partition)
-        self.topic_id = log.describe_topic(partition.topic).topic_id
+        topic = log.describe_topic(partition.topic)
+        self.topic_id = topic.topic_id
+        self.deletions_kept_ms = int(topic.config["delete.retention.ms"])
         self.start_offset = log.offsets(partition.topic, "earliest")[partition]
         self.end_offset = log.offsets(partition.topic, "latest")[partition]
 
@@ -104,10 +110,29 @@ class ChangelogReader:
                 batches = consumer.poll_batches(_STALLED_S)
                 if not batches:
                     _logger.warning(
-                        "the restore from %s stands at offset %d of %d: nothing can be read there now; see what is "
-                        "open or damaged with `tailrace topics describe` and `tailrace log verify`",
+                        "the restore from %s stands at offset %d of %d: %s",
                         self.partition,
                         position,
                         self.end_offset,
+                        self._stalled(),
                     )
                 yield from batches
+
+    def _stalled(self) -> str:
+        """Why nothing can be read."""
+        stable, written = (
+            self._log.offsets(self.partition.topic, isolation=isolation)[self.partition]
+            for isolation in ("read_committed", "read_uncommitted")
+        )
+        if written < self.end_offset:
+            return f"it ends at {written} now, as somebody has cut it; stop the app, and run `tailrace log verify`"
+        if stable < self.end_offset:
+            return f"readers come to {stable}, as a transaction is open there ({open_in(self._log, self.partition)})"
+        return "it cannot be read there, and nothing is open; run `tailrace log verify`"
+
+
+def open_in(log: Log, partition: TopicPartition) -> str:
+    """Which transactions hold up who reads what is committed of a partition."""
+    found = [each for each in log.open_transactions(partition.topic) if each.partition == partition]
+    told = ", ".join(f"{each.transactional_id} for {each.age_ms} ms" for each in found)
+    return told or "its end is not on disk yet"

@@ -6,9 +6,9 @@
 3. Everything runs in one thread, unless there are several lanes: then slices of these run side by side, and all else
    in one thread while none does (rounds). `stop` and `summary` may be called from any other: the slice at hand is
    finished, and committed before `run` returns.
-4. An error that may pass (RetriableError) aborts: all tasks are dropped with whatever they hold, and made anew from the
-   last commit, as a restart would make them (start). So nothing that is added to a task can be forgotten by an abort.
-   The same happens to a member that its group has expelled.
+4. An error that may pass aborts: all tasks are dropped with whatever they hold, and made anew from the last commit, as
+   a restart would make them (start). So nothing that is added to a task can be forgotten by an abort. The same happens
+   to a member that its group has expelled, and where the log has aborted a transaction after its time-out.
 5. With a member, tasks come and go between two slices: `hand_over` is called within a poll, and leaves none of what it
    was given behind.
 
@@ -25,13 +25,13 @@ from typing import NamedTuple
 
 from tailrace.log.client import Consumer, FetchedBatch, Log
 from tailrace.log.clock import Clock
-from tailrace.log.errors import ExpelledError, InvalidError, RetriableError
+from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
 from tailrace.streams.member import Member
 from tailrace.streams.pace import Pace
-from tailrace.streams.patience import Patience
+from tailrace.streams.patience import PASSING, Passing, Patience
 from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.positions import warn_deleted
 from tailrace.streams.rounds import Rounds, oldest
@@ -57,8 +57,6 @@ _WAIT_MAX_S = 0.5
 _POLL_S = 0.1
 # How often a run to the end looks whether the other members have come to it.
 _OTHERS_S = 0.02
-
-_Passing = RetriableError | ExpelledError
 
 
 class _Counts(NamedTuple):
@@ -88,7 +86,7 @@ class Runner:
         commit_interval_ms: int,
         cache_entries: int,
         eager: bool = False,
-        again: Callable[[_Passing], Plan] | None = None,
+        again: Callable[[Passing], Plan] | None = None,
         member: Member | None = None,
         add: Callable[[Plan, Sequence[Loaded]], None] | None = None,
     ) -> None:
@@ -134,6 +132,7 @@ class Runner:
             plan.producer,
             plan.outputs,
             plan.failing,
+            self._clock.now_ms,
             self._cache_entries // stores,
             plan.transactional,
             None if self._member is None else self._member.who,
@@ -173,9 +172,9 @@ class Runner:
         for partition in partitions:
             consumer.seek(partition, self._by_partition[partition][1].position)
 
-    def _look_at_group(self, consumer: Consumer) -> None:
+    def _look_at_group(self, consumer: Consumer, *, after_s: float = _POLL_S) -> None:
         """Polls where reading would not, so that the group knows that we are here, and we what it wants."""
-        if self._clock.monotonic() - self._polled >= _POLL_S:
+        if self._clock.monotonic() - self._polled >= after_s:
             consumer.pause(consumer.assignment())
             consumer.poll_batches(0)
             self._polled = self._clock.monotonic()
@@ -241,7 +240,7 @@ class Runner:
             while True:
                 try:
                     self._run_plan(ends)
-                except (RetriableError, ExpelledError) as error:
+                except PASSING as error:
                     self._abort(error)
                 else:
                     return
@@ -286,7 +285,7 @@ class Runner:
                 self.commit()
             self._trimmer.trim(self._tasks)
 
-    def _abort(self, error: _Passing) -> None:
+    def _abort(self, error: Passing) -> None:
         """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""
         while self._again is not None:
             pause = self._patience.after(error)
@@ -297,7 +296,7 @@ class Runner:
                 raise error
             try:
                 self._adopt(self._again(error))
-            except (RetriableError, ExpelledError) as another:
+            except PASSING as another:
                 error = another
             else:
                 return
@@ -317,8 +316,12 @@ class Runner:
     def run_waiting(self, consumer: Consumer) -> None:
         """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `run`.
 
-        What is written meanwhile to topics that the app reads waits for the next call.
+        What is written meanwhile to topics that the app reads waits for the next call. A member looks at its group
+        first: that may commit what is handed over.
         """
+        if self._member is not None:
+            self._look_at_group(consumer, after_s=0)
+            self._take_over(self._member)
         ends = self._ends()
         while True:
             self._fetch(consumer, ends)

@@ -19,18 +19,20 @@ from threading import Lock
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
-from tailrace.log.client import Log, Producer
+from tailrace.log.client import DEFAULT_MAX_POLL_INTERVAL_MS, Log, Producer
 from tailrace.log.clock import Clock
 from tailrace.log.disk import RealDisk, join
-from tailrace.log.errors import ExpelledError, RetriableError, TailraceError
+from tailrace.log.errors import OverdueError, TailraceError
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
 from tailrace.state.store import Backend
 from tailrace.streams import identity
 from tailrace.streams.identity import Identity
+from tailrace.streams.loading import Loader, NewLoader
 from tailrace.streams.member import Member
 from tailrace.streams.options import AppOptions
+from tailrace.streams.patience import Passing
 from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.planner import Planner
 from tailrace.streams.runner import Runner
@@ -47,6 +49,9 @@ _LINGER_MS = 50.0
 _BATCH_BYTES = 256 << 10
 # How long readers of an app's results may be held up by one that died, where nothing tells the log so.
 TRANSACTION_TIMEOUT_MS = 10_000
+# The same for an app that was told that it took too long, and lives: it would come to the same end again. As long as a
+# member of a group may be busy.
+PATIENT_TIMEOUT_MS = DEFAULT_MAX_POLL_INTERVAL_MS
 
 _lock = Lock()
 _running: WeakKeyDictionary[Log, dict[str, set[int]]] = WeakKeyDictionary()
@@ -139,6 +144,7 @@ class _Attempts:
         stores: Stores,
         own: Identity,
         progress: Callable[[str], Progress] | None,
+        new_loader: NewLoader = Loader,
     ) -> None:
         self._topology = topology
         self._options = options
@@ -148,7 +154,8 @@ class _Attempts:
         self._progress = progress
         self._planner = Planner(topology, log, options, stores.open, clock)
         self._stack = ExitStack()
-        self.member = Member(log, options.name, self._load, stores.names, stores.delete)
+        self._timeout_ms = TRANSACTION_TIMEOUT_MS
+        self.member = Member(log, options.name, self._load, stores.names, stores.delete, new_loader)
 
     def begin(self) -> Plan:
         """The tasks that are this member's right now, at the last commit. Raises what planning and opening raise."""
@@ -180,13 +187,15 @@ class _Attempts:
             linger_ms=_LINGER_MS,
             batch_bytes=_BATCH_BYTES,
             transactional_id=self._own.transactional_id,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            transaction_timeout_ms=self._timeout_ms,
         )
         producer.begin()
         return producer
 
-    def again(self, error: RetriableError | ExpelledError) -> Plan:
+    def again(self, error: Passing) -> Plan:
         """Drops all that was not committed, for that error, and begins from the last commit."""
+        if isinstance(error, OverdueError):
+            self._timeout_ms = PATIENT_TIMEOUT_MS
         try:
             self.end(type(error), error, error.__traceback__)
         except TailraceError as hidden:  # what failed may fail to be closed for the same reason

@@ -76,9 +76,9 @@ class TaskStore:
             return 0
         return max(stream_time_ms - self.lag_ms - self.retention_ms + 1, 0)
 
-    def checkpoint(self) -> Checkpoint:
-        """What the store stands for once the pending writes are in it."""
-        return Checkpoint(self.topic_id, self.changelog_end, self.leader_epoch)
+    def checkpoint(self, now_ms: int) -> Checkpoint:
+        """What the store stands for once the pending writes are in it, by the wall clock at now_ms."""
+        return Checkpoint(self.topic_id, self.changelog_end, self.leader_epoch, now_ms)
 
 
 @dataclass(slots=True, eq=False)

@@ -69,14 +69,21 @@ class Row:
 class Batch:
     """A fetched batch."""
 
-    def __init__(self, records: list[Row], next_offset: int, leader_epoch: int) -> None:
+    def __init__(
+        self, base_offset: int, records: list[Row], next_offset: int, leader_epoch: int, *, control: bool = False
+    ) -> None:
+        self.base_offset = base_offset
         self.records = records
         self.next_offset = next_offset
         self.leader_epoch = leader_epoch
+        self.control = control
 
 
 class ListChangelog:
-    """A changelog in a list, in batches of `batch_rows`; `ends` are ends of leader epochs that are over."""
+    """A changelog in a list, in batches of `batch_rows`; `ends` are ends of leader epochs that are over.
+
+    At the offsets in `markers` stand markers of transactions, whatever `rows` has there.
+    """
 
     def __init__(self, topic_id: str = "topic-1", batch_rows: int = 3, leader_epoch: int = 0) -> None:
         self.topic_id = topic_id
@@ -85,6 +92,7 @@ class ListChangelog:
         self.ends: dict[int, int] = {}
         self.leader_epoch = leader_epoch
         self.asked: list[int] = []
+        self.markers: set[int] = set()
         self._batch_rows = batch_rows
 
     @property
@@ -96,10 +104,16 @@ class ListChangelog:
 
     def batches(self, offset: int, /) -> Iterator[Batch]:
         self.asked.append(offset)
-        for begin in range(offset, len(self.rows), self._batch_rows):
-            rows = self.rows[begin : begin + self._batch_rows]
-            records = [Row(begin + i, row) for i, row in enumerate(rows)]
-            yield Batch(records, begin + len(rows), self.leader_epoch)
+        begin = offset
+        while begin < len(self.rows):
+            if begin in self.markers:
+                yield Batch(begin, [], begin + 1, self.leader_epoch, control=True)
+                begin += 1
+                continue
+            end = min([begin + self._batch_rows, len(self.rows), *(each for each in self.markers if each > begin)])
+            records = [Row(at, self.rows[at]) for at in range(begin, end)]
+            yield Batch(begin, records, end, self.leader_epoch)
+            begin = end
 
     def commit(self, store: Committed, backend: Backend, max_entries: int = 1 << 30) -> None:
         """One commit of one store, as a task makes it."""

@@ -186,10 +186,16 @@ def test_after() -> None:
 
 
 def test_checkpoints_of_another_version_are_none() -> None:
-    data = checkpoints.encode(Checkpoint("Zm9v", 1 << 40, -1))
-    assert checkpoints.decode(data) == Checkpoint("Zm9v", 1 << 40, -1)
-    assert checkpoints.decode(b"\x02" + data[1:]) is None
+    checkpoint = Checkpoint("Zm9v", 1 << 40, -1, 1_700_000_000_000)
+    data = checkpoints.encode(checkpoint)
+    assert checkpoints.decode(data) == checkpoint
+    assert checkpoints.decode(b"\x03" + data[1:]) is None
+    assert checkpoints.decode(b"\x02") is None
     assert checkpoints.decode(b"\x01") is None
+
+
+def test_a_checkpoint_of_version_1_has_no_time() -> None:
+    assert checkpoints.decode(b"\x01\xff\xff\xff\xff" + (7).to_bytes(8, "big") + b"Zm9v") == Checkpoint("Zm9v", 7, -1)
 
 
 def test_a_directory_is_opened_once(rocks: RocksBackend) -> None:

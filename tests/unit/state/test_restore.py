@@ -160,3 +160,59 @@ def test_a_piece_goes_on_while_its_keys_come_again(monkeypatch: pytest.MonkeyPat
 def test_values_that_grow_end_a_piece_though_keys_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "PIECE_BYTES", 5_000)
     assert pieces_of(monkeypatch, *(f"k{n % 2}={'v' * 900}" for n in range(12))) == [2, 2]
+
+
+DAY_MS = 86_400_000
+
+
+def stale(*, offset: int = 1, written_ms: int = DAY_MS) -> MemoryBackend:
+    """A store that has a=1, and stands at an offset."""
+    backend, writes = MemoryBackend(), WriteSet()
+    writes.of("s").put(b"\1a", b"\0\0\0\0\0\0\0\x001")
+    writes.of("s").checkpoint = Checkpoint("topic-1", offset, 0, written_ms)
+    backend.write(writes)
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "rebuilt"),
+    [(0, False), (21 * 3_600_000, False), (DAY_MS, True), (-DAY_MS, True), (-1000, False), (50 * DAY_MS, True)],
+)
+def test_a_store_that_was_away_as_long_as_deletions_are_kept_is_read_from_the_beginning(
+    age_ms: int, rebuilt: bool
+) -> None:
+    """The deletion of "a" is gone from the changelog, and "a" with it."""
+    backend, log = stale(), changelog("b=0", "b=1")
+    result = restore(backend, "s", KeyValueLayout(), log, now_ms=DAY_MS + age_ms, deletions_kept_ms=DAY_MS)
+    assert (result.rebuilt is not None) is rebuilt
+    assert contents(backend) == ({"b": "1"} if rebuilt else {"a": "1", "b": "1"})
+    assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 2, 0, DAY_MS + age_ms)
+
+
+@pytest.mark.parametrize(("markers", "rebuilt"), [({1}, False), ({1, 2}, False), ({2}, True), (set[int](), True)])
+def test_one_that_nobody_has_gone_on_with_is_as_good_as_ever(markers: set[int], rebuilt: bool) -> None:
+    """Markers alone were written since: that of its own last commit, and those of transactions that had nothing."""
+    backend, log = stale(), changelog("a=1", *["a=2"] * max(markers, default=1))
+    log.markers = markers
+    result = restore(backend, "s", KeyValueLayout(), log, now_ms=9 * DAY_MS, deletions_kept_ms=DAY_MS)
+    assert (result.rebuilt is not None) is rebuilt
+
+
+def test_a_restore_that_is_broken_off_is_as_old_as_what_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "PIECE_BYTES", 600)
+    rows = [f"k{n}=v" for n in range(10)]
+
+    def progress(done: int, _total: int) -> None:
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    for backend, begun_ms in ((stale(), DAY_MS), (MemoryBackend(), DAY_MS + 7)):
+        log = changelog(*rows)
+        with pytest.raises(KeyboardInterrupt):
+            restore(backend, "s", KeyValueLayout(), log, now_ms=DAY_MS + 7, deletions_kept_ms=DAY_MS, progress=progress)
+        checkpoint = backend.keyspace("s").checkpoint()
+        assert checkpoint is not None
+        assert checkpoint.written_ms == begun_ms
+        log.rows += changelog("more=1").rows
+        restore(backend, "s", KeyValueLayout(), log, now_ms=DAY_MS + 9, deletions_kept_ms=DAY_MS)
+        assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 11, 0, DAY_MS + 9)
