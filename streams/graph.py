@@ -101,12 +101,14 @@ class Graph:
         self._check_shared_stores()
         order = ordered(self.nodes)
         _check_cycles(order)
-        return Topology(
+        made = Topology(
             app=app,
             nodes=tuple(order),
             subtopologies=tuple(in_order(split(order))),
             global_tables=tuple(self.global_tables),
         )
+        _check_silences(made)
+        return made
 
     def _check_shared_stores(self) -> None:
         """Refuses a store that is used on both sides of a repartition: that divides tasks, and the store joins them."""
@@ -196,6 +198,23 @@ def _check_names(app: str, nodes: Collection[Node], global_tables: Iterable[Glob
             raise TopologyError(
                 f"the topic {topic.name!r}, written at {node.place}, is the app's own for what stands at "
                 f"{internal[topic.name].place}: write to another"
+            )
+
+
+def _check_silences(made: Topology) -> None:
+    """The topics of silences are the app's own too."""
+    internal: dict[str, _Owner] = {}
+    for node in made.nodes:
+        for name in own_topics(made.app, node.operator):
+            internal[name] = node
+    for name, source in made.silences().items():
+        _check_free(internal, name, source, f"the internal topic {name!r}")
+    for node in made.nodes:
+        topic = node.operator.writes
+        if topic is not None and topic.name in made.silences():
+            raise TopologyError(
+                f"the topic {topic.name!r}, written at {node.place}, is the app's own for the input at "
+                f"{made.silences()[topic.name].place}, which may be silent: write to another"
             )
 
 

@@ -19,6 +19,7 @@ from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.reduced import reduced
 from tailrace.streams.reducers import Reducer
 from tailrace.streams.table import Table
+from tailrace.windows.duration import to_ms
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.unlimited import UnlimitedWindow
 from tailrace.windows.window import Window, checked_window
@@ -74,7 +75,9 @@ class Grouped(Generic[K, V]):
         """Programs get theirs from `Stream.group_by`."""
         self._grouping = Grouping(flow, stream, place, name=name, partitions=partitions)
 
-    def windowed_by(self, window: Window, *, clock: WindowClock = "task") -> "WindowedGrouped[K, V]":
+    def windowed_by(
+        self, window: Window, *, clock: WindowClock = "task", idle_after: timedelta | None = None
+    ) -> "WindowedGrouped[K, V]":
         """Makes aggregates of the grouping count by window: `tumbling`, `hopping`, `sliding`, `session`, `unlimited`.
 
         Args:
@@ -82,17 +85,30 @@ class Grouped(Generic[K, V]):
             clock: by what windows close and records are late: "task" is the stream time of the task, which all its
                 keys share. "key" is the largest time of the key's own records: a device that sends late is late for
                 itself alone; but the last windows of a key that falls silent never close, and are kept for good.
+            idle_after: after how long without a record wall time lets stream time go on, so that windows close though
+                nothing comes; never, unless given. Each partition that is read goes on by itself, once it was silent
+                for so long, and after each time as long again; records that come later still than the grace are late.
+                The time is that of the tasks, so other windows of theirs close too. The app keeps what it did in
+                `<app>-<topic>-silences`, and repeats it when it reads the input again.
 
         Raises:
-            TypeError: no window.
-            ValueError: `clock` is neither, or "key" for windows that never close.
+            TypeError: no window, or `idle_after` is no timedelta.
+            ValueError: `clock` is neither, or "key" for windows that never close; `idle_after` is not positive, no
+                whole number of milliseconds, or given for windows that do not close by stream time.
         """
         window = checked_window(window)
         if clock not in ("task", "key"):
             raise ValueError(f'windowed_by(clock={clock!r}) is neither "task" nor "key"')
         if clock == "key" and isinstance(window, UnlimitedWindow):
             raise ValueError(f'windowed_by({window}, clock="key"): nothing is late for it, whatever the clock')
-        return WindowedGrouped(self._grouping, window, clock)
+        idle_after_ms = None if idle_after is None else to_ms(idle_after, "windowed_by(idle_after)")
+        if idle_after_ms is not None:
+            if idle_after_ms <= 0:
+                raise ValueError(f"windowed_by(idle_after={idle_after}) is not positive")
+            if clock == "key" or isinstance(window, UnlimitedWindow):
+                what = f'{window}, clock="key"' if clock == "key" else str(window)
+                raise ValueError(f"windowed_by({what}, idle_after=…): stream time closes none of these windows")
+        return WindowedGrouped(self._grouping, window, clock, idle_after_ms)
 
     def count(self, *, store: str) -> Table[K, int]:
         """How many records each key has."""
@@ -154,11 +170,14 @@ class WindowedGrouped(Generic[K, V]):
     default as long as it may change; never less.
     """
 
-    def __init__(self, grouping: Grouping, window: Window, clock: WindowClock = "task") -> None:
+    def __init__(
+        self, grouping: Grouping, window: Window, clock: WindowClock = "task", idle_after_ms: int | None = None
+    ) -> None:
         """Programs get theirs from `Grouped.windowed_by`."""
         self._grouping = grouping
         self._window = window
         self._clock: WindowClock = clock
+        self._idle_after_ms = idle_after_ms
         self._late = LateRecords()
 
     @property
@@ -211,7 +230,7 @@ class WindowedGrouped(Generic[K, V]):
         return self._table(_agg(into, store, reducers, place, sessions=sessions), emit, None, place)
 
     def _table(self, fold: Fold, emit: Emit, retention: timedelta | None, place: Place) -> Table[Windowed[K], Any]:
-        fold = replace(fold.within(self._window, emit, retention), clock=self._clock)
+        fold = replace(fold.within(self._window, emit, retention), clock=self._clock, idle_after_ms=self._idle_after_ms)
         flow = self._grouping.fold(fold, place)
         self._late.made(flow)
         return Table(flow, self._grouping.stream)

@@ -41,6 +41,7 @@ class Fold:
     emit: Emit = "update"
     retention_ms: int | None = None
     clock: WindowClock = "task"
+    idle_after_ms: int | None = None
 
     def merged_by(self, merge: Callable[[Any, Any], Any] | None, window: Window) -> "Fold":
         """The same with what puts the results of two sessions together.
@@ -88,6 +89,7 @@ class Fold:
             emit=self.emit,
             retention_ms=self.retention_ms,
             clock=self.clock,
+            silence_ms=self.idle_after_ms,
             key=key,
             value=self.value,
             **more,

@@ -42,6 +42,7 @@ from tailrace.streams.plan import Lane, Loaded, Plan, RestoredStore
 from tailrace.streams.positions import ChangelogReader, UnsettledError, first_position, open_in
 from tailrace.streams.repartition_input import RepartitionInput
 from tailrace.streams.reset import refuse_broken_off
+from tailrace.streams.silence import Listening, Silences, read_silences
 from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
 from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
@@ -53,6 +54,7 @@ from tailrace.streams.topology import (
     SubTopology,
     Topology,
     changelog_topic,
+    silences_topic,
 )
 from tailrace.streams.units import Unit, units_of
 
@@ -205,13 +207,21 @@ class Planner:
                     consumer.position(partition)
                 except RetriableError as error:
                     return str(error)
-        for task_id in unit.tasks:
-            for store in stores_of(self._subs[task_id.subtopology]):
-                changelog = TopicPartition(changelog_topic(self._app, store.name), task_id.partition)
-                end = self._log.offsets(changelog.topic, isolation="read_uncommitted")[changelog]
-                if self._log.offsets(changelog.topic)[changelog] < end:
-                    return f"{changelog} has records of a transaction ({open_in(self._log, changelog)})"
+        for written in self._written_by(unit):
+            end = self._log.offsets(written.topic, isolation="read_uncommitted")[written]
+            if self._log.offsets(written.topic)[written] < end:
+                return f"{written} has records of a transaction ({open_in(self._log, written)})"
         return None
+
+    def _written_by(self, unit: Unit) -> list[TopicPartition]:
+        """What the tasks of a unit write for who runs them next."""
+        found = [
+            TopicPartition(changelog_topic(self._app, store.name), partition)
+            for sub, partition in unit.tasks
+            for store in stores_of(self._subs[sub])
+        ]
+        silences = [TopicPartition(silences_topic(self._app, topic), partition) for topic, partition in unit.inputs]
+        return found + [each for each in silences if each.topic in self._topology.silences()]
 
     def add(self, plan: Plan, units: Sequence[Loaded]) -> list[Task]:
         """Adds tasks to a plan that is not at work right now; they stand at the last commit.
@@ -289,6 +299,7 @@ class Planner:
                 self._repartition_input(task, cut, chain.output(cut.id), plan.ends, committed)
             else:
                 task.incoming[cut.id] = chain.output(cut.id)
+        self._listen(task, sub, lane)
         for kept, changelog in restored:
             state_node = chain.state_nodes[kept.name]
             store = TaskStore(
@@ -309,6 +320,20 @@ class Planner:
                 processor.lag_ms, _ = lag_of(sub, node, caching=False)
                 plan.nodes.add(processor, node.name, node.place)
                 task.processors.append(processor)
+
+    def _listen(self, task: Task, sub: SubTopology, lane: Lane) -> None:
+        """Has silences be part of what the task reads, where anything wants that."""
+        idle_after_ms = self._topology.idle_after_ms(sub)
+        if idle_after_ms is None:
+            return
+        task.listening = Listening(idle_after_ms)
+        for source in task.inputs:
+            if source.counted:
+                topic, number = source.partition
+                at = TopicPartition(silences_topic(self._app, topic), number)
+                known = read_silences(self._log, at, source.partition, source.position)
+                topic_id = self._log.describe_topic(topic).topic_id
+                source.listen(Silences(topic_id, lane.outputs.internal(at), known))
 
     def _backend(self, task_id: TaskId, sub: SubTopology) -> Backend:
         in_memory = {store.name for store in sub.shared_stores if store.kind == "memory"}

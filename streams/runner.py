@@ -140,6 +140,7 @@ class Runner:
         self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
             source.partition: (task, source) for task in plan.tasks for source in task.inputs
         }
+        self._listening = [task for task in plan.tasks if task.listening is not None]
 
     # ------------------------------------------------------------ members
 
@@ -257,6 +258,8 @@ class Runner:
                 if self._member is not None:
                     self._take_over(self._member)
                 self._fetch(consumer, ends)  # after it: what was taken over is not at its end because nothing waits
+                if ends is None:
+                    self._listen()
                 task = oldest(self._tasks)
                 if task is not None:
                     sent = self._plan.sent
@@ -325,6 +328,7 @@ class Runner:
         ends = self._ends()
         while True:
             self._fetch(consumer, ends)
+            self._listen()
             task = oldest(self._tasks)
             if task is None:
                 break
@@ -490,6 +494,12 @@ class Runner:
             self._slices[lane] = min(self._slices[lane] * 2, _SLICE)
         return records
 
+    def _listen(self) -> None:
+        """Lets the time of tasks go on to which nothing has come for long."""
+        now_s = self._clock.monotonic() if self._listening else 0.0
+        for task in self._listening:
+            self._uncommitted |= task.listen(now_s)
+
     def _call_by_the_clock(self) -> None:
         """Calls what processors have scheduled on the wall clock and is due."""
         calls = [task for task in self._tasks if task.context.wall_calls.next_ms < NONE_DUE]
@@ -503,7 +513,12 @@ class Runner:
     def _next_call(self) -> float:
         """In how many seconds something is due by the wall clock."""
         due_ms = min((task.context.wall_calls.next_ms for task in self._tasks), default=NONE_DUE)
-        return (due_ms - self._clock.now_ms()) / 1000
+        left = (due_ms - self._clock.now_ms()) / 1000
+        if not self._listening:
+            return left
+        return min(
+            left, min(task.listening.due_s for task in self._listening if task.listening) - self._clock.monotonic()
+        )
 
     def _dirty(self) -> int:
         return sum(task.dirty() for task in self._tasks)

@@ -7,6 +7,7 @@
    no clock and never ends the run silently: it fails the app, or is
    counted as "bad_record" and skipped, sent to the dead letters or to the stream `.errors`, as the app asks.
 3. position is the offset of the first record not yet run through the chain: what a commit may write down.
+4. A silence (silence) is taken where it stands: after all records before its offset, before all others.
 """
 
 from collections import deque
@@ -20,6 +21,7 @@ from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.streams.clocks import NEVER, encode_clocks
 from tailrace.streams.context import TaskContext
 from tailrace.streams.markers import Claim, End
+from tailrace.streams.silence import Silence, Silences
 from tailrace.streams.topology import Forward
 from tailrace.windows.duration import format_ms
 
@@ -73,6 +75,7 @@ class SourceInput:
         "origin_ms",
         "partition",
         "position",
+        "silences",
         "writer",
     )
 
@@ -89,6 +92,8 @@ class SourceInput:
         """Among the writers of a task that reads repartitions too."""
         self.origin_ms = NEVER
         """What the task's origin was when the last record was taken."""
+        self.silences: Silences | None = None
+        """Where wall time may move the partition's."""
         self._decoding = decoding
         self._forward = forward
         self._bad = bad_record
@@ -118,6 +123,22 @@ class SourceInput:
         if self.head_ms is None:
             self._find_head()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no record waits; a silence may."""
+        return self._index >= len(self._records)
+
+    def listen(self, silences: Silences) -> None:
+        """Has silences be part of the partition."""
+        self.silences = silences
+        self._find_head()
+
+    def fall_silent(self, time_ms: int, data_ms: int) -> None:
+        """Puts a silence behind all that was read: from data_ms, where the data ended, time went on to time_ms."""
+        assert self.silences is not None
+        self.silences.add(Silence(self.position, time_ms), data_ms)
+        self._find_head()
+
     def skip_to(self, start: int) -> int:
         """Goes on at start, where nothing is buffered and the log begins later than here; returns how many offsets."""
         skipped = start - self.position
@@ -125,8 +146,15 @@ class SourceInput:
         return skipped
 
     def run(self, context: TaskContext, records_max: int) -> int:
-        """Runs up to records_max records of the batch at hand through the chain; returns how many."""
+        """Runs up to records_max records of the batch at hand through the chain, or a silence; returns how many."""
         part = self._records[self._index : self._index + records_max]
+        silences = self.silences
+        if silences is not None and silences.next_offset <= (part[-1].offset if part else self.position):
+            if not part or part[0].offset >= silences.next_offset:
+                self._pass(silences.take(), context)
+                self._find_head()
+                return 0
+            part = [record for record in part if record.offset < silences.next_offset]
         self.run_records(context, part)
         self.origin_ms = context.origin_ms
         self._index += len(part)
@@ -136,10 +164,21 @@ class SourceInput:
 
     def run_until(self, context: TaskContext, limit_ms: int, records_max: int) -> int:
         """Runs the next record and those after it while they are not younger than limit_ms; returns how many."""
-        count = 0
-        while self.head_ms is not None and (not count or (self.head_ms <= limit_ms and count < records_max)):
+        count = self.run(context, self._ready(limit_ms, records_max))
+        while self.head_ms is not None and self.head_ms <= limit_ms and count < records_max:
             count += self.run(context, self._ready(limit_ms, records_max - count))
         return count
+
+    def _pass(self, time_ms: int, context: TaskContext) -> None:
+        """Takes a silence, up to time_ms, for what a record of that time is to the clocks."""
+        self.origin_ms = max(self.origin_ms, time_ms)
+        if self.writer is None and time_ms > context.origin_ms:
+            context.record, context.source = None, self.partition
+            context.origin_ms = context.stream_time_ms = time_ms
+            if time_ms >= context.next_close_ms:
+                context.close_windows()
+            if time_ms >= context.stream_calls.next_ms:
+                context.stream_calls.run(time_ms)
 
     def _ready(self, limit_ms: int, records_max: int) -> int:
         """How many records of the batch at hand are known not to be younger than limit_ms, but the next in any case."""
@@ -156,13 +195,20 @@ class SourceInput:
             # Past control records, and past what compaction left out.
             self.position = max(self.position, self._batch_end)
             if not self._batches:
-                self._records, self._index, self.head_ms = (), 0, None
+                self._records, self._index, self.head_ms = (), 0, self._silence_before(self.position)
                 return
             batch = self._batches.popleft()
             # Decoded here and not before: what waits is bytes, which the garbage collector does not look at.
             self._records, self._index, self.leader_epoch = list(batch.records), 0, batch.leader_epoch
             self._batch_end = batch.next_offset
-        self.head_ms = self._time_of(self._records[self._index])
+        record = self._records[self._index]
+        silence_ms = self._silence_before(record.offset)
+        self.head_ms = self._time_of(record) if silence_ms is None else silence_ms
+
+    def _silence_before(self, offset: int) -> int | None:
+        """The time of a silence that comes next, where the next record has that offset, or none is there before it."""
+        silences = self.silences
+        return silences.next_ms if silences is not None and silences.next_offset <= offset else None
 
     def _time_of(self, record: RawRecord) -> int:
         """The record's time, for choosing among inputs; a record that cannot be read counts with the log's time."""

@@ -17,10 +17,12 @@ from typing import NamedTuple
 from tailrace.log.record import TopicPartition
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.streams.clocks import NEVER, WriterClocks
-from tailrace.streams.context import StateNode, TaskContext
+from tailrace.streams.context import FAR, StateNode, TaskContext
 from tailrace.streams.log_hop import LogHop
 from tailrace.streams.markers import End, Said
 from tailrace.streams.operators.processor import RunningProcessor
+from tailrace.streams.schedule import NONE_DUE
+from tailrace.streams.silence import Listening
 from tailrace.streams.source import SourceInput, WriterId
 from tailrace.streams.topology import Forward
 
@@ -98,6 +100,10 @@ class Task:
     stores: list[TaskStore] = field(default_factory=list[TaskStore])
     """In the order in which records reach them; those that processors write to last."""
     processors: list[RunningProcessor] = field(default_factory=list[RunningProcessor])
+    listening: Listening | None = None
+    """Where wall time moves its time when nothing comes."""
+    closes_behind_caches_ms: int = NEVER
+    """As of the last flush, a time at which nothing behind a cache closes before."""
     idle: bool = False
     records_in: int = 0
     """Records of source partitions that it has run."""
@@ -186,14 +192,42 @@ class Task:
             if now_ms >= context.stream_calls.next_ms:
                 context.stream_calls.run(now_ms)
 
+    def listen(self, now_s: float) -> bool:
+        """Lets its time go on with the clock where that is due (silence); returns whether it did."""
+        listening = self.listening
+        assert listening is not None
+        silent = all(source.empty for source in self.inputs)
+        positions = tuple(source.position for source in self.inputs) if silent else None
+        if not listening.is_due(positions, now_s) or self.head_ms() is not None or not self.waits_for_time():
+            return False
+        passed_ms = listening.passed_ms(now_s)
+        for source in self.inputs:
+            from_ms = self.context.stream_time_ms if source.writer is None else source.origin_ms
+            if source.silences is not None and from_ms != NEVER:
+                source.fall_silent(from_ms + passed_ms, from_ms)
+        return self.head_ms() is not None
+
+    def waits_for_time(self) -> bool:
+        """Whether anything happens as its time goes on, here or in the tasks behind it, as far as is known here."""
+        if self.context.next_close_ms < FAR or self.context.stream_calls.next_ms < NONE_DUE:
+            return True
+        held = any(store.after_cache for store in self.stores)
+        if held and (self.closes_behind_caches_ms < FAR or self.dirty()):
+            return True
+        return any(
+            out.log is not None or any(reader.waits_for_time() for reader in out.readers) for out in self.outgoing
+        )
+
     def flush(self) -> None:
         """Sends on what the caches of its stateful nodes hold back."""
         self.context.record = None
+        next_ms = FAR
         for store in self.stores:
             now_ms = self.context.stream_time_ms - store.lag_ms
             if store.after_cache:
-                store.node.close_windows(now_ms)
+                next_ms = min(next_ms, store.node.close_windows(now_ms))
             store.node.flush(now_ms)
+        self.closes_behind_caches_ms = next_ms
 
     def open_windows(self) -> int:
         """How many results are in windows that are not closed."""

@@ -162,8 +162,19 @@ class AppTopics:
                 self._note_kind(store, name)
             for cut in sub.repartitions_read:
                 self._internal_topic(repartition_of(self._app, cut), self.widths[cut.id], cut, {}, {})
+        for name, source in self._topology.silences().items():
+            self._silences(name, source)
         if self._dead_letters:
             self._create(dead_letter_topic(self._app), 1, _ANY_TIME | {"max.message.bytes": _LETTER_BYTES_MAX})
+
+    def _silences(self, name: str, source: Node) -> None:
+        """Creates the topic of an input's silences, with the input's partitions: those that it has got since, too."""
+        assert source.operator.reads is not None
+        count = self.partitions[source.operator.reads.name]
+        config = {"cleanup.policy": "compact,delete", "retention.ms": -1, **_ANY_TIME}
+        self._create(name, count, config, internal=True)
+        if self._log.describe_topic(name).partitions < count:
+            self._log.create_partitions(name, count)
 
     def _counts(self, sub: SubTopology) -> dict[str, int]:
         """The partitions of what a sub-topology reads."""

@@ -122,6 +122,11 @@ class Operator:
         return self.grace_ms
 
     @property
+    def idle_after_ms(self) -> int | None:
+        """After how long a silence time is to go on with the clock, in ms; None: not for its sake."""
+        return None
+
+    @property
     def old(self) -> OldValues:
         """Whether it wants to know what a table's change replaces, or passes it on to others that do."""
         return "unused"
@@ -201,6 +206,11 @@ def changelog_topic(app: str, store: str) -> str:
 def repartition_topic(app: str, name: str) -> str:
     """The name of a repartition's topic."""
     return f"{app}-{name}-repartition"
+
+
+def silences_topic(app: str, topic: str) -> str:
+    """The name of the topic that has the silences of a source."""
+    return f"{app}-{topic}-silences"
 
 
 # ---------------------------------------------------------------- order and sub-topologies
@@ -342,6 +352,29 @@ class Topology:
         read = {node.operator.reads.name for node in self.nodes if node.operator.reads is not None}
         return read & {node.operator.writes.name for node in self.nodes if node.operator.writes is not None}
 
+    def idle_after_ms(self, part: SubTopology) -> int | None:
+        """After how long a silence the time of its tasks goes on with the clock, in ms; None: never.
+
+        The least that is asked for there or behind its repartitions.
+        """
+        asked = [node.operator.idle_after_ms for node in part.nodes]
+        asked += [
+            self.idle_after_ms(behind)
+            for behind in self.subtopologies
+            if any(cut in behind.repartitions_read for cut in part.repartitions_written)
+        ]
+        return min((each for each in asked if each is not None), default=None)
+
+    def silences(self) -> dict[str, Node]:
+        """The topics that silences are written to, each with the source that it is for."""
+        return {
+            silences_topic(self.app, node.operator.reads.name): node
+            for part in self.subtopologies
+            if self.idle_after_ms(part) is not None
+            for node in part.sources
+            if node.operator.reads is not None
+        }
+
     def delay_ms(self, node: Node) -> int:
         """How far what reaches a node's output may lag behind the stream time of its sub-topology: the longest way."""
         by_id = {each.id: each for each in self.nodes}
@@ -387,6 +420,8 @@ class Topology:
         row: dict[str, Any] = {"name": node.name, "kind": kind}
         if topic is not None:
             row["topic"] = topic.name
+            if operator.reads is not None and silences_topic(self.app, topic.name) in self.silences():
+                row["silences"] = silences_topic(self.app, topic.name)
         if operator.repartition is not None:
             row["topic"] = repartition_topic(self.app, operator.repartition)
         if operator.stores:

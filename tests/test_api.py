@@ -24,7 +24,6 @@ from tailrace.tests.support.shared import SHARED
 STILL_TO_COME: list[str] = [
     "Named",
     "Stream.map_async",
-    "Grouped.windowed_by.idle_after",
     "Events",
     "Agent",
     "Channel",

@@ -52,6 +52,8 @@ class Aggregate(Operator):
     """Of the result."""
     reduced: Reduced | None = None
     """Of "agg": its reducers."""
+    silence_ms: int | None = None
+    """After how long a silence of the input its windows close by the wall clock; None: never."""
     clock: WindowClock = "task"
     """By whose time its windows close."""
 
@@ -110,6 +112,11 @@ class Aggregate(Operator):
         return int(getattr(self.window, "grace_ms", 0)) if self.window is not None else None
 
     @property
+    def idle_after_ms(self) -> int | None:
+        """What the program said."""
+        return self.silence_ms
+
+    @property
     def delay_ms(self) -> int:
         """A result of a window carries a time of that window, which closes this much later."""
         return 0 if self.window is None or isinstance(self.window, UnlimitedWindow) else self.window.delay_ms
@@ -129,7 +136,8 @@ class Aggregate(Operator):
         if isinstance(self.window, UnlimitedWindow):
             lateness = {}
         clock = {"clock": self.clock} if self.clock != "task" else {}
-        return {**types, "window": str(self.window), "emit": self.emit, **lateness, **clock}
+        idle = {} if self.silence_ms is None else {"idle_after_ms": self.silence_ms}
+        return {**types, "window": str(self.window), "emit": self.emit, **lateness, **clock, **idle}
 
     def check(self, inputs: int) -> None:
         """Its key and its value must have codecs."""
