@@ -13,13 +13,15 @@ Stores in one without it are from before it was written: it is taken over. Not h
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tailrace.log.checkpoint import TEMPORARY, read_properties, write_properties
 from tailrace.log.disk import Disk, Lock, join, parent
 from tailrace.log.errors import CorruptError, InvalidError, LogLockedError
 from tailrace.log.metadata import new_topic_id
+from tailrace.streams.topics_in_use import FILE as TOPICS
+from tailrace.streams.topics_in_use import KnownTopics
 
 FILE: Final = "member.properties"
 LOCK: Final = ".lock"
@@ -28,7 +30,10 @@ TASK: Final = re.compile(r"\d+_\d+")
 VERSION: Final = 1
 _FIELDS: Final = ("version", "app", "member.id", "cluster.id")
 # What may lie in a directory that has no file of ours yet: a run that was killed before, stores, file systems' own.
-_OURS: Final = re.compile(r"\d+_\d+|member-\d+|\.lock|\.DS_Store|lost\+found|" + re.escape(FILE + TEMPORARY))
+_OURS: Final = re.compile(
+    r"\d+_\d+|member-\d+|\.lock|\.DS_Store|lost\+found|"
+    + "|".join(re.escape(each) for each in (FILE + TEMPORARY, TOPICS, TOPICS + TEMPORARY))
+)
 
 
 @dataclass(slots=True)
@@ -38,6 +43,8 @@ class Identity:
     app: str
     member_id: str
     _lock: Lock | None = None
+    topics: KnownTopics = field(default_factory=KnownTopics)
+    """What the run before had in use."""
 
     @property
     def transactional_id(self) -> str:
@@ -89,7 +96,8 @@ def take(disk: Disk, path: str, app: str, cluster_id: str | None) -> Identity:
     except BaseException:
         lock.release()
         raise
-    return Identity(app, known, lock)
+    # Of a log in memory, which is another one each time, no topic is known.
+    return Identity(app, known, lock, KnownTopics(disk, path) if cluster_id is not None else KnownTopics())
 
 
 def _read(disk: Disk, path: str, app: str, cluster_id: str | None) -> str | None:

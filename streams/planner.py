@@ -16,7 +16,7 @@ from contextlib import ExitStack
 
 from tailrace.log.client import CommittedOffset, Log, Producer
 from tailrace.log.clock import Clock
-from tailrace.log.errors import RetriableError, TopologyError
+from tailrace.log.errors import RetriableError
 from tailrace.log.record import TopicPartition
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.mixed import MixedBackend
@@ -33,6 +33,7 @@ from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
 from tailrace.streams.lag import lag_of
 from tailrace.streams.log_hop import LogHop
+from tailrace.streams.lost import look_at_topics_made_anew, refuse_cut_changelog, refuse_other_changelog
 from tailrace.streams.markers import SourceEnds, decode_known
 from tailrace.streams.on_error import Failures, guard
 from tailrace.streams.operators.io import Repartition, Source
@@ -45,8 +46,8 @@ from tailrace.streams.reset import refuse_broken_off
 from tailrace.streams.silence import Listening, Silences, read_silences
 from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
-from tailrace.streams.topics import AppTopics, StoreOf, repartition_of, stores_of
-from tailrace.streams.topics_in_use import TopicsInUse
+from tailrace.streams.topics import AppTopics, repartition_of, stores_of
+from tailrace.streams.topics_in_use import KnownTopics, TopicsInUse
 from tailrace.streams.topology import (
     Forward,
     Input,
@@ -68,8 +69,15 @@ class Planner:
     """Makes a plan. Everything that can be refused is refused before the first record runs."""
 
     def __init__(
-        self, topology: Topology, log: Log, options: AppOptions, backend_for: BackendFor, clock: Clock
+        self,
+        topology: Topology,
+        log: Log,
+        options: AppOptions,
+        backend_for: BackendFor,
+        clock: Clock,
+        known: KnownTopics | None = None,
     ) -> None:
+        """`known`: the topics of the run before."""
         self._topology = topology
         self._log = log
         self._options = options
@@ -81,6 +89,8 @@ class Planner:
         self._subs = {sub.id: sub for sub in topology.subtopologies}
         self._order = {sub.id: place for place, sub in enumerate(topology.subtopologies)}
         self._through_log = False
+        self._known = known or KnownTopics()
+        self._in_use: TopicsInUse | None = None
         self._topics = AppTopics(
             topology, log, options.name, dead_letters="dead_letter" in {options.on_bad_record, options.on_error}
         )
@@ -107,8 +117,11 @@ class Planner:
         refuse_broken_off(self._app, committed)
         self._topics.prepare()
         committed = self._log.committed_offsets(self._app)
-        self._topics.refuse_lost_offsets(committed)
         self._through_log = self._goes_through_log(committed)
+        self._in_use = TopicsInUse(self._log, self._app, self._topics.used(rows_through_log=self._through_log))
+        anew = self._known.others(self._in_use)
+        self._topics.refuse_lost_offsets(committed, anew)
+        look_at_topics_made_anew(anew, self._app, {each.topic for each in committed}, self._options.reset)
         units = units_of(self._topology, self._topics.tasks, self._topics.partitions)
         return [self._with_repartitions(unit) for unit in units] if self._through_log else units
 
@@ -136,7 +149,7 @@ class Planner:
                 rows = GlobalRows(self._log, table, fails=self._options.on_bad_record == "fail")
                 result.global_rows[table.name] = rows
                 rows.read_whole()
-            result.in_use = self._in_use()
+            result.in_use = self._in_use
             stack.pop_all()
         return result
 
@@ -147,23 +160,10 @@ class Planner:
         letters = bad_records.dead_letter_topic(self._app) if self._options.on_error == "dead_letter" else None
         return Lane(outputs, Failures(nodes, outputs, letters))
 
-    def _in_use(self) -> TopicsInUse:
-        used = {
-            changelog_topic(self._app, store.name): f"it backs store {store.name!r}"
-            for sub in self._topology.subtopologies
-            for store in stores_of(sub)
-        }
-        for node in self._topology.nodes:
-            topic = node.operator.reads
-            if topic is not None:
-                used[topic.name] = f"it is read at {node.place}"
-        for table in self._topology.global_tables:
-            used[table.topic.name] = f"it is read whole by the global table at {table.place}"
-        if self._through_log:
-            used |= {
-                repartition_of(self._app, cut): f"rows go through it, as made at {cut.place}" for cut in self._cuts
-            }
-        return TopicsInUse(self._log, self._app, used)
+    def remember_topics(self) -> None:
+        """Has the next start know the topics of this one: when first positions in them are committed."""
+        assert self._in_use is not None
+        self._known.keep(self._in_use)
 
     def load(
         self, unit: Unit, progress: Callable[[str], Progress] | None = None, unwanted: threading.Event | None = None
@@ -529,8 +529,8 @@ class Planner:
             name = changelog_topic(self._app, store.name)
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition), unwanted)
             if begun:
-                self._refuse_other_changelog(backend, store, changelog)
-                self._refuse_cut_changelog(backend, store, changelog)
+                refuse_other_changelog(backend, store, changelog, self._app)
+                refuse_cut_changelog(backend, store, changelog, self._app)
             expire_before_ms = 0
             if store.retention_ms and isinstance(store.of, Node):
                 now_ms = task.context.stream_time_ms - lag_of(sub, store.of, caching=False).ms
@@ -547,27 +547,6 @@ class Planner:
             )
             restored.append(RestoredStore(store, changelog))
         return restored
-
-    def _refuse_other_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
-        """Raises TopologyError where the store was written from a topic that is gone, and the input has been read."""
-        checkpoint = backend.keyspace(store.name).checkpoint()
-        if checkpoint is not None and checkpoint.topic_id != changelog.topic_id:
-            raise TopologyError(
-                f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition.topic}, was "
-                f"deleted since app {self._app!r} ran last: what the store holds on disk is not in it, and what that "
-                "was made of has been read; begin anew, with `tailrace reset` (app.reset), or under another name"
-            )
-
-    def _refuse_cut_changelog(self, backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
-        """Raises TopologyError where records are gone that the store would need, and nothing expires in it."""
-        checkpoint = backend.keyspace(store.name).checkpoint()
-        if not store.retention_ms and changelog.start_offset > (checkpoint.offset if checkpoint is not None else 0):
-            raise TopologyError(
-                f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition}, begins at offset "
-                f"{changelog.start_offset}: what stood before was deleted, and entries of the store with it; "
-                "begin anew, with `tailrace reset` (app.reset) or under another name, and cleanup.policy=compact as it "
-                "was"
-            )
 
 
 def _watched(topology: Topology) -> set[int]:

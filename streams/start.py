@@ -37,6 +37,7 @@ from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.planner import Planner
 from tailrace.streams.runner import Runner
 from tailrace.streams.task import TaskId
+from tailrace.streams.topics_in_use import KnownTopics
 from tailrace.streams.topology import Topology
 from tailrace.streams.units import Unit
 
@@ -55,6 +56,8 @@ PATIENT_TIMEOUT_MS = DEFAULT_MAX_POLL_INTERVAL_MS
 
 _lock = Lock()
 _running: WeakKeyDictionary[Log, dict[str, set[int]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Log, dict[tuple[str, int], KnownTopics]] = WeakKeyDictionary()
+"""Of logs in memory, by app and number: what others have in their state directories."""
 
 
 @contextmanager
@@ -152,7 +155,7 @@ class _Attempts:
         self._stores = stores
         self._own = own
         self._progress = progress
-        self._planner = Planner(topology, log, options, stores.open, clock)
+        self._planner = Planner(topology, log, options, stores.open, clock, own.topics)
         self._stack = ExitStack()
         self._timeout_ms = TRANSACTION_TIMEOUT_MS
         self.member = Member(log, options.name, self._load, stores.names, stores.delete, new_loader)
@@ -169,6 +172,7 @@ class _Attempts:
             stack.push(plan.stop)
             self.member.join(units, [name for sub in self._topology.subtopologies for name in sub.stores])
             self.add(plan, self.member.load_all())
+            self._planner.remember_topics()
             self._stack = stack.pop_all()
         return plan
 
@@ -225,7 +229,12 @@ def _numbered(log: Log, name: str) -> Generator[int]:
 
 
 def _identity(state: str | None, app: str, log: Log, number: int) -> Identity:
-    if state is None:
-        return identity.in_memory(app, number)
+    if log.state_directory is not None:
+        return (
+            identity.in_memory(app, number) if state is None else identity.take(RealDisk(), state, app, log.cluster_id)
+        )
     # A log in memory is another one each time: what is on disk cannot be of this one, and is rebuilt.
-    return identity.take(RealDisk(), state, app, log.cluster_id if log.state_directory is not None else None)
+    own = identity.in_memory(app, number) if state is None else identity.take(RealDisk(), state, app, None)
+    with _lock:
+        own.topics = _known.setdefault(log, {}).setdefault((app, number), own.topics)
+    return own

@@ -10,7 +10,7 @@ Not here: where reading begins (positions), the tasks (plan).
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 from tailrace.log.client import CommittedOffset, Log, TopicDescription
@@ -23,6 +23,7 @@ from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.outputs import OutputTopic
 from tailrace.streams.store import DeclaredStore
 from tailrace.streams.topic import Topic
+from tailrace.streams.topics_in_use import BEGIN_ANEW, Use
 from tailrace.streams.topology import Node, SubTopology, Topology, changelog_topic, repartition_topic
 
 _logger = logging.getLogger(__name__)
@@ -229,8 +230,7 @@ class AppTopics:
                 f"the internal topic {name!r} has {found} partitions, and {node.name} at {node.place} needs "
                 f"{partitions}{f', as {told}' if told else ''}: one of these was changed after the app had begun, and "
                 "keys would be looked for in other partitions than they were written to; "
-                f"{keep if told and found < partitions else ''}begin anew, with `tailrace reset` (app.reset), or under "
-                "another name"
+                f"{keep if told and found < partitions else ''}{BEGIN_ANEW}"
             )
 
     def _note_kind(self, store: StoreOf, changelog: str) -> None:
@@ -247,8 +247,7 @@ class AppTopics:
         if before is not None and not now.like(before) and any(self._log.offsets(changelog).values()):
             raise TopologyError(
                 f"store {store.name!r} (at {store.of.place}) is a {now}, and its changelog {changelog} was written "
-                f"by a {before}, which it would misread: give the store another name, or begin anew with "
-                "`tailrace reset` (app.reset)"
+                f"by a {before}, which it would misread: give the store another name, or {BEGIN_ANEW}"
             )
         self._log.note_topic(changelog, now.note())
 
@@ -261,18 +260,45 @@ class AppTopics:
                 if name not in self._log.topics(internal=True):  # it is another one's that cannot stand beside it
                     raise
 
-    def refuse_lost_offsets(self, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
-        """Raises TopologyError where stores have content and the app has no committed offsets."""
+    def used(self, *, rows_through_log: bool) -> dict[str, Use]:
+        """What the app does with each topic; those that a function chooses are not known."""
+        used = {dead_letter_topic(self._app): Use("output", "dead letters go to it")} if self._dead_letters else {}
+        for sub in self._topology.subtopologies:
+            for node in sub.nodes:
+                if node.operator.writes is not None:
+                    used[node.operator.writes.name] = Use("output", f"it is written at {node.place}")
+            for store in stores_of(sub):
+                told = f"it backs store {store.name!r}, at {store.of.place}"
+                used[changelog_topic(self._app, store.name)] = Use("changelog", told)
+            for cut in sub.repartitions_read if rows_through_log else ():
+                used[repartition_of(self._app, cut)] = Use("rows", f"rows go through it, as made at {cut.place}")
+        for node in self._topology.nodes:
+            if node.operator.reads is not None:
+                used[node.operator.reads.name] = Use("input", f"it is read at {node.place}")
+        for table in self._topology.global_tables:
+            used[table.topic.name] = Use("table", f"it is read whole by the global table at {table.place}")
+        return used
+
+    def refuse_lost_offsets(
+        self, committed: Mapping[TopicPartition, CommittedOffset], anew: Container[str] = ()
+    ) -> None:
+        """Raises TopologyError where stores have content and the app has no committed offsets.
+
+        `anew` are topics that were made anew since: their offsets went with them.
+        """
         if committed:
             return
         for store in (store for sub in self._topology.subtopologies for store in stores_of(sub)):
             name = changelog_topic(self._app, store.name)
             # Once more: another member of the app may have begun in between.
             if any(self._log.offsets(name).values()) and not self._log.committed_offsets(self._app):
+                reads = {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None}
+                gone = sorted(each for each in reads if each in anew)
+                cause = f" with topic {gone[0]!r}, which was deleted and made anew" if gone else ""
                 raise TopologyError(
                     f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
-                    f"of group {self._app!r} are gone, so records would be counted twice: set them again with "
-                    f"log.alter_offsets({self._app!r}, …), or begin anew with `tailrace reset` (app.reset)"
+                    f"of group {self._app!r} are gone{cause}, so records would be counted twice: set them again with "
+                    f"log.alter_offsets({self._app!r}, …), or {BEGIN_ANEW}"
                 )
 
 

@@ -1,26 +1,46 @@
-"""The topics that a running app reads and keeps its state in: told by their ids from others of the same names.
+"""The topics that an app reads and keeps its state in: told by their ids from others of the same names.
 
-A topic that is deleted and made anew has other records at the same offsets. An app that read on would leave out as many
-of them as it had read of the old one; so nothing is committed any more.
+1. A topic that is deleted and made anew under a running app has other records at the same offsets. An app that read on
+   would leave out as many of them as it had read of the old one; so nothing is committed any more.
+2. A topic's committed offsets are deleted with it. So a start cannot tell from the log whether a topic is new to the
+   program or was made anew since: the ids are kept in the state directory (`topics.properties`: name=id), from the
+   first commit of a start on. Without the file (a run of before there was one) nothing is known, and nothing refused.
 
-Not here: what a start makes of a topic that is another one than before (plan).
+Not here: what a start makes of a topic that is another one than before (lost).
 """
 
 from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
 
+from tailrace.log.checkpoint import read_properties, write_properties
 from tailrace.log.client import Log
+from tailrace.log.disk import Disk, join
 from tailrace.log.errors import InvalidError, TopicNotFoundError
+
+FILE: Final = "topics.properties"
+# A table is read whole at each start; an output is made when it is missing.
+_KEPT: Final = ("input", "changelog", "rows")
+# What to do where an app cannot go on from what it has.
+BEGIN_ANEW: Final = "begin anew, with `tailrace reset` (app.reset), or under another name"
+
+
+class Use(NamedTuple):
+    """What an app does with a topic."""
+
+    kind: Literal["input", "table", "changelog", "rows", "output"]
+    told: str
+    """In words, with the user's place: "it is read at file:line"."""
 
 
 class TopicsInUse:
     """What `describe_topic` said of each when the app began."""
 
-    def __init__(self, log: Log, app: str, used_for: Mapping[str, str]) -> None:
-        """`used_for` says by topic what the app does with it, for messages: "it is read at file:line"."""
+    def __init__(self, log: Log, app: str, used_for: Mapping[str, Use]) -> None:
+        """`used_for` is by topic."""
         self._log = log
         self._app = app
-        self._used_for = dict(used_for)
-        self._ids = {name: log.describe_topic(name).topic_id for name in used_for}
+        self.used_for = dict(used_for)
+        self.ids = {name: log.describe_topic(name).topic_id for name in used_for}
 
     def check(self) -> None:
         """Makes sure that they are what they were.
@@ -28,7 +48,7 @@ class TopicsInUse:
         Raises:
             InvalidError: one was deleted, and perhaps made anew.
         """
-        for name, topic_id in self._ids.items():
+        for name, topic_id in self.ids.items():
             try:
                 now = self._log.describe_topic(name).topic_id
             except TopicNotFoundError:
@@ -37,8 +57,46 @@ class TopicsInUse:
                 raise InvalidError(self._told(name, "was deleted and made anew"))
 
     def _told(self, name: str, what: str) -> str:
+        use = self.used_for[name]
+        match use.kind:
+            case "input" | "table":
+                what_to_do = "start the app again to go on with a topic of that name as it is then"
+            case "output":
+                what_to_do = (
+                    "start the app again: it goes on from there, in a topic of that name that it makes if there is "
+                    "none; what it had written to the one that is gone is not made again"
+                )
+            case _:
+                what_to_do = BEGIN_ANEW
         return (
-            f"topic {name!r} {what} while app {self._app!r} ran ({self._used_for[name]}), so nothing after the last "
-            "commit was kept; start the app again to go on with a topic of that name as it is then, or under another "
-            "name to begin anew"
+            f"topic {name!r} {what} while app {self._app!r} ran ({use.told}), so nothing after the last commit was "
+            f"kept; {what_to_do}"
         )
+
+
+class KnownTopics:
+    """The ids that were in use when the app last began here; in memory where it has no directory."""
+
+    def __init__(self, disk: Disk | None = None, directory: str = "") -> None:
+        """Reads the file, if there is one."""
+        self._disk = disk
+        self._path = join(directory, FILE) if disk is not None else ""
+        self._ids = (None if disk is None else read_properties(disk, self._path)) or {}
+
+    def others(self, now: TopicsInUse) -> dict[str, Use]:
+        """The topics that are other ones than then, by name."""
+        return {
+            name: now.used_for[name] for name, topic_id in now.ids.items() if self._ids.get(name, topic_id) != topic_id
+        }
+
+    def keep(self, now: TopicsInUse) -> None:
+        """Remembers these.
+
+        Raises:
+            DiskFullError: no room; what was known is as before.
+        """
+        ids = self._ids | {name: each for name, each in now.ids.items() if now.used_for[name].kind in _KEPT}
+        if ids != self._ids and self._disk is not None:
+            write_properties(self._disk, self._path, ids)
+        self._ids = ids
+

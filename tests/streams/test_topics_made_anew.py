@@ -1,12 +1,17 @@
 """Topics that are deleted, and perhaps made anew, under a running app or while it was stopped: refused by name."""
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from tailrace import Context, Processor, Record, Store
 from tailrace.log.client import Log
 from tailrace.log.errors import InvalidError, TopologyError
+from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.programs import last
@@ -53,7 +58,7 @@ def test_an_input_made_anew_under_a_running_app_is_not_read_on(records: int, log
     assert last(log, "out") == {"k": 2}
     assert log.committed_offsets("app") == {}
     # The store counts what the topic before had; whoever wants that says where to begin.
-    with pytest.raises(TopologyError, match="offsets of group 'app' are gone"):
+    with pytest.raises(TopologyError, match=r"offsets of group 'app' are gone with topic 'in', which was .* made anew"):
         counting(log).run(until="end")
 
 
@@ -66,9 +71,44 @@ def test_an_input_that_is_gone_is_named(log: Log) -> None:
 
 def test_a_changelog_deleted_under_a_running_app(log: Log) -> None:
     feed(log, "in", some("a", "now", "b"))
-    with pytest.raises(InvalidError, match=r"'app-n-changelog' was deleted while .* \(it backs store 'n'\)"):
+    with pytest.raises(InvalidError, match=r"'app-n-changelog' was deleted while .* \(it backs store 'n', at .*:\d+\)"):
         counting(log, lambda: log.delete_topic("app-n-changelog")).run(until="end")
     assert contents(log, "out") == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_output_topic_deleted_under_a_running_app(log: Log, *, again: bool) -> None:
+    def delete() -> None:
+        log.delete_topic("out")
+        if again:
+            log.create_topic("out")
+
+    feed(log, "in", some("a"))
+    counting(log).run(until="end")
+    feed(log, "in", some("b", "now", "c"))
+    with pytest.raises(
+        InvalidError,
+        match=rf"'out' was deleted {'and made anew ' if again else ''}while app 'app' ran \(it is written at "
+        rf"{re.escape(__file__)}:\d+\).*start the app again",
+    ):
+        counting(log, delete).run(until="end")
+    assert counting(log).run(until="end").records_in == 3
+    assert last(log, "out") == {"k": 4}
+
+
+def test_a_topic_of_dead_letters_deleted_under_a_running_app(log: Log) -> None:
+    def delete() -> None:
+        log.delete_topic("app-dead-letters")
+        raise ValueError("no")
+
+    feed(log, "in", some("a", "now", "b"))
+    app = counting(log, delete)
+    app.options = replace(app.options, on_error="dead_letter")
+    with pytest.raises(
+        InvalidError, match=r"'app-dead-letters' was deleted while app 'app' ran \(dead letters go to it"
+    ):
+        app.run(until="end")
+    assert counting(log).run(until="end").records_in == 3
 
 
 def test_a_changelog_deleted_while_the_app_was_stopped(tmp_path: Path) -> None:
@@ -79,10 +119,117 @@ def test_a_changelog_deleted_while_the_app_was_stopped(tmp_path: Path) -> None:
         log.delete_topic("app-n-changelog")
         feed(log, "in", some("c"))
         for _ in range(2):
-            with pytest.raises(TopologyError, match=r"store 'n' \(at .*:\d+\), app-n-changelog, was deleted since"):
+            with pytest.raises(
+                TopologyError, match=r"'app-n-changelog' was deleted since .* \(it backs store 'n', at .*:\d+"
+            ):
                 counting(log).run(until="end")
         assert last(log, "out") == {"k": 2}
         # The way out that the message names, but for the state: without its offsets the app begins anew.
         log.delete_group("app")
         assert counting(log).run(until="end").records_in == 3
         assert last(log, "out") == {"k": 3}
+
+
+# ---------------------------------------------------------------- while the app is stopped
+
+
+def copying(log: Log, *names: str, reset: Literal["earliest", "latest"] = "earliest") -> App:
+    app = App("app", log=log, reset=reset)
+    topics = [app.topic(name, key=str, value=str) for name in names]
+    app.stream(topics).to(app.topic("out", key=str, value=str))
+    return app
+
+
+def make_anew(log: Log, name: str, *values: str) -> None:
+    log.delete_topic(name)
+    log.create_topic(name)
+    feed(log, name, some(*values))
+
+
+@pytest.fixture(params=["memory:", "on disk"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    """A log with the topics "in" and "more", of two records each."""
+    with Log.open("memory:" if request.param == "memory:" else str(tmp_path / "log")) as opened:
+        for name in ("in", "more"):
+            opened.create_topic(name)
+            feed(opened, name, some("a", "b"))
+        yield opened
+
+
+@pytest.mark.parametrize(("reset", "where", "count"), [("earliest", "beginning", 3), ("latest", "end", 0)])
+def test_an_input_made_anew_while_the_app_was_stopped_is_told_and_read_as_reset_says(
+    kept: Log, reset: Literal["earliest", "latest"], where: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    copying(kept, "in", "more").run(until="end")
+    make_anew(kept, "more", "c", "d", "e")
+    assert copying(kept, "in", "more", reset=reset).run(until="end").records_in == count
+    (told,) = caplog.messages
+    assert re.search(
+        rf"'more' was deleted and made anew since app 'app' ran last \(it is read at {re.escape(__file__)}:\d+\).* its "
+        rf"{where} \(reset='{reset}'\).*`tailrace reset`",
+        told,
+    )
+    # Once.
+    assert copying(kept, "in", "more", reset=reset).run(until="end").records_in == 0
+    assert len(caplog.messages) == 1
+
+
+def test_an_only_input_that_was_made_anew_is_told_too(kept: Log, caplog: pytest.LogCaptureFixture) -> None:
+    copying(kept, "in").run(until="end")
+    make_anew(kept, "in", "c")
+    assert copying(kept, "in").run(until="end").records_in == 1
+    assert ["'in' was deleted and made anew" in each for each in caplog.messages] == [True]
+
+
+def test_who_has_said_where_to_go_on_in_the_new_one_is_told_nothing(
+    kept: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    copying(kept, "in", "more").run(until="end")
+    make_anew(kept, "more", "c", "d", "e")
+    kept.alter_offsets("app", {TopicPartition("more", 0): 1})
+    assert copying(kept, "in", "more").run(until="end").records_in == 2
+    assert caplog.messages == []
+
+
+def test_an_input_that_is_new_to_the_program_is_not_one_made_anew(kept: Log, caplog: pytest.LogCaptureFixture) -> None:
+    copying(kept, "in").run(until="end")
+    make_anew(kept, "more", "c")
+    assert copying(kept, "in", "more").run(until="end").records_in == 1
+    assert caplog.messages == []
+
+
+def test_state_of_before_the_ids_were_kept_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Log.open(str(tmp_path / "log")) as log:
+        log.create_topic("in")
+        feed(log, "in", some("a", "b"))
+        counting(log).run(until="end")
+        file = tmp_path / "log" / "state" / "app" / "topics.properties"
+        assert [line.split("=")[0] for line in file.read_text().splitlines()] == ["app-n-changelog", "in"]
+        file.unlink()
+        feed(log, "in", some("c"))
+        assert counting(log).run(until="end").records_in == 1
+        assert last(log, "out") == {"k": 3}
+        assert file.exists()
+    assert caplog.messages == []
+
+
+def test_the_changelog_of_a_store_in_memory_deleted_while_the_app_was_stopped(kept: Log) -> None:
+    class Count(Processor[str, str, str, int]):
+        def init(self, ctx: Context[str, int]) -> None:
+            self.values: Store[str, int] = ctx.store("n")
+
+        def process(self, record: Record[str, str]) -> None:
+            self.values.put(record.value, 1)
+
+    def app() -> App:
+        made = App("app", log=kept)
+        store = made.store("n", key=str, value=int, kind="memory")
+        made.stream(made.topic("in", key=str, value=str)).process(Count, stores=[store])
+        return made
+
+    assert app().run(until="end").records_in == 2
+    kept.delete_topic("app-n-changelog")
+    with pytest.raises(
+        TopologyError, match=r"'app-n-changelog' was deleted since app 'app' ran last .*`tailrace reset`"
+    ):
+        app().run(until="end")

@@ -1,0 +1,71 @@
+"""What a start says when something is gone that the app needs: a topic of its own, or what it had read.
+
+1. What stores would be wrong without is refused, and the message names `tailrace reset`.
+2. An input that was deleted and made anew while the app was stopped is read as `reset=` says, with a warning: its
+   records are others, and its offsets went with it.
+
+Not here: offsets that were deleted (topics), what happens under a running app (topics_in_use).
+"""
+
+import logging
+from collections.abc import Container, Mapping
+from typing import Literal
+
+from tailrace.log.errors import TopologyError
+from tailrace.state.store import Backend
+from tailrace.streams.positions import ChangelogReader
+from tailrace.streams.topics import StoreOf
+from tailrace.streams.topics_in_use import BEGIN_ANEW, Use
+
+_logger = logging.getLogger(__name__)
+
+
+def look_at_topics_made_anew(
+    anew: Mapping[str, Use], app: str, begun: Container[str], reset: Literal["earliest", "latest"]
+) -> None:
+    """Tells of inputs that are other ones than in the last run; `begun` are the topics that have committed offsets.
+
+    Raises:
+        TopologyError: one of the app's own topics was deleted.
+    """
+    for name, use in anew.items():
+        if use.kind == "input" and name not in begun:  # else somebody has said where to go on in the new one
+            _logger.warning(
+                "topic %r was deleted and made anew since app %r ran last (%s): the app reads the new one from its %s "
+                "(reset=%r), and its stores keep what they hold of the old one; to leave that out, %s",
+                name,
+                app,
+                use.told,
+                "beginning" if reset == "earliest" else "end",
+                reset,
+                BEGIN_ANEW,
+            )
+    own = {name: use for name, use in anew.items() if use.kind in {"changelog", "rows"}}
+    for name, use in own.items() if begun else ():
+        lost = "the store" if use.kind == "changelog" else "rows that were on their way"
+        raise TopologyError(
+            f"topic {name!r} was deleted since app {app!r} ran last ({use.told}): {lost} cannot be made again, as what "
+            f"that came from has been read; {BEGIN_ANEW}"
+        )
+
+
+def refuse_other_changelog(backend: Backend, store: StoreOf, changelog: ChangelogReader, app: str) -> None:
+    """Raises TopologyError where the store was written from a topic that is gone, and the input has been read."""
+    checkpoint = backend.keyspace(store.name).checkpoint()
+    if checkpoint is not None and checkpoint.topic_id != changelog.topic_id:
+        raise TopologyError(
+            f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition.topic}, was "
+            f"deleted since app {app!r} ran last: what the store holds on disk is not in it, and what that "
+            f"was made of has been read; {BEGIN_ANEW}"
+        )
+
+
+def refuse_cut_changelog(backend: Backend, store: StoreOf, changelog: ChangelogReader, app: str) -> None:
+    """Raises TopologyError where records are gone that the store would need, and nothing expires in it."""
+    checkpoint = backend.keyspace(store.name).checkpoint()
+    if not store.retention_ms and changelog.start_offset > (checkpoint.offset if checkpoint is not None else 0):
+        raise TopologyError(
+            f"the changelog of store {store.name!r} (at {store.of.place}), {changelog.partition}, begins at offset "
+            f"{changelog.start_offset}: what stood before was deleted, and entries of the store with it; "
+            f"its topic should have cleanup.policy=compact, as it was made; {BEGIN_ANEW}"
+        )
