@@ -355,6 +355,21 @@ class Broker:
             self.catalog.partition(tp)
         self.coordinator.commit(group, offsets, check)
 
+    def check_not_past_end(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        """Refuses offsets that a user has mistaken; Kafka takes them, and the group's next reader is out of range.
+
+        Raises:
+            InvalidError: one is past the log's end.
+            TopicNotFoundError: no such topic or partition.
+        """
+        for tp, committed in offsets.items():
+            end = self.catalog.partition(tp).log_end_offset
+            if committed.offset > end:
+                raise InvalidError(
+                    f"the offset {committed.offset} for {tp} in group {group!r} is past its end at {end}, so nobody "
+                    "can have read up to there: give the offset of the next record to be read"
+                )
+
     def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:
         """A group's committed offsets."""
         self.look()

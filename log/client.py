@@ -235,7 +235,8 @@ class Producer(AbstractContextManager["Producer"]):
             FencedError: another producer has taken the transactional id; the producer can only be closed.
             OverdueError: the transaction was aborted after `transaction_timeout_ms`; the producer can only be closed,
                 and another be made that does it again.
-            TailraceError: what kept a record of the transaction out of the log: abort it.
+            TailraceError: what kept a record of the transaction out of the log, also where `send` has raised it before
+                (no such topic, too large) and it was caught; `send_many` has sent a part whatever it raised. Abort it.
         """
 
     @abstractmethod
@@ -249,10 +250,13 @@ class Producer(AbstractContextManager["Producer"]):
     def send_offsets(self, group: str, offsets: Offsets, *, member: tuple[str, int] | None = None) -> None:
         """Commits a group's offsets with the transaction: they count when it is committed.
 
-        `member`: what `Consumer.member` says of who read them; it is checked against the group.
+        `member`: what `Consumer.member` says of who read them; it is checked against the group. Without it they are
+        taken as they are, as Kafka does; where the group has members, a warning says that one of them may have been
+        expelled. What raises here keeps the transaction from being committed.
 
         Raises:
-            InvalidError: there is no transaction; metadata over 4,096 bytes, a negative offset.
+            InvalidError: there is no transaction; metadata over 4,096 bytes, an offset that is negative or past the
+                end of its partition.
             TopicNotFoundError: no such topic or partition.
             ExpelledError: the group has expelled the member, or gone on to another generation: abort, and poll. The
                 producer itself is as good as before.
@@ -371,8 +375,8 @@ class Consumer(AbstractContextManager["Consumer"]):
         """Commits the positions (or `offsets`) for the group; returns when they are on disk.
 
         Raises:
-            InvalidError: the consumer has no group, or its partitions were assigned by hand while the group has
-                members: what they commit would be overwritten.
+            InvalidError: the consumer has no group; its partitions were assigned by hand while the group has members:
+                what they commit would be overwritten; one of `offsets` is past the end of its partition.
             ExpelledError: this member was expelled, or a partition belongs to another member now.
         """
 
@@ -612,7 +616,7 @@ class Log(AbstractContextManager["Log"]):
         """Commits offsets with epoch and metadata, atomically; on disk when the call returns.
 
         Raises:
-            InvalidError: metadata over 4,096 bytes, a negative offset.
+            InvalidError: metadata over 4,096 bytes, an offset that is negative or past the end of its partition.
             TopicNotFoundError: no such topic or partition.
         """
 

@@ -528,6 +528,8 @@ class EmbeddedConsumer(Consumer):
                 self._broker.coordinator.check_empty(group, "commit partitions assigned by hand")
 
         check()
+        if offsets is not None:  # positions may be past what a crash has left: the next poll sees to that
+            self._broker.check_not_past_end(group, wanted)
         if wanted:
             self._broker.commit_offsets(group, wanted, check)
 

@@ -51,6 +51,10 @@ class Coordinator:
         """
         self.members.check_member(group, member, generation)
 
+    def members_of(self, group: str) -> list[str]:
+        """The ids of a group's members; empty where there is none, or no group."""
+        return [each.member for each in self.members.describe(group)[1]]
+
     def topic_gone(self, topic: str) -> None:
         """A topic was deleted: its partitions and offsets go."""
         self.members.topic_changed(topic)

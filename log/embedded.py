@@ -219,6 +219,7 @@ class EmbeddedLog(Log):
 
     def commit_offsets(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """See `Log.commit_offsets`."""
+        self._broker.check_not_past_end(group, offsets)
         self._broker.commit_offsets(group, offsets)
 
     def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:

@@ -105,9 +105,13 @@ class EmbeddedProducer(Producer):
                 batch.count = index + 1
             except (TypeError, OverflowError, AttributeError) as error:
                 raise explained(topic, error, [value], [key], [timestamp_ms], [headers], partition) from None
-            except (TailraceError, ValueError):
+            except ValueError:
                 raise
-            except BaseException:
+            except TailraceError as error:
+                self._refused(error)
+                raise
+            except BaseException as error:
+                self._refused(error)
                 self._interrupted(target.open[number] if number >= 0 else None)
                 raise
             if not self._linger_s:
@@ -510,6 +514,9 @@ class EmbeddedProducer(Producer):
 
     # -- topics --------------------------------------------------------------------------------------------------------
 
+    def _refused(self, error: BaseException) -> None:
+        """A record that was to be sent is not: by what the log says, not for an argument of a wrong type."""
+
     def _target(self, topic: str) -> Target:
         if self._version != self._broker.catalog.version:
             self._refresh()
@@ -517,8 +524,13 @@ class EmbeddedProducer(Producer):
         if target is None:
             if isinstance(topic, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # else the catalog says so
                 check_not_owned(topic)
+            try:
+                found = self._broker.catalog.topic(topic)
+            except TailraceError as error:
+                self._refused(error)
+                raise
             target = self._targets[topic] = Target(
-                self._broker.catalog.topic(topic),
+                found,
                 self._compression,
                 self._batch_bytes,
                 transactional=self._transactional,

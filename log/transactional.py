@@ -3,7 +3,8 @@
 1. Records are sent between `begin` and `commit` or `abort`, and nowhere else.
 2. Per partition, batches of a transaction carry sequences from 0 on, under an epoch of its own: a batch that was not
    appended leaves no gap.
-3. A record, or an offset, that could not be written keeps its transaction from being committed.
+3. A record, or an offset, that could not be written keeps its transaction from being committed, also where the caller
+   has caught the error of `send`: Kafka's abortable errors. A wrong type is none: nothing was asked of the log.
 4. What was not decided is aborted by `close`; what was decided is carried out, by whatever is called next.
 5. Fenced once, it can only be closed.
 
@@ -14,19 +15,19 @@ Not here: the protocol (`transaction_coordinator`), batching (`producer`).
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from tailrace.log.broker import Broker
-from tailrace.log.client import Acks, CommittedOffset, Compression
+from tailrace.log.client import Acks, CommittedOffset, Compression, Delivery
 from tailrace.log.errors import ExpelledError, FencedError, InvalidError, RetriableError, TailraceError
 from tailrace.log.offsets import check_commit
 from tailrace.log.outgoing import Batch
 from tailrace.log.partition import Appended
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.producers import following
-from tailrace.log.record import TopicPartition, as_partition
+from tailrace.log.record import Headers, TopicPartition, as_partition
 from tailrace.log.transaction_coordinator import Identity
 from tailrace.log.transactions import check_transactional
 
@@ -68,7 +69,9 @@ class TransactionalProducer(EmbeddedProducer):
         self._begun = False
         self._wrote = False  # whether the coordinator knows of this transaction
         self._failed: BaseException | None = None  # what keeps this transaction from being committed
+        self._caught: BaseException | None = None  # the same, where `send` has raised it
         self._fenced: FencedError | None = None
+        self._told: set[str] = set()  # groups of which it was said that no member is named
         self._sequences: dict[TopicPartition, int] = {}
         self._version = -1  # sends look at one number, and end in _refresh
 
@@ -120,7 +123,16 @@ class TransactionalProducer(EmbeddedProducer):
                 self._write_all()
                 if self._failed is not None:
                     raise self._failed.with_traceback(None)
+                if self._caught is not None:
+                    raise self._not_complete(self._caught) from self._caught
             self._end(commit=True)
+
+    def _not_complete(self, error: BaseException) -> TailraceError:
+        kind = RetriableError if isinstance(error, RetriableError) else InvalidError
+        return kind(
+            f"the transaction of {self._who.transactional_id!r} cannot be committed, as not all that was sent in it "
+            f"was taken: abort it, and send all of it again without this: {type(error).__name__}: {error}"
+        )
 
     def _write_all(self) -> None:
         lingering = {batch.target.topic.tps[batch.partition] for batch in self._lingering}
@@ -151,7 +163,7 @@ class TransactionalProducer(EmbeddedProducer):
         if self._wrote:
             self._who = self._guarded(lambda: self._transactions.end(self._who, commit=commit))
         self._begun = self._wrote = False
-        self._failed = None
+        self._failed = self._caught = None
         self._sequences = {}
         self._version = -1
         for batch in self._unseen:  # of the transaction that is gone
@@ -172,11 +184,13 @@ class TransactionalProducer(EmbeddedProducer):
         wanted = {as_partition(tp): each for tp, each in offsets.items()}
         with self._changed:
             self._check_begun()
-            check_commit(group, wanted)
-            for tp in wanted:
-                self._broker.catalog.partition(tp)
-            if member is not None:
-                self._broker.coordinator.check_member(group, *member)
+            try:
+                check_commit(group, wanted)
+                self._check_member(group, member)
+                self._broker.check_not_past_end(group, wanted)
+            except TailraceError as error:
+                self._refused(error)
+                raise
             if wanted:
                 self._wrote = True  # where it is refused, too, the transaction is to be ended
                 try:
@@ -184,6 +198,45 @@ class TransactionalProducer(EmbeddedProducer):
                 except BaseException as error:
                     self._failed = self._failed or error  # a commit without these offsets would be half of one
                     raise
+
+    def _check_member(self, group: str, member: tuple[str, int] | None) -> None:
+        """As Kafka, takes offsets from who names no member, whatever members there are; but says so."""
+        if member is not None:
+            self._broker.coordinator.check_member(group, *member)
+        elif group not in self._told and (names := self._broker.coordinator.members_of(group)):
+            self._told.add(group)
+            logger.warning(
+                "the producer of %r sends offsets of group %r without member=, while the group has members (%s): one "
+                "that was expelled would set back what its successor has committed; give member=consumer.member()",
+                self._who.transactional_id,
+                group,
+                ", ".join(names),
+            )
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def send_many(
+        self,
+        topic: str,
+        values: Iterable[bytes | None],
+        *,
+        keys: Iterable[bytes | None] | None = None,
+        timestamps_ms: Iterable[int] | None = None,
+        headers: Iterable[Headers] | None = None,
+        partition: int | None = None,
+    ) -> Delivery:
+        """Sends many records; see `Producer.send_many`."""
+        try:
+            return super().send_many(
+                topic, values, keys=keys, timestamps_ms=timestamps_ms, headers=headers, partition=partition
+            )
+        except BaseException as error:  # whatever it is, what came before it was sent: half of what was to be
+            self._refused(error)
+            raise
+
+    def _refused(self, error: BaseException) -> None:
+        if self._begun:
+            self._caught = self._caught or error
 
     # -- batches -------------------------------------------------------------------------------------------------------
 

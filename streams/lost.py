@@ -60,7 +60,7 @@ def refuse_other_changelog(backend: Backend, store: StoreOf, changelog: Changelo
         )
 
 
-def refuse_cut_changelog(backend: Backend, store: StoreOf, changelog: ChangelogReader, app: str) -> None:
+def refuse_cut_changelog(backend: Backend, store: StoreOf, changelog: ChangelogReader) -> None:
     """Raises TopologyError where records are gone that the store would need, and nothing expires in it."""
     checkpoint = backend.keyspace(store.name).checkpoint()
     if not store.retention_ms and changelog.start_offset > (checkpoint.offset if checkpoint is not None else 0):

@@ -530,7 +530,7 @@ class Planner:
             changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition), unwanted)
             if begun:
                 refuse_other_changelog(backend, store, changelog, self._app)
-                refuse_cut_changelog(backend, store, changelog, self._app)
+                refuse_cut_changelog(backend, store, changelog)
             expire_before_ms = 0
             if store.retention_ms and isinstance(store.of, Node):
                 now_ms = task.context.stream_time_ms - lag_of(sub, store.of, caching=False).ms

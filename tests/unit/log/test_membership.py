@@ -36,6 +36,13 @@ def log(clock: ManualClock) -> Iterator[Log]:
         yield opened
 
 
+def fill(log: Log) -> None:
+    """Puts ten records into each partition."""
+    with log.producer() as producer:
+        for partition in range(4):
+            producer.send_many("t", [b"read"] * 10, partition=partition)
+
+
 def subscribed(log: Log, *, said: list[Any] | None = None, **more: Any) -> Consumer:
     consumer = log.consumer(group="g", **more)
     noted: list[Any] = [] if said is None else said
@@ -205,6 +212,7 @@ def test_options_that_cannot_be_are_refused(log: Log) -> None:
 
 def test_offsets_of_an_expelled_member_are_kept_out_of_a_transaction(log: Log, clock: ManualClock) -> None:
     """The consumer is out; the producer aborts, and is as good as before."""
+    fill(log)
     stuck, well = subscribed(log), subscribed(log)
     settle(stuck, well)
     with log.producer(transactional_id="x") as producer:
@@ -239,6 +247,7 @@ def test_who_takes_over_waits_for_offsets_that_are_on_their_way(log: Log, clock:
 
 def test_an_expelled_member_cannot_set_its_successors_offsets_back(log: Log, clock: ManualClock) -> None:
     """It is expelled between the look at it and the append: there is a second look, with the order of commits held."""
+    fill(log)
     slow, well = subscribed(log), subscribed(log)
     settle(slow, well)
     inner: Any = log
@@ -298,6 +307,7 @@ def test_nobody_takes_over_between_the_look_at_a_member_and_its_offsets(
 
 
 def test_by_hand_nothing_is_committed_over_members(log: Log) -> None:
+    fill(log)
     with log.consumer(group="g") as by_hand:
         by_hand.assign(tps(0))
         by_hand.commit({("t", 0): 1})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tailrace.log.client import Log, Producer
+from tailrace.log.client import CommittedOffset, Log, Producer
 from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.tests.support.disk import FaultyDisk, PowerLossError
@@ -55,7 +55,7 @@ class Work:
         producer.begin()
         for topic, partition in PARTITIONS:
             producer.send(topic, b"%d" % number, partition=partition)
-        producer.send_offsets("g", {A0: number})
+        producer.commit_offsets("g", {A0: CommittedOffset(0, metadata=str(number))})
         producer.flush()
         return number
 
@@ -66,7 +66,8 @@ class Work:
         assert seen[0] == sorted(set(seen[0]))
         assert self.committed <= set(seen[0])
         assert not self.aborted & set(seen[0])
-        assert log.committed("g").get(A0, 0) == max(seen[0], default=0)
+        offsets = log.committed_offsets("g")
+        assert int(offsets[A0].metadata if offsets else 0) == max(seen[0], default=0)
         for topic in log.topics():
             assert log.offsets(topic) == log.offsets(topic, isolation="read_uncommitted")
 

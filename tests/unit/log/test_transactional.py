@@ -13,6 +13,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.tests.support.disk import FaultyDisk
 
 T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
+S0, S1 = TopicPartition("s", 0), TopicPartition("s", 1)
 
 
 @pytest.fixture
@@ -44,6 +45,14 @@ def values(log: Log, partition: TopicPartition = T0, *, isolation: Any = "read_c
 def put(producer: Producer, *sent: bytes, partition: int = 0) -> None:
     for each in sent:
         producer.send("t", each, partition=partition)
+
+
+def fill(log: Log) -> None:
+    """Makes a topic to have read from."""
+    log.create_topic("s", partitions=2)
+    with log.producer() as producer:
+        for partition in (0, 1):
+            producer.send_many("s", [b"read"] * 10, partition=partition)
 
 
 # -- what is seen ------------------------------------------------------------------------------------------------------
@@ -162,30 +171,32 @@ def drain(consumer: Consumer) -> list[Any]:
 
 
 def test_offsets_count_with_the_commit(log: Log) -> None:
+    fill(log)
     with log.producer(transactional_id="x") as producer:
         with producer.transaction():
-            producer.send_offsets("g", {T0: 3})
+            producer.send_offsets("g", {S0: 3})
             assert log.committed("g") == {}
-        assert log.committed("g") == {T0: 3}
+        assert log.committed("g") == {S0: 3}
         producer.begin()
-        producer.commit_offsets("g", {T0: CommittedOffset(5, 0, "mine"), T1: CommittedOffset(1)})
+        producer.commit_offsets("g", {S0: CommittedOffset(5, 0, "mine"), S1: CommittedOffset(1)})
         producer.abort()
-        assert log.committed("g") == {T0: 3}
+        assert log.committed("g") == {S0: 3}
         with producer.transaction():
-            producer.commit_offsets("g", {T0: CommittedOffset(6, 0, "mine")})
-        assert log.committed_offsets("g") == {T0: CommittedOffset(6, 0, "mine")}
+            producer.commit_offsets("g", {S0: CommittedOffset(6, 0, "mine")})
+        assert log.committed_offsets("g") == {S0: CommittedOffset(6, 0, "mine")}
 
 
 def test_offsets_survive_a_restart_as_they_counted(log: Log, disk: FaultyDisk, clock: ManualClock) -> None:
+    fill(log)
     with log.producer(transactional_id="x") as producer:
         with producer.transaction():
-            producer.send_offsets("g", {T0: 3})
+            producer.send_offsets("g", {S0: 3})
         producer.begin()
-        producer.send_offsets("g", {T0: 4})
+        producer.send_offsets("g", {S0: 4})
         producer.abort()
     log.close()
     with Log.open("/log", disk=disk, clock=clock, background=False) as again:
-        assert again.committed("g") == {T0: 3}
+        assert again.committed("g") == {S0: 3}
 
 
 def test_a_reader_does_not_begin_from_offsets_that_are_being_committed(log: Log) -> None:
@@ -203,49 +214,55 @@ def test_a_reader_does_not_begin_from_offsets_that_are_being_committed(log: Log)
 
 
 def test_offsets_of_an_expelled_member_are_refused(log: Log) -> None:
+    fill(log)
     with log.producer(transactional_id="x") as producer, log.consumer(group="g") as consumer:
         consumer.subscribe(["t"])
         consumer.poll()
         member = consumer.member()
         with producer.transaction():
-            producer.send_offsets("g", {T0: 1}, member=member)
+            producer.send_offsets("g", {S0: 1}, member=member)
         consumer.close()
         producer.begin()
         with pytest.raises(FencedError, match="no member of group"):
-            producer.send_offsets("g", {T0: 2}, member=member)
+            producer.send_offsets("g", {S0: 2}, member=member)
         producer.abort()
         with producer.transaction():  # the producer itself was not fenced
-            producer.send_offsets("g", {T1: 2})
-    assert log.committed("g") == {T0: 1, T1: 2}
+            producer.send_offsets("g", {S1: 2})
+    assert log.committed("g") == {S0: 1, S1: 2}
 
 
 def test_offsets_of_a_topic_that_is_not_there_are_refused(log: Log) -> None:
+    fill(log)
     with log.producer(transactional_id="x") as producer:
         producer.begin()
         with pytest.raises(TopicNotFoundError):
             producer.send_offsets("g", {TopicPartition("nowhere", 0): 1})
+        producer.abort()
+        producer.begin()
         with pytest.raises(InvalidError, match="negative"):
-            producer.send_offsets("g", {T0: -1})
-        producer.send_offsets("g", {T0: 1})
-        producer.commit()
-    assert log.committed("g") == {T0: 1}
+            producer.send_offsets("g", {S0: -1})
+        producer.abort()
+        with producer.transaction():
+            producer.send_offsets("g", {S0: 1})
+    assert log.committed("g") == {S0: 1}
 
 
 def test_offsets_that_could_not_be_written_keep_the_transaction_from_being_committed(
     log: Log, disk: FaultyDisk
 ) -> None:
+    fill(log)
     with log.producer(transactional_id="x") as producer:
         with producer.transaction():
-            producer.send_offsets("g", {T0: 1})
+            producer.send_offsets("g", {S0: 1})
         producer.begin()
         put(producer, b"a")
         disk.fail("append", OSError("broken"), path="__consumer_offsets")
         with pytest.raises(OSError, match="broken"):
-            producer.send_offsets("g", {T0: 2})
+            producer.send_offsets("g", {S0: 2})
         with pytest.raises(OSError, match="broken"):
             producer.commit()
         producer.abort()
-    assert (values(log), log.committed("g")) == ([], {T0: 1})
+    assert (values(log), log.committed("g")) == ([], {S0: 1})
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -476,7 +493,7 @@ def test_a_disk_that_fills_up_anywhere_leaves_whole_transactions(disk: FaultyDis
                 put(producer, number)
                 put(producer, number, partition=1)
                 producer.flush()
-                producer.send_offsets("g", {T0: room})
+                producer.commit_offsets("g", {T0: CommittedOffset(0, metadata=str(room))})
                 producer.commit()
                 committed.append(number)
             except RetriableError:
@@ -488,7 +505,7 @@ def test_a_disk_that_fills_up_anywhere_leaves_whole_transactions(disk: FaultyDis
                     committed.append(number)
             disk.capacity = None
             assert values(log) == values(log, T1) == committed
-            assert log.committed("g") == {T0: int(committed[-1]) if committed else 0}
+            assert log.committed_offsets("g")[T0].metadata == (committed[-1].decode() if committed else "")
         assert 10 < len(committed) < 35
 
 
