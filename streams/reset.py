@@ -28,6 +28,7 @@ from tailrace.log.record import Instant, TopicPartition, as_partition
 from tailrace.streams import identity
 from tailrace.streams.bad_records import dead_letter_topic
 from tailrace.streams.options import AppOptions
+from tailrace.streams.topics_in_use import KnownTopics, forget_in_memory
 from tailrace.streams.topology import Topology
 from tailrace.windows.duration import to_ms
 
@@ -123,6 +124,9 @@ def carry_out(plan: ResetPlan, options: AppOptions, log: Log) -> ResetPlan:
                 log.delete_topic(name)
             else:
                 RealDisk().remove_tree(name)
+        for folder in _folders(options, log):
+            KnownTopics(RealDisk(), folder).forget()
+        forget_in_memory(log, plan.app)
         log.commit_offsets(plan.app, {each: CommittedOffset(at) for each, at in plan.offsets.items()})
     finally:
         if own is not None:
@@ -187,16 +191,20 @@ def _state_directory(options: AppOptions, log: Log) -> str | None:
     return path if path is not None and RealDisk().is_dir(path) else None
 
 
-def _state(options: AppOptions, log: Log) -> list[str]:
-    """Where stores of the app's tasks lie, of all its members."""
+def _folders(options: AppOptions, log: Log) -> list[str]:
+    """The state directories of all its members."""
     root = _state_directory(options, log)
     if root is None:
         return []
-    members = [name for name in RealDisk().list(root) if name.startswith(identity.MEMBER)]
+    members = sorted(name for name in RealDisk().list(root) if name.startswith(identity.MEMBER))
+    return [each for each in (root, *(join(root, member) for member in members)) if RealDisk().is_dir(each)]
+
+
+def _state(options: AppOptions, log: Log) -> list[str]:
+    """Where stores of the app's tasks lie, of all its members."""
     return [
         join(folder, name)
-        for folder in (root, *(join(root, member) for member in sorted(members)))
-        if RealDisk().is_dir(folder)
+        for folder in _folders(options, log)
         for name in sorted(RealDisk().list(folder))
         if identity.TASK.fullmatch(name)
     ]

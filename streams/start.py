@@ -37,7 +37,7 @@ from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.planner import Planner
 from tailrace.streams.runner import Runner
 from tailrace.streams.task import TaskId
-from tailrace.streams.topics_in_use import KnownTopics
+from tailrace.streams.topics_in_use import known_in_memory
 from tailrace.streams.topology import Topology
 from tailrace.streams.units import Unit
 
@@ -56,8 +56,6 @@ PATIENT_TIMEOUT_MS = DEFAULT_MAX_POLL_INTERVAL_MS
 
 _lock = Lock()
 _running: WeakKeyDictionary[Log, dict[str, set[int]]] = WeakKeyDictionary()
-_known: WeakKeyDictionary[Log, dict[tuple[str, int], KnownTopics]] = WeakKeyDictionary()
-"""Of logs in memory, by app and number: what others have in their state directories."""
 
 
 @contextmanager
@@ -229,12 +227,12 @@ def _numbered(log: Log, name: str) -> Generator[int]:
 
 
 def _identity(state: str | None, app: str, log: Log, number: int) -> Identity:
-    if log.state_directory is not None:
-        return (
-            identity.in_memory(app, number) if state is None else identity.take(RealDisk(), state, app, log.cluster_id)
-        )
-    # A log in memory is another one each time: what is on disk cannot be of this one, and is rebuilt.
-    own = identity.in_memory(app, number) if state is None else identity.take(RealDisk(), state, app, None)
-    with _lock:
-        own.topics = _known.setdefault(log, {}).setdefault((app, number), own.topics)
+    kept = log.state_directory is not None
+    if state is None:
+        own = identity.in_memory(app, number)
+    else:
+        # A log in memory is another one each time: what is on disk cannot be of this one, and is rebuilt.
+        own = identity.take(RealDisk(), state, app, log.cluster_id if kept else None)
+    if not kept:
+        own.topics = known_in_memory(log, app, number)
     return own

@@ -10,11 +10,13 @@ Not here: what a start makes of a topic that is another one than before (lost).
 """
 
 from collections.abc import Mapping
+from threading import Lock
 from typing import Final, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 from tailrace.log.checkpoint import read_properties, write_properties
 from tailrace.log.client import Log
-from tailrace.log.disk import Disk, join
+from tailrace.log.disk import Disk, join, parent
 from tailrace.log.errors import InvalidError, TopicNotFoundError
 
 FILE: Final = "topics.properties"
@@ -22,6 +24,9 @@ FILE: Final = "topics.properties"
 _KEPT: Final = ("input", "changelog", "rows")
 # What to do where an app cannot go on from what it has.
 BEGIN_ANEW: Final = "begin anew, with `tailrace reset` (app.reset), or under another name"
+
+_lock = Lock()
+_in_memory: WeakKeyDictionary[Log, dict[tuple[str, int], "KnownTopics"]] = WeakKeyDictionary()
 
 
 class Use(NamedTuple):
@@ -100,3 +105,22 @@ class KnownTopics:
             write_properties(self._disk, self._path, ids)
         self._ids = ids
 
+    def forget(self) -> None:
+        """Knows nothing any more, as of an app that never ran; on disk when the call returns."""
+        self._ids = {}
+        if self._disk is not None and self._disk.exists(self._path):
+            self._disk.remove(self._path)
+            self._disk.sync_dir(parent(self._path))
+
+
+def known_in_memory(log: Log, app: str, number: int) -> KnownTopics:
+    """Of an app on a log in memory: what others have in their state directories; `number` tells members apart."""
+    with _lock:
+        return _in_memory.setdefault(log, {}).setdefault((app, number), KnownTopics())
+
+
+def forget_in_memory(log: Log, app: str) -> None:
+    """Takes all of its members for ones that never ran."""
+    with _lock:
+        for key in [each for each in _in_memory.get(log, {}) if each[0] == app]:
+            del _in_memory[log][key]

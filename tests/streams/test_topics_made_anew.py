@@ -1,6 +1,7 @@
 """Topics that are deleted, and perhaps made anew, under a running app or while it was stopped: refused by name."""
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -233,3 +234,31 @@ def test_the_changelog_of_a_store_in_memory_deleted_while_the_app_was_stopped(ke
         TopologyError, match=r"'app-n-changelog' was deleted since app 'app' ran last .*`tailrace reset`"
     ):
         app().run(until="end")
+    # The way out that the message names.
+    app().reset(dry_run=False)
+    for count in (2, 0):
+        assert app().run(until="end").records_in == count
+
+
+def test_a_changelog_deleted_under_a_running_app_is_made_anew_by_a_reset(kept: Log) -> None:
+    feed(kept, "in", some("now", "c"))
+    with pytest.raises(InvalidError, match=r"'app-n-changelog' was deleted while .*begin anew, with `tailrace reset`"):
+        counting(kept, lambda: kept.delete_topic("app-n-changelog")).run(until="end")
+    with pytest.raises(TopologyError, match="'app-n-changelog' was deleted since"):  # to start again is no way
+        counting(kept).run(until="end")
+    counting(kept).reset(dry_run=False)
+    assert counting(kept).run(until="end").records_in == 4
+    assert last(kept, "out") == {"k": 4}
+    assert counting(kept).run(until="end").records_in == 0
+
+
+def test_a_changelog_cut_while_the_app_was_stopped_is_refused_until_a_reset(kept: Log) -> None:
+    counting(kept).run(until="end")
+    kept.alter_topic("app-n-changelog", {"cleanup.policy": "compact,delete"})
+    shutil.rmtree(Path(kept.state_directory or "nowhere") / "app" / "0_0", ignore_errors=True)
+    kept.delete_records({TopicPartition("app-n-changelog", 0): -1})
+    with pytest.raises(TopologyError, match=r"app-n-changelog-0, begins at offset \d+: .* `tailrace reset`"):
+        counting(kept).run(until="end")
+    counting(kept).reset(dry_run=False)
+    assert counting(kept).run(until="end").records_in == 2
+    assert last(kept, "out") == {"k": 2}
