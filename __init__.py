@@ -6,6 +6,7 @@ from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMet
 from tailrace.streams.app import App
 from tailrace.streams.codec import Codec, json, msgpack, windowed
 from tailrace.streams.cogrouped import Cogrouped, WindowedCogrouped
+from tailrace.streams.difference import Difference
 from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.grouped import Grouped, WindowedGrouped
 from tailrace.streams.grouped_table import GroupedTable
@@ -13,6 +14,7 @@ from tailrace.streams.operators.aggregate import Emit
 from tailrace.streams.operators.suppress import Suppress, until_stream_time, until_window_closes
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.reducers import Reducer
+from tailrace.streams.replay import ReplayJob
 from tailrace.streams.reset import ResetPlan
 from tailrace.streams.store import Store
 from tailrace.streams.stream import Stream
@@ -37,6 +39,7 @@ __all__ = [
     "Consumer",
     "Context",
     "Delivery",
+    "Difference",
     "Emit",
     "GlobalTable",
     "GroupDescription",
@@ -51,6 +54,7 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "Reducer",
+    "ReplayJob",
     "ResetPlan",
     "Store",
     "Stream",

@@ -15,6 +15,7 @@ from tailrace.cli.demo import demo
 from tailrace.cli.errors import report
 from tailrace.cli.groups import groups
 from tailrace.cli.logs import log as log_group
+from tailrace.cli.replay import replay
 from tailrace.cli.reset import reset
 from tailrace.cli.run import describe, run
 from tailrace.cli.send import send
@@ -55,7 +56,7 @@ def _version() -> str:
         return "from a checkout that is not installed"
 
 
-for _command in (demo, run, describe, reset, send, tail):
+for _command in (demo, run, describe, replay, reset, send, tail):
     app.command(_command.__name__)(_command)
 app.add_typer(topics, name="topics")
 app.add_typer(groups, name="groups")

@@ -46,7 +46,7 @@ def run(
     """Run an app, until its inputs' end or until it is stopped; then say what it did."""
     app = load_app(target)
     app.describe()  # what is wrong with the program is said before a log is opened
-    with _log_of(app, session) as log:
+    with log_of(app, session) as log:
         status = Status(app, log)
         app.on_restore = status.restoring
         with drawn(status, Console(stderr=True, quiet=session.json)):
@@ -56,7 +56,8 @@ def run(
 
 
 @contextmanager
-def _log_of(app: App, session: Session) -> Generator[Log]:
+def log_of(app: App, session: Session) -> Generator[Log]:
+    """Open the log that an app is meant to take, for writing."""
     own = app.options.log
     if isinstance(own, Log):
         yield own

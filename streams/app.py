@@ -6,7 +6,13 @@ one beside an async block; the only async code of streams is here.
 
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -28,6 +34,7 @@ from tailrace.streams.graph import Graph
 from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
 from tailrace.streams.place import check_function, user_place
+from tailrace.streams.replay import ReplayJob, replaying
 from tailrace.streams.reset import ResetPlan, carry_out, plan_reset
 from tailrace.streams.runner import Runner
 from tailrace.streams.signals import stopping
@@ -384,6 +391,46 @@ class App:
             log = own if isinstance(own, Log) else stack.enter_context(Log.open(own, read_only=dry_run))
             plan = plan_reset(topology, self.options, log, to, self.clock.now_ms())
             return plan if dry_run else carry_out(plan, self.options, log)
+
+    def replay(
+        self,
+        *,
+        since: Instant | None = None,
+        until: Instant | Literal["end"] = "end",
+        into: str,
+        share: float = 0.5,
+    ) -> AbstractContextManager[ReplayJob]:
+        """The program over input that is there already, beside the app that runs, into outputs and state of its own.
+
+        The job is an app of its own, `<app>.<into>`, and writes to `<topic>.<into>` in place of each `<topic>`; what
+        runs under the app's own name goes on undisturbed. `job.run()` works through the input; stopped or killed, the
+        same words go on where it was. `job.diff(topic)` compares what came of it.
+
+        Functions of the program with effects outside the log (`for_each`, a request) have them again.
+
+        Args:
+            since: input from this instant on; from the beginning unless given. Windows that began before it lack what
+                came earlier. What is read as a table is read from its beginning.
+            until: input before this instant; "end": all that there is when `run` is called.
+            into: the name of the version: letters, digits, `_`, `-`.
+            share: the part of the time that the job works while the app itself runs on the same open log; alone it
+                works all the time.
+
+        Raises:
+            ValueError, TypeError: `until` before `since`, a name or share that cannot be.
+            InvalidError: such a job is at work in this process. From `job.run()`: it was begun with other words, its
+                names are taken, or input that it is to read was deleted.
+        """
+        return replaying(
+            self.describe(),
+            self.options,
+            self.clock,
+            self.on_restore,
+            since=since,
+            until=until,
+            into=into,
+            share=share,
+        )
 
     def running(self) -> AbstractAsyncContextManager[Self]:
         """Runs the app in a thread beside the block, which begins when every store is restored that is its own by then.

@@ -134,12 +134,38 @@ def carry_out(plan: ResetPlan, options: AppOptions, log: Log) -> ResetPlan:
     return ResetPlan(plan.app, plan.offsets, plan.deleted, True, plan.before, plan.stays)
 
 
+def delete_all(options: AppOptions, log: Log, outputs: Sequence[str], *, last: str) -> None:
+    """Deletes an app with all that it made: outputs, internal topics, stores, offsets; the topic `last` goes last.
+
+    Broken off, it is seen by the next start as a reset is, and to call it again finishes it.
+
+    Raises:
+        InvalidError: it runs; its members are named.
+    """
+    app = options.name
+    members = _members(log, app)
+    if members:
+        raise InvalidError(f"app {app!r} runs now, as {', '.join(members)}: stop it first; nothing was changed")
+    committed = log.committed(app)
+    known = set(log.topics(internal=True))
+    log.commit_offsets(app, {each: CommittedOffset(at, -1, _MARK) for each, at in committed.items()})
+    for path in _state(options, log):
+        RealDisk().remove_tree(path)
+    for name in [*outputs, *internal_topics(log, app), dead_letter_topic(app)]:
+        if name in known:
+            log.delete_topic(name)
+    if app in log.groups():
+        log.delete_group(app)
+    if last in known:
+        log.delete_topic(last)
+
+
 def refuse_broken_off(app: str, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
     """Raises TopologyError where a reset was begun and not finished."""
     if any(each.metadata == _MARK for each in committed.values()):
         raise TopologyError(
             f"a reset of app {app!r} was broken off half way, so some of its state may be gone and some not: run it "
-            "again, with `tailrace reset` or app.reset(dry_run=False)"
+            "again, with `tailrace reset` or app.reset(dry_run=False), or, of a replay, discard()"
         )
 
 

@@ -74,6 +74,7 @@ class Runner:
     cache_entries is for all stores together.
     again makes another plan from the last commit, given the error for which the one at hand is dropped; without it such
     an error ends the run.
+    rest says how long to do nothing after a slice that took so long, in seconds.
     member says which units are to be run, and add takes them into the plan; without it the plan stays as it is.
     """
 
@@ -89,8 +90,10 @@ class Runner:
         again: Callable[[Passing], Plan] | None = None,
         member: Member | None = None,
         add: Callable[[Plan, Sequence[Loaded]], None] | None = None,
+        rest: Callable[[float], float] | None = None,
     ) -> None:
         self._log = log
+        self._rest = rest
         self._clock = clock
         self._pace = Pace(clock, commit_interval_ms / 1000, eager=eager)
         self._cache_entries = cache_entries
@@ -215,8 +218,10 @@ class Runner:
             dropped.update(task.context.dropped)
         return _Counts(before.records_in + self._records_in, before.records_out + self._plan.sent, dropped)
 
-    def run(self, *, until_end: bool) -> Summary:
+    def run(self, *, until_end: bool, stop_at: Mapping[TopicPartition, int] | None = None) -> Summary:
         """Runs until `stop`, or until every input was read to where it ended at the start; commits and returns.
+
+        stop_at: offsets at which inputs count as ended, where they end later.
 
         Raises:
             TaskError: a function of the user raised.
@@ -225,7 +230,7 @@ class Runner:
         """
         self._thread = threading.get_ident()
         try:
-            self._run(self._ends() if until_end else None)
+            self._run(self._ends() | dict(stop_at or {}) if until_end else None)
         except InvalidError:
             self._check_topics()
             raise
@@ -474,10 +479,13 @@ class Runner:
     def _run_oldest(self, task: Task) -> None:
         """Runs a slice of the task with the oldest record; where there are several lanes, a round of all."""
         self._uncommitted = True
+        began = self._clock.monotonic()
         if self._rounds is None:
             self._records_in += self._run_slice(task, 0)
         else:
             self._records_in += self._rounds.run(self._plan.lanes, self._run_slice)
+        if self._rest is not None:
+            self._stopping.wait(self._rest(self._clock.monotonic() - began))
 
     def _run_slice(self, task: Task, lane: int) -> int:
         began = self._clock.monotonic()

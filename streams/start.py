@@ -60,9 +60,15 @@ _running: WeakKeyDictionary[Log, dict[str, set[int]]] = WeakKeyDictionary()
 
 @contextmanager
 def started(
-    topology: Topology, options: AppOptions, clock: Clock, progress: Callable[[str], Progress] | None = None
+    topology: Topology,
+    options: AppOptions,
+    clock: Clock,
+    progress: Callable[[str], Progress] | None = None,
+    rest: Callable[[float], float] | None = None,
 ) -> Generator[Runner]:
     """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here.
+
+    rest: see `Runner`.
 
     Raises InvalidError where another program runs under this name, and what planning and opening raise.
     """
@@ -87,6 +93,7 @@ def started(
             again=attempts.again,
             member=attempts.member,
             add=attempts.add,
+            rest=rest,
         )
 
 

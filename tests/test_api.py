@@ -27,8 +27,8 @@ STILL_TO_COME: list[str] = [
     "Events",
     "Agent",
     "Channel",
-    "Difference",
-    "ReplayJob",
+    "ReplayJob.promote",
+    "ReplayJob.undo",
     "App.__init__.version",
     "App.__init__.max_skew",
     "App.__init__.standbys",
@@ -42,7 +42,6 @@ STILL_TO_COME: list[str] = [
     "App.query",
     "App.run.close_windows",
     "App.main",
-    "App.replay",
 ]  # fmt: skip
 
 

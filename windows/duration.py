@@ -92,3 +92,11 @@ def format_ms(duration_ms: int) -> str:
         if duration_ms and duration_ms % unit_ms == 0:
             return f"{duration_ms // unit_ms}{unit}"
     return f"{duration_ms}ms"
+
+
+def format_instant(instant_ms: int) -> str:
+    """Return an instant as it is written in messages, in UTC: `2026-11-21T12:00:00.000Z`; its number where none is."""
+    try:
+        return (EPOCH + timedelta(milliseconds=instant_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except OverflowError:
+        return str(instant_ms)

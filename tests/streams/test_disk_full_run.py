@@ -49,6 +49,19 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on_when_there_is_room(
     check(log)
 
 
+@pytest.mark.parametrize("room", [1_000, 20_000, 60_000])
+def test_a_full_disk_stops_a_replay_which_goes_on_when_there_is_room(room: int, disk: FaultyDisk, log: Log) -> None:
+    click_app(log).run(until="end")
+    disk.capacity = disk.used() + room
+    with click_app(log).replay(into="v2") as job:
+        for _ in range(2):
+            with pytest.raises(DiskFullError, match="no room on the disk"):
+                job.run()
+        disk.capacity = None
+        job.run()
+    assert last(log, "counts.v2") == last(log) == plain_count(CLICKS)
+
+
 async def test_a_full_disk_under_a_live_app(disk: FaultyDisk, log: Log) -> None:
     async def block() -> None:
         async with click_app(log, commit_interval=timedelta(milliseconds=2)).running():
