@@ -92,8 +92,8 @@ class App:
             A record that is further is one that cannot be read (`on_bad_record`), so that a single one dated tomorrow
             does not close the windows of all others. Without it any time is taken.
         threads: how many tasks run at the same time, each in a thread: for functions that wait for something outside
-            (a request, a database). They share the interpreter's lock, so what computes gets no faster. Tasks that a
-            repartition connects stay in one thread.
+            (a request, a database). They share the interpreter's lock, so what computes gets no faster. Above 1, what
+            is repartitioned goes through the log.
 
     Raises:
         InvalidError: the name cannot begin the names of topics.

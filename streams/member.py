@@ -8,6 +8,8 @@
 3. The store of a task that went to another member is deleted here: it would fall behind, and what was deleted in the
    meantime might be forgotten by the changelog before it comes back.
 4. A member that was expelled has lost everything; it drops what it has, and joins anew.
+5. A plan whose repartitions are in memory is all or nothing: with the first unit that goes it is over, committed, and
+   another is begun for the rest.
 
 Not here: who gets what (units), running (runner), restoring (plan, loading).
 """
@@ -26,6 +28,10 @@ _logger = logging.getLogger(__name__)
 
 # How long the group may go unseen while the member has nothing to do but to restore.
 _LOOK_S = 0.1
+
+
+class PlanOverError(Exception):
+    """What the plan has done is committed, and it cannot go on: another is to be made."""
 
 
 class Member:
@@ -61,6 +67,8 @@ class Member:
         self.consumer = log.consumer(group=app, reset="none")
         self.hand_over: Callable[[Sequence[Unit]], None] | None = None
         """Commits what is done, and takes the tasks of these out of the plan; None while there is none."""
+        self.all_or_nothing = False
+        """Whether the plan is over once a unit goes."""
 
     def who(self) -> tuple[str, int]:
         """Member id and generation. Raises ExpelledError."""
@@ -92,6 +100,14 @@ class Member:
                 ) from error
         self.consumer.poll_batches(0)
 
+    def has_all(self) -> bool:
+        """Whether every unit is this member's."""
+        return all(self._given.issuperset(unit.inputs) for unit in self._units)
+
+    def runs_all(self) -> bool:
+        """Whether every unit is in the plan."""
+        return len(self._running) == len(self._units) and all(self._running.values())
+
     def _claim(self) -> bytes:
         stored = set(self._stored())
         kept = [unit.name for unit in self._units if any(str(task) in stored for task in unit.tasks)]
@@ -121,6 +137,8 @@ class Member:
                 del self._running[unit]
         if going:
             _logger.info("app %s hands over %s", self._app, _names(going))
+            if self.all_or_nothing:
+                raise PlanOverError
 
     def _lost(self, partitions: Sequence[TopicPartition]) -> None:
         self._given.difference_update(partitions)
@@ -166,6 +184,7 @@ class Member:
     def drop(self) -> None:
         """Gives up what was loaded: the plan is gone. The partitions stay this member's."""
         self.hand_over = None
+        self.all_or_nothing = False
         self._loader.close()
         self._loader = self._new_loader(self._load, self._log.wake)
         self._running.clear()
@@ -192,13 +211,11 @@ class Member:
         told = (members, len(self._units))
         if members > len(self._units) and told != self._told:
             self._told = told
-            joined = any(len({task.subtopology for task in unit.tasks}) > 1 for unit in self._units)
             _logger.warning(
-                "app %s has %d running members and work for %d: this one has nothing to do until another goes%s",
+                "app %s has %d running members and work for %d: this one has nothing to do until another goes",
                 self._app,
                 members,
                 len(self._units),
-                "; tasks that are connected by a repartition run in one member" if joined else "",
             )
 
     def close(self) -> None:

@@ -32,5 +32,7 @@ class AppOptions:
     """How rows get through repartitions; the user has no say in it."""
     max_future_ms: int | None
     """How far ahead of the clock an event time may be."""
+    max_skew_ms: int | None = None
+    """How far ahead of others, in event time, a task may be; None leaves that to us."""
     threads: int
     """How many tasks run at the same time."""

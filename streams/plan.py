@@ -24,6 +24,7 @@ from tailrace.streams.markers import SourceEnds
 from tailrace.streams.on_error import Failures
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.positions import ChangelogReader
+from tailrace.streams.source import Decoding
 from tailrace.streams.task import Task, TaskId
 from tailrace.streams.topics import StoreOf
 from tailrace.streams.topics_in_use import TopicsInUse
@@ -60,8 +61,16 @@ class Plan:
     """Whether the producer writes in transactions."""
     ends: SourceEnds
     """Where the topics end that writers of repartitions read."""
-    speaks_first: bool = False
-    """Whether a commit must come before the first record: writers tell their times through the log."""
+    through_log: bool = False
+    """Whether repartitions go through the log. Then a commit must come before the first record: writers speak first."""
+    in_memory: bool = False
+    """Whether there are any and all of them are in memory: then the plan has all tasks, or is over."""
+    may_change: bool = False
+    """Whether they may be in memory once all tasks are here, and what is in the log was read."""
+    skew_ms: int | None = None
+    """By how much a task may be ahead of others, where they do not wait for each other anyway."""
+    decodings: dict[str, Decoding] = field(default_factory=dict[str, Decoding])
+    """By topic that the app reads, but for repartitions."""
     in_use: TopicsInUse | None = None
     """What the tasks read and keep their state in, as it was when the app began."""
     global_rows: dict[str, GlobalRows] = field(default_factory=dict[str, GlobalRows])

@@ -34,22 +34,21 @@ from tailrace.streams.hop import Hop
 from tailrace.streams.lag import lag_of
 from tailrace.streams.log_hop import LogHop
 from tailrace.streams.lost import look_at_topics_made_anew, refuse_cut_changelog, refuse_other_changelog
-from tailrace.streams.markers import SourceEnds, decode_known
+from tailrace.streams.markers import SourceEnds
 from tailrace.streams.on_error import Failures, guard
-from tailrace.streams.operators.io import Repartition, Source
+from tailrace.streams.operators.io import Source
 from tailrace.streams.options import AppOptions
 from tailrace.streams.outputs import Outputs
 from tailrace.streams.plan import Lane, Loaded, Plan, RestoredStore
 from tailrace.streams.positions import ChangelogReader, UnsettledError, first_position, open_in
-from tailrace.streams.repartition_input import RepartitionInput
+from tailrace.streams.repartitions import Repartitions
 from tailrace.streams.reset import refuse_broken_off
 from tailrace.streams.silence import Listening, Silences, read_silences
 from tailrace.streams.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
-from tailrace.streams.topics import AppTopics, repartition_of, stores_of
+from tailrace.streams.topics import AppTopics, stores_of
 from tailrace.streams.topics_in_use import KnownTopics, TopicsInUse
 from tailrace.streams.topology import (
-    Forward,
     Input,
     Node,
     SubTopology,
@@ -60,6 +59,9 @@ from tailrace.streams.topology import (
 from tailrace.streams.units import Unit, units_of
 
 _logger = logging.getLogger(__name__)
+
+# How far tasks of several members may be apart, where nobody says and no window waits for longer.
+_SKEW_MS = 60_000
 
 BackendFor = Callable[[TaskId], Backend]
 """Opens the place where a task keeps its stores."""
@@ -88,12 +90,12 @@ class Planner:
         self._watched = _watched(topology)
         self._subs = {sub.id: sub for sub in topology.subtopologies}
         self._order = {sub.id: place for place, sub in enumerate(topology.subtopologies)}
-        self._through_log = False
         self._known = known or KnownTopics()
         self._in_use: TopicsInUse | None = None
         self._topics = AppTopics(
             topology, log, options.name, dead_letters="dead_letter" in {options.on_bad_record, options.on_error}
         )
+        self._repartitions = Repartitions(topology, log, options, self._topics)
 
     def plan(self, producer: Producer) -> Plan:
         """All that the app does, in one plan.
@@ -107,6 +109,7 @@ class Planner:
         with ExitStack() as stack:
             result = self.begin(producer, lanes=1)
             stack.push(result.stop)
+            self.choose(result, whole=True)
             self.add(result, [self.load(unit) for unit in units])
             stack.pop_all()
         return result
@@ -117,16 +120,14 @@ class Planner:
         refuse_broken_off(self._app, committed)
         self._topics.prepare()
         committed = self._log.committed_offsets(self._app)
-        self._through_log = self._goes_through_log(committed)
-        self._in_use = TopicsInUse(self._log, self._app, self._topics.used(rows_through_log=self._through_log))
+        self._in_use = TopicsInUse(self._log, self._app, self._topics.used())
         anew = self._known.others(self._in_use)
         self._topics.refuse_lost_offsets(committed, anew)
         look_at_topics_made_anew(anew, self._app, {each.topic for each in committed}, self._options.reset)
-        units = units_of(self._topology, self._topics.tasks, self._topics.partitions)
-        return [self._with_repartitions(unit) for unit in units] if self._through_log else units
+        return units_of(self._topology, self._topics.tasks, self._topics.partitions, self._topics.widths)
 
     def begin(self, producer: Producer, *, lanes: int) -> Plan:
-        """A plan without tasks."""
+        """A plan without tasks; `choose` comes before the first."""
         nodes = Nodes()
         for node in self._topology.nodes:
             for function in functions_of(node.operator):
@@ -135,23 +136,39 @@ class Planner:
             self._app,
             producer,
             [self._lane(producer, nodes) for _ in range(lanes)],
-            self._topology.inner_topics | self._topics_between(),
-            {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None}
-            | self._topics_between(),
+            self._topology.inner_topics,
+            {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None},
             self._options.guarantee == "exactly_once",
             SourceEnds(self._log),
-            speaks_first=bool(self._topics_between()),
             nodes=nodes,
         )
+        for node in self._topology.nodes:
+            if isinstance(node.operator, Source):
+                result.decodings[node.operator.topic.name] = self._decoding(node.operator)
         with ExitStack() as stack:
             stack.callback(result.let_go)
             for table in self._topology.global_tables:
                 rows = GlobalRows(self._log, table, fails=self._options.on_bad_record == "fail")
                 result.global_rows[table.name] = rows
                 rows.read_whole()
-            result.in_use = self._in_use
             stack.pop_all()
         return result
+
+    def choose(self, plan: Plan, *, whole: bool) -> None:
+        """Decides how rows go through the repartitions of a plan; whole: all tasks are to be in it, now."""
+        repartitions = self._repartitions
+        repartitions.choose(whole=whole, lanes=len(plan.lanes))
+        plan.through_log, plan.may_change = repartitions.through_log, repartitions.may_change
+        plan.in_memory = bool(repartitions.cuts) and not repartitions.through_log
+        if not plan.in_memory:
+            # In memory the oldest record of all is always the next.
+            plan.skew_ms = self._options.max_skew_ms
+            if plan.skew_ms is None and plan.through_log:
+                plan.skew_ms = max(_SKEW_MS, *(node.operator.grace_ms or 0 for node in self._topology.nodes))
+        plan.inner_topics |= repartitions.between()
+        plan.topics_read |= repartitions.between()
+        assert self._in_use is not None
+        plan.in_use = self._in_use if plan.through_log else self._in_use.without(repartitions.names())
 
     def _lane(self, producer: Producer, nodes: Nodes) -> Lane:
         outputs = Outputs(producer)
@@ -160,10 +177,10 @@ class Planner:
         letters = bad_records.dead_letter_topic(self._app) if self._options.on_error == "dead_letter" else None
         return Lane(outputs, Failures(nodes, outputs, letters))
 
-    def remember_topics(self) -> None:
+    def remember_topics(self, plan: Plan) -> None:
         """Has the next start know the topics of this one: when first positions in them are committed."""
-        assert self._in_use is not None
-        self._known.keep(self._in_use)
+        assert plan.in_use is not None
+        self._known.keep(plan.in_use)
 
     def load(
         self, unit: Unit, progress: Callable[[str], Progress] | None = None, unwanted: threading.Event | None = None
@@ -229,19 +246,20 @@ class Planner:
         Raises:
             TopologyError, TaskError: a processor cannot be made.
         """
-        added: list[Task] = []
         committed: dict[TopicPartition, CommittedOffset] = {}
+        made: list[tuple[Task, Sequence[RestoredStore], Lane]] = []
         for loaded in units:
             committed.update(loaded.committed)
             lane = min(plan.lanes, key=lambda each: len(each.tasks))
-            by_subtopology: dict[int, list[Task]] = {}
-            # Readers first: a writer needs them to hand over to.
-            for task, restored in reversed(list(loaded.tasks.values())):
-                self._complete(task, restored, plan, lane, by_subtopology, loaded.committed)
-                by_subtopology.setdefault(task.id.subtopology, []).insert(0, task)
-                added.append(task)
+            made += [(task, restored, lane) for task, restored in loaded.tasks.values()]
             lane.tasks += [task for task, _ in loaded.tasks.values()]
-        added.sort(key=self._place)
+        made.sort(key=lambda each: self._place(each[0]))
+        by_subtopology: dict[int, list[Task]] = {}
+        # Readers first: in memory, a writer needs them to hand over to.
+        for task, restored, lane in reversed(made):
+            self._complete(task, restored, plan, lane, by_subtopology, committed)
+            by_subtopology.setdefault(task.id.subtopology, []).insert(0, task)
+        added = [task for task, _, _ in made]
         # And where records were deleted unread, so that the next run does not count them again.
         first = {
             tp: at for tp, at in offsets_of(added).items() if tp not in committed or at.offset > committed[tp].offset
@@ -274,8 +292,8 @@ class Planner:
         for cut in sub.repartitions_written:
             delay_ms, after_state = lag_of(sub, cut, caching=context.caching)
             out = Outgoing((cut.id, task.id.partition), (), delay_ms, after_state)
-            if self._through_log:
-                out.log = hops[cut.id] = self._log_hop(sub, cut, lane)
+            if self._repartitions.through_log:
+                out.log = hops[cut.id] = self._repartitions.log_hop(sub, cut, lane)
             else:
                 out.readers = self._readers(cut, tasks)
                 hops[cut.id] = Hop([(reader.context, reader.incoming[cut.id]) for reader in out.readers])
@@ -294,9 +312,9 @@ class Planner:
         chain.global_rows = plan.global_rows
         for node in self._read_by(task, sub):
             self._input(task, node, chain, lane.outputs, committed)
-        for cut in sub.repartitions_read:
-            if self._through_log:
-                self._repartition_input(task, cut, chain.output(cut.id), plan.ends, committed)
+        for cut in self._repartitions.read_by(task.id):
+            if self._repartitions.through_log:
+                self._repartitions.add_input(task, cut, chain.output(cut.id), plan.ends, committed)
             else:
                 task.incoming[cut.id] = chain.output(cut.id)
         self._listen(task, sub, lane)
@@ -344,124 +362,32 @@ class Planner:
         return MixedBackend(self._backend_for(task_id), in_memory)
 
     def _readers(self, cut: Node, tasks: Mapping[int, Sequence[Task]]) -> Sequence[Task]:
-        return next(tasks[sub.id] for sub in self._topology.subtopologies if cut in sub.repartitions_read)
+        readers = next(tasks[sub.id] for sub in self._topology.subtopologies if cut in sub.repartitions_read)
+        return readers[: self._topics.widths[cut.id]]
 
     def _set_clocks(self, task: Task, sub: SubTopology, committed: Mapping[TopicPartition, CommittedOffset]) -> None:
         context, partition = task.context, task.id.partition
-        if sub.repartitions_read:
+        cuts = self._repartitions.read_by(task.id)
+        if cuts:
             writers = [
                 (cut.id, writer)
-                for cut in sub.repartitions_read
+                for cut in cuts
                 for other in self._topology.subtopologies
                 if cut in other.repartitions_written
                 for writer in range(self._topics.tasks[other.id])
             ]
             # Its own sources are writers among the others.
             task.clocks = WriterClocks([*writers, *((node.id, partition) for node in self._read_by(task, sub))])
-            for cut in sub.repartitions_read:
-                read = TopicPartition(repartition_of(self._app, cut), partition)
-                self._take_up(task.clocks, cut, committed.get(read))
-                if not self._through_log:
+            for cut in cuts:
+                read = self._repartitions.partition(cut, partition)
+                self._repartitions.take_up(task.clocks, cut, committed.get(read))
+                if not self._repartitions.through_log:
                     task.repartitions[read] = committed[read].offset if read in committed else 0
             context.origin_ms = context.stream_time_ms = task.clocks.stream_time_ms
             return
         for node in sub.sources:
             origin_ms = _origin_of(committed.get(_partition_of(node, partition)))
             context.origin_ms = context.stream_time_ms = max(context.origin_ms, origin_ms)
-
-    def _take_up(self, clocks: WriterClocks, cut: Node, found: CommittedOffset | None) -> None:
-        """Has clocks go on from what was committed for a repartition, in either form of the hop."""
-        if found is None or not found.metadata:
-            return
-        through_log = decode_known(found.metadata)
-        if through_log is None:
-            clocks.restore(decode_clocks(found.metadata))
-            return
-        stream_time_ms, known = through_log
-        clocks.resume(stream_time_ms)
-        for writer, said in known.said.items():
-            clocks.add((cut.id, writer))
-            clocks.advance((cut.id, writer), said.time_ms)
-
-    # ------------------------------------------------------------ hops through the log
-
-    @property
-    def _cuts(self) -> list[Node]:
-        return [cut for sub in self._topology.subtopologies for cut in sub.repartitions_read]
-
-    def _goes_through_log(self, committed: Mapping[TopicPartition, CommittedOffset]) -> bool:
-        """Whether rows go through the log: where they are to, and where some are left there that were not read."""
-        if self._options.hops == "log":
-            return True
-        for cut in self._cuts:
-            for partition, end in self._log.offsets(repartition_of(self._app, cut)).items():
-                found = committed.get(partition)
-                if end > 0 and (found is None or found.offset < end):
-                    return True
-        return False
-
-    def _log_hop(self, sub: SubTopology, cut: Node, lane: Lane) -> LogHop:
-        """The repartition, for the tasks of a lane that write to it."""
-        if cut.id not in lane.log_hops:
-            name = repartition_of(self._app, cut)
-            lane.log_hops[cut.id] = LogHop(
-                [lane.outputs.internal(TopicPartition(name, number)) for number in range(self._topics.widths[cut.id])],
-                self._topics.tasks[sub.id],
-                {topic: self._topics.partitions[topic] for topic in self._sources_of(sub)},
-                self._topology.least_tolerated_ms(cut),
-            )
-        return lane.log_hops[cut.id]
-
-    def _sources_of(self, sub: SubTopology) -> set[str]:
-        """The topics that end in a sub-topology, through whatever repartitions."""
-        found = {node.operator.reads.name for node in sub.sources if node.operator.reads is not None}
-        for other in self._topology.subtopologies:
-            if any(cut in sub.repartitions_read for cut in other.repartitions_written):
-                found |= self._sources_of(other)
-        return found
-
-    def _repartition_input(
-        self,
-        task: Task,
-        cut: Node,
-        forward: Forward,
-        ends: SourceEnds,
-        committed: Mapping[TopicPartition, CommittedOffset],
-    ) -> None:
-        assert isinstance(cut.operator, Repartition)
-        assert task.clocks is not None
-        partition = TopicPartition(repartition_of(self._app, cut), task.id.partition)
-        found = committed.get(partition)
-        position = first_position(self._log, self._app, "earliest", partition, found)
-        if position.deleted:
-            task.context.drop("deleted", position.deleted)
-        source = RepartitionInput(
-            partition,
-            cut.operator,
-            forward,
-            position.offset,
-            cut=cut.id,
-            clocks=task.clocks,
-            moved=task.move_on,
-            ends=ends,
-        )
-        known = decode_known(found.metadata) if found is not None else None
-        if known is not None:
-            source.resume(known[1])
-        task.inputs.append(source)
-
-    def _topics_between(self) -> set[str]:
-        """Of the repartitions that go through the log."""
-        return {repartition_of(self._app, cut) for cut in self._cuts} if self._through_log else set()
-
-    def _with_repartitions(self, unit: Unit) -> Unit:
-        """The unit, with what its tasks read of repartitions through the log."""
-        read = [
-            TopicPartition(repartition_of(self._app, cut), number)
-            for sub, number in unit.tasks
-            for cut in self._subs[sub].repartitions_read
-        ]
-        return unit._replace(inputs=(*unit.inputs, *read))
 
     # ------------------------------------------------------------ inputs
 
@@ -484,19 +410,23 @@ class Planner:
     ) -> None:
         source = node.operator
         assert isinstance(source, Source)
-        topic, partition = source.topic, _partition_of(node, task.id.partition)
-        ahead_ms = self._options.max_future_ms
-        future = None if ahead_ms is None else Future(ahead_ms, self._clock.now_ms)
-        decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp, future)
+        partition = _partition_of(node, task.id.partition)
         bad_record = self._bad_record(node, task.context, chain, outputs)
         position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
         if position.deleted:
             task.context.drop("deleted", position.deleted)
-        source_input = SourceInput(partition, decoding, chain.output(node.id), bad_record, position.offset)
+        source_input = SourceInput(
+            partition, self._decoding(source), chain.output(node.id), bad_record, position.offset
+        )
         if task.clocks is not None:
             source_input.writer = (node.id, task.id.partition)
             source_input.origin_ms = _origin_of(committed.get(partition))
         task.inputs.append(source_input)
+
+    def _decoding(self, source: Source) -> Decoding:
+        topic, ahead_ms = source.topic, self._options.max_future_ms
+        future = None if ahead_ms is None else Future(ahead_ms, self._clock.now_ms)
+        return Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp, future)
 
     def _bad_record(self, node: Node, context: TaskContext, chain: Chain, outputs: Outputs) -> BadRecord:
         """What the app asks for: a stream `.errors` takes them wherever one is made of the source, else the policy."""

@@ -78,8 +78,11 @@ class RepartitionInput(SourceInput):
             self._clocks.set_idle((self._cut, writer), idle=idle)
         self._moved()
 
-    def run_records(self, context: TaskContext, records: Sequence[RawRecord]) -> None:
-        """Runs rows through the chain, and hears markers; errors look for `record` in this frame (failure)."""
+    def run_records(self, context: TaskContext, records: Sequence[RawRecord]) -> int:
+        """Runs rows through the chain, and hears markers; returns 0, as none is left.
+
+        Errors look for `record` in this frame (failure).
+        """
         decode_key, decode_value = self._decoding.decode_key, self._decoding.decode_value
         forward = self._forward
         rest = iter(records)
@@ -113,7 +116,7 @@ class RepartitionInput(SourceInput):
                     context.origin_ms = origin_ms if origin_ms > floor_ms else floor_ms
                     forward(key, value, timestamp_ms)
                 else:
-                    return
+                    return 0
             except Exception as error:  # noqa: BLE001 - raised again where a policy says so
                 if not in_chain:
                     self._bad(record, self.partition, error)

@@ -64,11 +64,11 @@ class Rounds:
 
 
 def oldest(tasks: Sequence[Task]) -> Task | None:
-    """The task with the oldest record that waits."""
+    """The task with the oldest record of those whose turn it is."""
     found: Task | None = None
     oldest_ms = 0
     for task in tasks:
-        head_ms = task.head_ms()
+        head_ms = task.next_ms()
         if head_ms is not None and (found is None or head_ms < oldest_ms):
             found, oldest_ms = task, head_ms
     return found

@@ -11,6 +11,8 @@
    to a member that its group has expelled, and where the log has aborted a transaction after its time-out.
 5. With a member, tasks come and go between two slices: `hand_over` is called within a poll, and leaves none of what it
    was given behind.
+6. A plan that is over at a commit (PlanOverError) is followed by another: where all tasks have come together, so that
+   repartitions may be in memory, and where some of them go again.
 
 Not here: what a task does (task), what a commit does (commit), which tasks there are (plan).
 """
@@ -29,7 +31,7 @@ from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
 from tailrace.streams.collector import seldom_collected
 from tailrace.streams.commit import Committer, commit
-from tailrace.streams.member import Member
+from tailrace.streams.member import Member, PlanOverError
 from tailrace.streams.pace import Pace
 from tailrace.streams.patience import PASSING, Passing, Patience
 from tailrace.streams.plan import Loaded, Plan
@@ -40,6 +42,7 @@ from tailrace.streams.source import SourceInput
 from tailrace.streams.summary import Summary
 from tailrace.streams.task import Task
 from tailrace.streams.trimming import Trimmer
+from tailrace.streams.turns import Turns, all_read, hold_sources
 from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
@@ -72,8 +75,8 @@ class Runner:
 
     eager: commits come soon after everything was read, and not at the interval alone (pace).
     cache_entries is for all stores together.
-    again makes another plan from the last commit, given the error for which the one at hand is dropped; without it such
-    an error ends the run.
+    again makes another plan from the last commit, given the error for which the one at hand is dropped, or None where
+    it is over; without it such an error ends the run.
     rest says how long to do nothing after a slice that took so long, in seconds.
     member says which units are to be run, and add takes them into the plan; without it the plan stays as it is.
     """
@@ -87,7 +90,7 @@ class Runner:
         commit_interval_ms: int,
         cache_entries: int,
         eager: bool = False,
-        again: Callable[[Passing], Plan] | None = None,
+        again: Callable[[Passing | None], Plan] | None = None,
         member: Member | None = None,
         add: Callable[[Plan, Sequence[Loaded]], None] | None = None,
         rest: Callable[[float], float] | None = None,
@@ -121,6 +124,9 @@ class Runner:
         self._uncommitted = False
         self._before = self._committed
         self._records_in = 0
+        self._turns = (
+            None if plan.skew_ms is None else Turns(self._log, self._clock, plan.group, plan.decodings, plan.skew_ms)
+        )
         if self._member is not None:
             self._member.hand_over = self._hand_over
         self._index()
@@ -169,7 +175,7 @@ class Runner:
         self._index()
         for each in loaded:
             self._go_to_positions(member.consumer, each.unit.inputs)
-        if self._plan.speaks_first:
+        if self._plan.through_log:
             self.commit()
 
     def _go_to_positions(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
@@ -246,16 +252,20 @@ class Runner:
             while True:
                 try:
                     self._run_plan(ends)
+                except PlanOverError:
+                    self._begin_another()
                 except PASSING as error:
                     self._abort(error)
                 else:
                     return
+                if ends is not None:
+                    ends = self._ends() | ends
 
     def _run_plan(self, ends: dict[TopicPartition, int] | None) -> None:
         with self.reading() as consumer:
             pace = self._pace
             pace.begin()
-            if self._plan.speaks_first:
+            if self._plan.through_log:
                 # Before its first row: who reads both it and others must not go on past it.
                 self.commit()
             while not self._stopping.is_set():
@@ -265,17 +275,25 @@ class Runner:
                 self._fetch(consumer, ends)  # after it: what was taken over is not at its end because nothing waits
                 if ends is None:
                     self._listen()
+                leaves_log = self._set_limits(ends)
                 task = oldest(self._tasks)
                 if task is not None:
                     sent = self._plan.sent
                     self._run_oldest(task)
                     if self._plan.sent != sent:
                         pace.sent_ahead()
-                if task is not None or ends is None:  # else a schedule shorter than a commit would put off the end
+                # At the end a schedule shorter than a commit would put that off.
+                if not leaves_log and (task is not None or ends is None):
                     self._call_by_the_clock()
                 if self._uncommitted and (pace.left(caught_up=task is None) <= 0 or self._dirty() >= _DIRTY_MAX):
                     self.commit()
                 if task is None:
+                    if leaves_log:
+                        self._leave_log(consumer)
+                        continue
+                    if self._turns is not None and self._turns.waits(self._tasks):
+                        self._wait_for_others(consumer)
+                        continue
                     if ends is not None:
                         if self._uncommitted:
                             # Once more: behind a cache the readers learn from the commit that this is the end.
@@ -292,6 +310,14 @@ class Runner:
             if self._uncommitted:
                 self.commit()
             self._trimmer.trim(self._tasks)
+
+    def _begin_another(self) -> None:
+        """Goes on with another plan, where the one at hand is over."""
+        assert self._again is not None
+        try:
+            self._adopt(self._again(None))
+        except PASSING as error:
+            self._abort(error)
 
     def _abort(self, error: Passing) -> None:
         """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""
@@ -421,7 +447,10 @@ class Runner:
                 continue
             self._polled = self._clock.monotonic()
             for batch in batches:
-                self._take(batch, None if ends is None else ends[batch.partition])
+                end = None if ends is None else ends[batch.partition]
+                self._take(batch, end)
+                if end is not None and batch.next_offset > end:
+                    consumer.seek(batch.partition, end)  # of what the app writes itself, the end may yet move on
             if not batches:
                 break
         self._tell_idle()
@@ -473,6 +502,27 @@ class Runner:
             positions = {partition: consumer.position(partition) for partition in self._by_partition}
             # Never without end: a `stop` between the look at `_stopping` and the beginning of the wait wakes nobody.
             self._log.wait_for_data(positions, min(timeout, _WAIT_MAX_S))
+
+    def _set_limits(self, ends: dict[TopicPartition, int] | None) -> bool:
+        """Says which sources wait for others; returns whether all do, until what is in repartitions was read."""
+        if self._plan.may_change and self._member is not None and self._member.runs_all():
+            hold_sources(self._tasks)
+            if ends is not None:
+                self._grown(ends)
+            return True
+        if self._turns is not None:
+            self._turns.set_limits(self._tasks, ends)
+        return False
+
+    def _leave_log(self, consumer: Consumer) -> None:
+        """Ends the plan when nothing is left in the topics of repartitions, so that another may have them in memory."""
+        if self._uncommitted:
+            self.commit()
+        elif all_read(self._tasks, self._log):
+            self._trimmer.trim(self._tasks)
+            raise PlanOverError
+        else:  # a transaction that nobody will commit
+            self._wait_for_others(consumer)
 
     # ------------------------------------------------------------ running
 

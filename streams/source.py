@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import inf
+from operator import length_hint
 from typing import Any
 
 from tailrace.log.client import FetchedBatch
@@ -72,6 +74,7 @@ class SourceInput:
         "_records",
         "head_ms",
         "leader_epoch",
+        "limit_ms",
         "origin_ms",
         "partition",
         "position",
@@ -88,6 +91,8 @@ class SourceInput:
         """Of the batch that the last record came from."""
         self.head_ms: int | None = None
         """The time of the next record; None when nothing is buffered."""
+        self.limit_ms: float = inf
+        """What is later than this waits: see `turns`."""
         self.writer: WriterId | None = None
         """Among the writers of a task that reads repartitions too."""
         self.origin_ms = NEVER
@@ -146,7 +151,10 @@ class SourceInput:
         return skipped
 
     def run(self, context: TaskContext, records_max: int) -> int:
-        """Runs up to records_max records of the batch at hand through the chain, or a silence; returns how many."""
+        """Runs up to records_max records of the batch at hand through the chain, or a silence; returns how many.
+
+        The first one is not past the limit.
+        """
         part = self._records[self._index : self._index + records_max]
         silences = self.silences
         if silences is not None and silences.next_offset <= (part[-1].offset if part else self.position):
@@ -155,7 +163,9 @@ class SourceInput:
                 self._find_head()
                 return 0
             part = [record for record in part if record.offset < silences.next_offset]
-        self.run_records(context, part)
+        left = self.run_records(context, part)
+        if left:
+            part = part[:-left]
         self.origin_ms = context.origin_ms
         self._index += len(part)
         self.position = part[-1].offset + 1
@@ -164,9 +174,10 @@ class SourceInput:
 
     def run_until(self, context: TaskContext, limit_ms: int, records_max: int) -> int:
         """Runs the next record and those after it while they are not younger than limit_ms; returns how many."""
-        count = self.run(context, self._ready(limit_ms, records_max))
-        while self.head_ms is not None and self.head_ms <= limit_ms and count < records_max:
-            count += self.run(context, self._ready(limit_ms, records_max - count))
+        limit = min(limit_ms, self.limit_ms)
+        count = self.run(context, self._ready(limit, records_max))
+        while self.head_ms is not None and self.head_ms <= limit and count < records_max:
+            count += self.run(context, self._ready(limit, records_max - count))
         return count
 
     def _pass(self, time_ms: int, context: TaskContext) -> None:
@@ -180,7 +191,7 @@ class SourceInput:
             if time_ms >= context.stream_calls.next_ms:
                 context.stream_calls.run(time_ms)
 
-    def _ready(self, limit_ms: int, records_max: int) -> int:
+    def _ready(self, limit_ms: float, records_max: int) -> int:
         """How many records of the batch at hand are known not to be younger than limit_ms, but the next in any case."""
         if self._decoding.timestamp is not None:
             return 1
@@ -203,25 +214,18 @@ class SourceInput:
             self._batch_end = batch.next_offset
         record = self._records[self._index]
         silence_ms = self._silence_before(record.offset)
-        self.head_ms = self._time_of(record) if silence_ms is None else silence_ms
+        self.head_ms = time_of(record, self._decoding) if silence_ms is None else silence_ms
 
     def _silence_before(self, offset: int) -> int | None:
         """The time of a silence that comes next, where the next record has that offset, or none is there before it."""
         silences = self.silences
         return silences.next_ms if silences is not None and silences.next_offset <= offset else None
 
-    def _time_of(self, record: RawRecord) -> int:
-        """The record's time, for choosing among inputs; a record that cannot be read counts with the log's time."""
-        extract = self._decoding.timestamp
-        if extract is None or record.value is None:
-            return record.timestamp
-        try:
-            return to_timestamp_ms(extract(self._decoding.decode_value(record.value)))
-        except Exception:  # noqa: BLE001 - the user's function and decoder: reported when the record is run
-            return record.timestamp
+    def run_records(self, context: TaskContext, records: Sequence[RawRecord]) -> int:
+        """Runs records through the chain; returns how many are left, where the next is past the limit.
 
-    def run_records(self, context: TaskContext, records: Sequence[RawRecord]) -> None:
-        """Runs records through the chain; errors look for `record` in this frame (failure)."""
+        Errors look for `record` in this frame (failure).
+        """
         decode_key, decode_value = self._decoding.decode_key, self._decoding.decode_value
         extract: Callable[[Any], Any] | None = self._decoding.timestamp
         forward = self._forward
@@ -229,7 +233,7 @@ class SourceInput:
         alone = self.writer is None
         if not alone:
             context.origin_ms = max(self.origin_ms, context.stream_time_ms)
-        origin_ms, calls = context.origin_ms, context.stream_calls
+        origin_ms, calls, limit_ms = context.origin_ms, context.stream_calls, self.limit_ms
         future, time_max = self._decoding.future, _TIME_MAX
         if future is not None:
             time_max = min(_TIME_MAX, future.now_ms() + future.ahead_ms + 1)
@@ -256,6 +260,8 @@ class SourceInput:
                     in_chain = True
                     context.record = record
                     if timestamp_ms > origin_ms:
+                        if timestamp_ms > limit_ms and record is not records[0]:
+                            return length_hint(rest) + 1
                         context.origin_ms = origin_ms = timestamp_ms
                         if alone:
                             context.stream_time_ms = timestamp_ms
@@ -276,7 +282,23 @@ class SourceInput:
                     self._bad(record, self.partition, error)
                     context.drop("bad_record")
             else:
-                return
+                return 0
+
+
+def time_of(record: RawRecord, decoding: Decoding) -> int:
+    """A record's time, for choosing among inputs; one that cannot be read counts with the log's time."""
+    extract = decoding.timestamp
+    if extract is None or record.value is None:
+        return record.timestamp
+    try:
+        time_ms = to_timestamp_ms(extract(decoding.decode_value(record.value)))
+    except Exception:  # noqa: BLE001 - the user's function and decoder: reported when the record is run
+        return record.timestamp
+    future = decoding.future
+    readable = time_ms < _TIME_MAX and (
+        future is None or time_ms - min(future.now_ms(), record.timestamp) <= future.ahead_ms
+    )
+    return time_ms if readable else record.timestamp
 
 
 def to_timestamp_ms(when: object) -> int:

@@ -176,10 +176,22 @@ class _Attempts:
             plan = self._planner.begin(producer, lanes=self._options.threads)
             stack.push(plan.stop)
             self.member.join(units, [name for sub in self._topology.subtopologies for name in sub.stores])
-            self.add(plan, self.member.load_all())
-            self._planner.remember_topics()
+            self.add(plan, self._load_all(plan))
+            self._planner.remember_topics(plan)
             self._stack = stack.pop_all()
         return plan
+
+    def _load_all(self, plan: Plan) -> list[Loaded]:
+        """Loads what is this member's, for the form that repartitions then have in the plan."""
+        while True:
+            self._planner.choose(plan, whole=self.member.has_all())
+            loaded = self.member.load_all()
+            if not plan.in_memory or self.member.has_all():
+                self.member.all_or_nothing = plan.in_memory
+                return loaded
+            # Some were asked back meanwhile.
+            self.member.drop()
+            self._stores.close()
 
     def add(self, plan: Plan, loaded: Sequence[Loaded]) -> None:
         """Adds units to a plan. Raises what starting their processors raises."""
@@ -201,8 +213,14 @@ class _Attempts:
         producer.begin()
         return producer
 
-    def again(self, error: Passing) -> Plan:
-        """Drops all that was not committed, for that error, and begins from the last commit."""
+    def again(self, error: Passing | None) -> Plan:
+        """Drops all that was not committed, for that error, and begins from the last commit.
+
+        None: all is committed, and the plan at hand is over. Raises what ending it raises, then.
+        """
+        if error is None:
+            self.end(None, None, None)
+            return self.begin()
         if isinstance(error, OverdueError):
             self._timeout_ms = PATIENT_TIMEOUT_MS
         try:

@@ -113,6 +113,11 @@ class Task:
         heads = [source.head_ms for source in self.inputs if source.head_ms is not None]
         return min(heads) if heads else None
 
+    def next_ms(self) -> int | None:
+        """The same of those that need not wait for other tasks (turns)."""
+        heads = [source.head_ms for source in self.inputs if _may_run(source)]
+        return min((head for head in heads if head is not None), default=None)
+
     def run(self, records_max: int, enough: Callable[[], bool]) -> int:
         """Runs up to records_max records, each time of the oldest input, until it is enough; returns how many.
 
@@ -121,7 +126,9 @@ class Task:
         count = 0
         while True:
             stretch = min(records_max - count, _STRETCH)
-            waiting = [source for source in self.inputs if source.head_ms is not None]
+            waiting = [source for source in self.inputs if _may_run(source)]
+            if not waiting:
+                return count
             if len(waiting) == 1:
                 source = waiting[0]
                 ran = source.run(self.context, stretch)
@@ -237,6 +244,10 @@ class Task:
     def dirty(self) -> int:
         """How many updates its caches hold back."""
         return sum(store.node.dirty for store in self.stores)
+
+
+def _may_run(source: SourceInput) -> bool:
+    return source.head_ms is not None and source.head_ms <= source.limit_ms
 
 
 def _head(source: SourceInput) -> int:

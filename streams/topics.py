@@ -260,7 +260,7 @@ class AppTopics:
                 if name not in self._log.topics(internal=True):  # it is another one's that cannot stand beside it
                     raise
 
-    def used(self, *, rows_through_log: bool) -> dict[str, Use]:
+    def used(self) -> dict[str, Use]:
         """What the app does with each topic; those that a function chooses are not known."""
         used = {dead_letter_topic(self._app): Use("output", "dead letters go to it")} if self._dead_letters else {}
         for sub in self._topology.subtopologies:
@@ -270,7 +270,7 @@ class AppTopics:
             for store in stores_of(sub):
                 told = f"it backs store {store.name!r}, at {store.of.place}"
                 used[changelog_topic(self._app, store.name)] = Use("changelog", told)
-            for cut in sub.repartitions_read if rows_through_log else ():
+            for cut in sub.repartitions_read:
                 used[repartition_of(self._app, cut)] = Use("rows", f"rows go through it, as made at {cut.place}")
         for node in self._topology.nodes:
             if node.operator.reads is not None:

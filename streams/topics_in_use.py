@@ -9,7 +9,8 @@
 Not here: what a start makes of a topic that is another one than before (lost).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from copy import copy
 from threading import Lock
 from typing import Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -46,6 +47,13 @@ class TopicsInUse:
         self._app = app
         self.used_for = dict(used_for)
         self.ids = {name: log.describe_topic(name).topic_id for name in used_for}
+
+    def without(self, names: Collection[str]) -> "TopicsInUse":
+        """The same but for these, which may be anything."""
+        rest = copy(self)
+        rest.used_for = {name: use for name, use in self.used_for.items() if name not in names}
+        rest.ids = {name: each for name, each in self.ids.items() if name not in names}
+        return rest
 
     def check(self) -> None:
         """Makes sure that they are what they were.

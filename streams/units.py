@@ -1,8 +1,7 @@
 """What is dealt out to the running apps of one name: units of tasks, each with all the partitions that its tasks read.
 
-1. Every task, and every partition that is read, belongs to exactly one unit. The tasks of a unit run in one member:
-   what reads the same partitions of several topics, and what is connected by a repartition, as rows go through one in
-   memory.
+1. Every task, and every partition that is read, of repartitions, too, belongs to exactly one unit. A unit is one task,
+   whatever repartitions connect: whether rows go through these in memory is up to who has all of them (repartitions).
 2. Every unit is given to exactly one member. The answer depends on the arguments alone.
 3. No member has two units more than another. Within that a unit stays with who runs it, else it goes to who has its
    state on disk; only who has more than an even share gives one up.
@@ -20,7 +19,7 @@ import msgspec
 from tailrace.log.client import Assignor
 from tailrace.log.record import TopicPartition
 from tailrace.streams.task import TaskId
-from tailrace.streams.topology import SubTopology, Topology
+from tailrace.streams.topology import Topology, repartition_topic
 
 
 class Unit(NamedTuple):
@@ -47,41 +46,26 @@ class Claim(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self)
 
 
-def units_of(topology: Topology, tasks: Mapping[int, int], partitions: Mapping[str, int]) -> list[Unit]:
-    """The units of an app: `tasks` counts those of each sub-topology, `partitions` those of each topic that is read."""
+def units_of(
+    topology: Topology, tasks: Mapping[int, int], partitions: Mapping[str, int], widths: Mapping[int, int]
+) -> list[Unit]:
+    """The units of an app.
+
+    `tasks` counts those of each sub-topology, `partitions` those of each topic that is read, `widths` those of each
+    repartition, by node.
+    """
     units: list[Unit] = []
-    for together in _connected(topology.subtopologies):
-        made = [TaskId(sub.id, number) for sub in together for number in range(tasks[sub.id])]
-        topics = {sub.id: [node.operator.reads.name for node in sub.sources if node.operator.reads] for sub in together}
-        groups = [made] if len(together) > 1 else [[task] for task in made]
-        units += [
-            Unit(
-                tuple(group),
-                tuple(
-                    TopicPartition(topic, number)
-                    for sub, number in group
-                    for topic in topics[sub]
-                    if number < partitions[topic]
-                ),
-            )
-            for group in groups
+    for sub in topology.subtopologies:
+        read = [(topic.name, partitions[topic.name]) for node in sub.sources if (topic := node.operator.reads)]
+        read += [
+            (repartition_topic(topology.app, cut.operator.repartition), widths[cut.id])
+            for cut in sub.repartitions_read
+            if cut.operator.repartition is not None
         ]
+        for number in range(tasks[sub.id]):
+            inputs = tuple(TopicPartition(topic, number) for topic, count in read if number < count)
+            units.append(Unit((TaskId(sub.id, number),), inputs))
     return units
-
-
-def _connected(parts: Sequence[SubTopology]) -> list[list[SubTopology]]:
-    """Sub-topologies by what repartitions connect, each lot in the order of `parts`."""
-    lots: list[list[SubTopology]] = []
-    for part in parts:
-        cuts = _cuts(part)
-        joined = [lot for lot in lots if any(cuts & _cuts(other) for other in lot)]
-        lots = [lot for lot in lots if lot not in joined]
-        lots.append([each for lot in joined for each in lot] + [part])
-    return [sorted(lot, key=parts.index) for lot in sorted(lots, key=lambda lot: min(map(parts.index, lot)))]
-
-
-def _cuts(part: SubTopology) -> set[int]:
-    return {cut.id for cut in (*part.repartitions_read, *part.repartitions_written)}
 
 
 def assignor_of(units: Sequence[Unit], stores: Sequence[str] = ()) -> Assignor:

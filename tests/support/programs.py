@@ -7,7 +7,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
@@ -83,16 +83,17 @@ def click_app(
     size_ms: int = MINUTE_MS,
     grace_ms: int = 5_000,
     hops: Hops = "memory",
+    look: Callable[[Click], bool] | None = None,
     **options: Any,
 ) -> App:
     """The main job: clicks per product (per user with keyed=True, read without a hop) and window to "counts".
 
-    What is late goes to "late".
+    What is late goes to "late". `look` is a look at each click, which may fail.
     """
     app = App("counter", log=log, **options)
     app.options = replace(app.options, hops=hops)
     clicks = app.topic("clicks", key=str, value=Click, timestamp=lambda click: click.ts)
-    stream = app.stream(clicks)
+    stream = app.stream(clicks) if look is None else app.stream(clicks).filter(look)
     grouped = stream.group_by_key() if keyed else stream.group_by(lambda click: click.product)
     window = tumbling(timedelta(milliseconds=size_ms), grace=timedelta(milliseconds=grace_ms))
     windowed = grouped.windowed_by(window)

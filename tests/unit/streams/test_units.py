@@ -89,16 +89,16 @@ def units_in(log: Log, app: App, partitions: Mapping[str, int]) -> list[Unit]:
         sub.id: max((partitions[node.operator.reads.name] for node in sub.sources if node.operator.reads), default=3)
         for sub in topology.subtopologies
     }
-    return units_of(topology, counts, partitions)
+    widths = {cut.id: 2 for sub in topology.subtopologies for cut in sub.repartitions_read}
+    return units_of(topology, counts, partitions, widths)
 
 
-def test_what_a_repartition_connects_is_one_unit() -> None:
+def test_each_task_is_a_unit_with_its_part_of_repartitions() -> None:
     with Log.open("memory:") as log:
         assert units_in(log, click_app(log), {"clicks": 3}) == [
-            Unit(
-                tuple(TaskId(sub, number) for sub in (0, 1) for number in range(3)),
-                tuple(TopicPartition("clicks", number) for number in range(3)),
-            )
+            *(Unit((TaskId(0, number),), (TopicPartition("clicks", number),)) for number in range(3)),
+            *(Unit((TaskId(1, number),), (TopicPartition("counter-clicks-repartition", number),)) for number in (0, 1)),
+            Unit((TaskId(1, 2),), ()),
         ]
         assert units_in(log, click_app(log, keyed=True), {"clicks": 2}) == [
             Unit((TaskId(0, number),), (TopicPartition("clicks", number),)) for number in range(2)

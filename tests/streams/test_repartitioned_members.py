@@ -1,0 +1,169 @@
+"""Members of an app with repartitions: tasks are dealt one by one, rows go through the log while there are several.
+
+One member has them in memory, so the form of the hop changes with each that comes when there was one, and with each
+that leaves one behind: nothing is lost by that, nothing is there twice, and no clock goes back.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.log.client import Log
+from tailrace.log.errors import RetriableError, TaskError
+from tailrace.streams import patience, runner
+from tailrace.streams.app import App
+from tailrace.tests.support.engine import contents
+from tailrace.tests.support.programs import (
+    BEGIN_MS,
+    Click,
+    Sent,
+    arrivals,
+    chunks,
+    click_app,
+    last,
+    plain_count,
+    results,
+    send,
+)
+from tailrace.tests.support.waiting import until
+
+HOUR_MS = 3_600_000
+PARTITIONS = 4
+TOPIC = "counter-clicks-repartition"
+CLICKS = arrivals(6_000, disorder_ms=2_000, step_ms=10)
+
+
+@pytest.fixture(params=["memory", "disk"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    with Log.open("memory:" if request.param == "memory" else str(tmp_path / "log")) as opened:
+        opened.create_topic("clicks", partitions=PARTITIONS)
+        yield opened
+
+
+def member(log: Log, **options: Any) -> App:
+    return click_app(log, commit_interval=timedelta(milliseconds=5), **options)
+
+
+def owners(log: Log) -> list[int]:
+    """How many partitions each member has, in the order of joining."""
+    return [len(each.partitions) for each in log.describe_group("counter").members]
+
+
+def counted(log: Log) -> bool:
+    """Whether all that was sent, and what was made of it, is read."""
+    committed = log.committed("counter")
+    ends = log.offsets("clicks") | log.offsets(TOPIC)
+    return all(committed.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def left_log(log: Log) -> bool:
+    """Whether what went through the log is read and deleted: then it goes through memory."""
+    return log.offsets(TOPIC, "earliest") == log.offsets(TOPIC)
+
+
+def end(log: Log) -> None:
+    """Closes every window but that of the clicks that it sends."""
+    send(log, [Sent(Click("end", "end", BEGIN_MS + HOUR_MS), number) for number in range(PARTITIONS)])
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("emit", ["update", "close"])
+async def test_members_come_and_go(emit: Any, guarantee: Any, log: Log) -> None:
+    first, second, third = (member(log, emit=emit, guarantee=guarantee) for _ in range(3))
+    parts = iter(chunks(CLICKS, 60))
+
+    async def some(count: int) -> None:
+        for _ in range(count):
+            await asyncio.to_thread(send, log, next(parts))
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(first.running())
+        await some(10)
+        await until(lambda: counted(log))
+        assert set(log.offsets(TOPIC).values()) == {0}, "alone it needs no log between its tasks"
+        async with second.running():
+            await some(10)
+            await until(lambda: owners(log) == [4, 4])
+            async with third.running():
+                await some(10)
+                await until(lambda: sorted(owners(log)) == [2, 3, 3])
+                await some(10)
+            await some(1)
+            await until(lambda: counted(log))
+            assert min(log.offsets(TOPIC).values()) > 0
+        await until(lambda: owners(log) == [8] and left_log(log))
+        before = log.offsets(TOPIC)
+        await some(19)
+        await asyncio.to_thread(end, log)
+        await until(lambda: counted(log))
+        assert log.offsets(TOPIC) == before, "alone again, it leaves the log"
+        summary = first.summary()
+        assert summary is not None
+        assert not summary.dropped
+    wanted = Counter(plain_count(CLICKS))
+    if emit == "update":
+        wanted[f"end@{BEGIN_MS + HOUR_MS}"] = PARTITIONS
+        assert last(log) == wanted
+    else:
+        assert Counter(results(log)) == Counter(wanted.items())
+    assert not contents(log, "late")
+
+
+@pytest.mark.parametrize("members", [2, 3])
+async def test_runs_to_the_end_side_by_side(members: int, log: Log) -> None:
+    send(log, CLICKS)
+    summaries = await asyncio.gather(*(asyncio.to_thread(member(log).run, until="end") for _ in range(members)))
+    assert sum(each.records_in for each in summaries) == len(CLICKS)
+    assert all(not each.dropped for each in summaries)
+    assert last(log) == plain_count(CLICKS)
+    assert click_app(log).run(until="end").records_in == 0
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+async def test_lanes_hand_over_through_the_log(threads: int, log: Log) -> None:
+    send(log, CLICKS[:3_000])
+    for part in (CLICKS[:0], CLICKS[3_000:]):
+        send(log, part)
+        summary = await asyncio.to_thread(member(log, threads=threads).run, until="end")
+        assert summary.dropped == {}
+    assert min(log.offsets(TOPIC).values()) > 0
+    assert last(log) == plain_count(CLICKS)
+
+
+@pytest.mark.parametrize(("error", "ends"), [(ValueError("broken"), True), (RetriableError("not yet"), False)])
+async def test_one_fails_in_the_middle_of_a_batch(
+    error: Exception, ends: bool, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_SLICE", 50)
+    monkeypatch.setattr(patience, "FIRST_S", 0.0)
+    taken = 0
+
+    def look(_click: Click) -> bool:
+        nonlocal taken
+        taken += 1
+        if taken == 777:
+            raise error
+        return True
+
+    async def work() -> None:
+        async with member(log, look=look).running():
+            await until(lambda: owners(log) == [4, 4])
+            await asyncio.to_thread(send, log, CLICKS)
+            await until(lambda: counted(log) and taken > 777)
+            await until(lambda: not ends and owners(log) == [4, 4])
+
+    async with member(log).running():
+        if ends:
+            with pytest.raises(TaskError, match="broken"):
+                await work()
+        else:
+            await work()
+        await until(lambda: counted(log))
+    assert last(log) == plain_count(CLICKS)
+    assert not contents(log, "late")
