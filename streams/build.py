@@ -12,6 +12,7 @@ from tailrace.streams.codec import guarded, windowed_form
 from tailrace.streams.log_hop import LogHop
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aggregates import build_aggregate, build_cogroup
+from tailrace.streams.operators.answering import build_result
 from tailrace.streams.operators.cogroup import Cogroup
 from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe
 from tailrace.streams.operators.global_join import GlobalJoin, build_global_join
@@ -134,7 +135,7 @@ BUILDERS: Final[dict[type[Operator], Builder]] = {
     TableJoin: build_table_join,
     Subscribe: build_subscribe,
     ForeignLookup: build_foreign_lookup,
-    ForeignResult: build_table,
+    ForeignResult: build_result,
     SuppressUntilClose: build_holding,
     SuppressUntilTime: build_holding,
     ThrottleTable: build_holding,

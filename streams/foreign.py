@@ -9,7 +9,7 @@ from typing import Any
 
 from tailrace.streams.derived import made_slot, returned
 from tailrace.streams.flow import Flow, checked_store, repartitioned
-from tailrace.streams.operators.foreign import ForeignLookup, ForeignResult, Subscribe, SubscriptionSlot
+from tailrace.streams.operators.foreign import AnswerSlot, ForeignLookup, ForeignResult, Subscribe, SubscriptionSlot
 from tailrace.streams.operators.table import TableSource, ToStream
 from tailrace.streams.operators.views import kept_below
 from tailrace.streams.place import Place, check_function, user_place
@@ -54,6 +54,7 @@ def join_foreign(
     )
     sent = left.then(subscribe, key=right.key, value=SubscriptionSlot(left.key, left.value))
     there = repartitioned(sent, f"{name}-subscription", place, keeps_null_keys=True)
+    value = made_slot("value", made_by, place, of, returned(f))
     lookup = ForeignLookup(
         name=graph.name_for("foreign-lookup"),
         place=place,
@@ -63,14 +64,14 @@ def join_foreign(
         left_key=left.key,
         left_value=left.value,
         right_key=right.key,
+        made=value,
     )
-    value = made_slot("value", made_by, place, of, returned(f))
-    joined = Flow(graph, Input(graph.add(lookup, [there.origin, right.origin]).id), left.key, value)
+    joined = Flow(graph, Input(graph.add(lookup, [there.origin, right.origin]).id), left.key, AnswerSlot(value))
     back = repartitioned(joined, f"{name}-response", place)
     result = ForeignResult(
         name=graph.name_for("foreign-result"), place=place, store_name=name, key=left.key, value=value
     )
-    return back.then(result)
+    return back.then(result, value=value)
 
 
 def _copied(table: Flow, name: str, place: Place) -> Flow:

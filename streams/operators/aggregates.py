@@ -10,10 +10,10 @@ from tailrace.streams.chain import Chain, Sides
 from tailrace.streams.codec import TypeCodec, codec_of, guarded
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
-from tailrace.streams.operators.by_key import AlignedSpans, ByKey, KeyClocks
+from tailrace.streams.operators.by_key import AlignedSpans, ByKey
 from tailrace.streams.operators.cogroup import Cogroup, cogroup_fold, late_of_sides, side_of
 from tailrace.streams.operators.fold import Fold, Ways, aggregate_fold, careful_fold, count_fold, emitter, reduce_fold
-from tailrace.streams.operators.plain import PlainAggregate
+from tailrace.streams.operators.plain import Beside, PlainAggregate
 from tailrace.streams.operators.session import (
     Join,
     SessionAggregate,
@@ -84,7 +84,7 @@ def _by_key(chain: Chain, operator: Aggregate, value: TypeCodec, ways: Ways, *, 
     clocks_name = operator.clocks_name
     clocks = KeyValueStore[Any, int](clocks_name, chain.keyspace(clocks_name), key, codec_of(int))
     running = chain.state_nodes[name] = ByKey(context, clocks, ways, make)
-    chain.state_nodes[clocks_name] = KeyClocks(clocks)
+    chain.state_nodes[clocks_name] = Beside(clocks)
     return running.process()
 
 

@@ -77,34 +77,6 @@ class AlignedSpans(SpanAggregate):
         return True
 
 
-class KeyClocks:
-    """The clocks of the keys of one task."""
-
-    def __init__(self, store: KeyValueStore[Any, int]) -> None:
-        self.name = store.name
-        self.store = store
-
-    @property
-    def dirty(self) -> int:
-        """How many clocks wait for the next commit."""
-        return self.store.dirty
-
-    def resume(self, _stream_time_ms: int) -> None:
-        """Nothing depends on stream time."""
-
-    def close_windows(self, _stream_time_ms: int) -> int:
-        """There are none."""
-        return FAR
-
-    def flush(self, _stream_time_ms: int) -> None:
-        """Hands the clocks over to the commit."""
-        self.store.flush()
-
-    def open_windows(self, _stream_time_ms: int) -> int:
-        """There are none."""
-        return 0
-
-
 class ByKey:
     """An aggregate whose windows go by the clocks of their keys; to its task it has windows that never close."""
 

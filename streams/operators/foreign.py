@@ -4,6 +4,11 @@
 the right table, keeps it there and sends what it makes of both rows back to the partition of the left row's key; there
 `ForeignResult` keeps the result. The left value travels along: so the way back ends in a task of its own, and nothing
 runs in a circle.
+
+Answers come from several tasks, which through the log run at their own pace, so one from a key that a row has left may
+come after that of the next. Kafka Streams tells them apart by a hash of the left value (KIP-213), which only the left
+table's own task can compare. Here an answer says from which key it is: the result remembers whose answers stand, until
+each key that was left has said so. What is shown meanwhile may be the older one; in the end it is the right one.
 """
 
 from collections.abc import Callable
@@ -13,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tailrace.log.errors import TopologyError
+from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.subscription import SubscriptionStore
 from tailrace.streams.codec import TypeCodec, type_name
 from tailrace.streams.derived import UNKNOWN, Slot
@@ -24,12 +30,34 @@ from tailrace.streams.topology import KeptStore, OldValues, Operator
 
 
 class Subscription(NamedTuple):
-    """A left row on its way to what it refers to; without a value it is there no longer."""
+    """A left row on its way to what it refers to; without a value it refers there no longer."""
 
     key: Any
     value: Any
-    tells: bool
-    """Whether the result hears of it; not where another subscription of the row follows."""
+
+
+class Answer(NamedTuple):
+    """What became of a left row at a key that it refers to, on its way back; without a value there is nothing."""
+
+    to: bytes | None
+    """That key, encoded; None: it refers to nothing."""
+    value: Any
+
+
+class Standing(msgspec.Struct, array_like=True, frozen=True):
+    """An answer that has not been taken back."""
+
+    to: bytes | None
+    value: bytes | None
+    """None for the last one: its value is the result, and stands in the result's store."""
+    time_ms: int
+
+
+STANDING = TypeCodec(
+    name="answers",
+    encode=msgspec.msgpack.Encoder().encode,
+    decode=msgspec.msgpack.Decoder(list[Standing]).decode,
+)
 
 
 class SubscriptionSlot(Slot):
@@ -50,18 +78,49 @@ class SubscriptionSlot(Slot):
 
 
 def subscription_codec(key: TypeCodec, value: TypeCodec) -> TypeCodec:
-    """The codec of a `Subscription`: msgpack of the key's bytes, the value's, and whether it tells."""
+    """The codec of a `Subscription`: msgpack of the key's bytes and the value's."""
     pack = msgspec.msgpack.Encoder().encode
-    unpack = msgspec.msgpack.Decoder(tuple[bytes, bytes | None, bool]).decode
+    unpack = msgspec.msgpack.Decoder(tuple[bytes, bytes | None]).decode
 
     def encode(sent: Subscription) -> bytes:
-        return pack((key.encode(sent.key), None if sent.value is None else value.encode(sent.value), sent.tells))
+        return pack((key.encode(sent.key), None if sent.value is None else value.encode(sent.value)))
 
     def decode(data: bytes) -> Subscription:
-        key_bytes, value_bytes, tells = unpack(data)
-        return Subscription(key.decode(key_bytes), None if value_bytes is None else value.decode(value_bytes), tells)
+        key_bytes, value_bytes = unpack(data)
+        return Subscription(key.decode(key_bytes), None if value_bytes is None else value.decode(value_bytes))
 
     return TypeCodec(name=f"subscription({key.name}, {value.name})", encode=encode, decode=decode)
+
+
+class AnswerSlot(Slot):
+    """An `Answer` on its way, around the slot of the result."""
+
+    def __init__(self, value: Slot) -> None:
+        super().__init__("value", value.maker, place=value.place, named_by=value.named_by)
+        self.value = value
+
+    @property
+    def trusted(self) -> bool:
+        """Who sends it has looked at its value."""
+        return True
+
+    def _settle(self) -> TypeCodec:
+        return answer_codec(self.value.told)
+
+
+def answer_codec(value: TypeCodec) -> TypeCodec:
+    """The codec of an `Answer`: msgpack of the key's bytes and the value's."""
+    pack = msgspec.msgpack.Encoder().encode
+    unpack = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None]).decode
+
+    def encode(sent: Answer) -> bytes:
+        return pack((sent.to, None if sent.value is None else value.encode(sent.value)))
+
+    def decode(data: bytes) -> Answer:
+        to, value_bytes = unpack(data)
+        return Answer(to, None if value_bytes is None else value.decode(value_bytes))
+
+    return TypeCodec(name=f"answer({value.name})", encode=encode, decode=decode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +178,8 @@ class ForeignLookup(Operator):
     left_key: Slot
     left_value: Slot
     right_key: Slot
+    made: Slot
+    """What f makes."""
 
     goes_on = True
 
@@ -157,3 +218,17 @@ class ForeignLookup(Operator):
 @dataclass(frozen=True, kw_only=True)
 class ForeignResult(TableNode):
     """The results, kept by the left row's key; one that neither was nor is there brings nothing about."""
+
+    @property
+    def answers_name(self) -> str:
+        """The store of what stands behind each result."""
+        return f"{self.store_name}-answers"
+
+    @property
+    def stores(self) -> tuple[KeptStore, ...]:
+        """Beside the results: from which keys they are."""
+        return (*super().stores, KeptStore(self.answers_name, KeyValueStore.layout))
+
+    def kept_as(self, store: str) -> KeptAs:
+        """The results are rows of a table."""
+        return kept_as(self.key.codec, STANDING) if store == self.answers_name else super().kept_as(store)

@@ -85,6 +85,34 @@ class KeyValueNode(RowsNode):
                 emit(key, value, timestamp_ms)
 
 
+class Beside:
+    """A second store of a node, by key: nothing of it is sent on."""
+
+    def __init__(self, store: KeyValueStore[Any, Any]) -> None:
+        self.name = store.name
+        self.store = store
+
+    @property
+    def dirty(self) -> int:
+        """How many changes wait for the next commit."""
+        return self.store.dirty
+
+    def resume(self, _stream_time_ms: int) -> None:
+        """Nothing depends on stream time."""
+
+    def close_windows(self, _stream_time_ms: int) -> int:
+        """There are none."""
+        return FAR
+
+    def flush(self, _stream_time_ms: int) -> None:
+        """Hands what changed over to the commit."""
+        self.store.flush()
+
+    def open_windows(self, _stream_time_ms: int) -> int:
+        """There are none."""
+        return 0
+
+
 class PlainAggregate(KeyValueNode):
     """An aggregate without windows in one task."""
 

@@ -1,9 +1,12 @@
 """Foreign-key joins at work: rows of one table follow the rows of another that they refer to.
 
 1. The right side keeps exactly the left rows that refer to one of its keys, each under the last one that it named.
-2. A row that turns to another key leaves the old one silently: what follows from the new one is the one result.
+2. A row that turns to another key is there before it leaves the old one: where one task follows the other, what
+   follows from the new one is the one result.
 3. A result's time is the largest of the two rows' times; of a row that is missing there is none.
-4. The right side's rows are seen as they were sent (views): a change that a cache holds back comes to all rows that
+4. Every change of what refers to a key is answered, with what is made of it there; the result puts the answers of
+   several keys in order (answering).
+5. The right side's rows are seen as they were sent (views): a change that a cache holds back comes to all rows that
    refer to it when it is sent.
 
 Where the app goes on after errors, a row for which a function raises is not in the result.
@@ -18,7 +21,8 @@ from tailrace.streams.chain import Chain, Sides
 from tailrace.streams.codec import guarded
 from tailrace.streams.context import FAR
 from tailrace.streams.derived import Slot, key_check
-from tailrace.streams.operators.foreign import ForeignLookup, Subscribe, Subscription
+from tailrace.streams.operators.foreign import Answer, ForeignLookup, Subscribe, Subscription
+from tailrace.streams.operators.results import look_once
 from tailrace.streams.operators.views import look_at
 from tailrace.streams.topology import Forward, Node
 
@@ -31,14 +35,17 @@ def build_subscribe(chain: Chain, node: Node, operator: Subscribe) -> Forward:
     refers_to, same = _refers_to(operator), _same_key(operator.right_key)
 
     def send(key: Any, was: Any, now: Any, value: Any, timestamp_ms: int) -> None:
-        if value is None or (inner and now is None):
-            # Where there was nothing to refer to there is no result, but in a left join.
-            if was is not None or not inner:
-                forward(was, Subscription(key, None, True), timestamp_ms)
-            return
-        if was is not None and (now is None or not same(was, now)):
-            forward(was, Subscription(key, None, False), timestamp_ms)
-        forward(now, Subscription(key, value, True), timestamp_ms)
+        # Where there is nothing to refer to there is no result, but in a left join.
+        comes = value is not None and (now is not None or not inner)
+        leaves = context.old is not None and (was is not None or not inner)
+        if comes and leaves:
+            leaves = not (was is now or (was is not None and now is not None and same(was, now)))
+        try:
+            if comes:
+                forward(now, Subscription(key, value), timestamp_ms)
+        finally:
+            if leaves:
+                forward(was, Subscription(key, None), timestamp_ms)
 
     def subscribe_link(key: Any, value: Any, timestamp_ms: int) -> None:
         old = context.old
@@ -134,23 +141,22 @@ def build_foreign_lookup(chain: Chain, node: Node, operator: ForeignLookup) -> S
     look = look_at(chain, right)
 
     def subscription_link(refers_to: Any, sent: Subscription, timestamp_ms: int) -> None:
-        key, value, tells = sent
+        key, value = sent
         if refers_to is None:
-            made.send(key, value, None, timestamp_ms)
+            made.send(key, None, value, None, timestamp_ms)
             return
         to = encode_right(refers_to)
         store.put(to, encode_key(key), None if value is None else encode_left(value), timestamp_ms)
-        if tells:
-            found, found_ms = look(refers_to)
-            made.send(key, value, found, timestamp_ms if timestamp_ms > found_ms else found_ms)
+        found, found_ms = look(refers_to)
+        made.send(key, to, value, found, timestamp_ms if timestamp_ms > found_ms else found_ms)
 
     def right_link(refers_to: Any, value: Any, timestamp_ms: int) -> None:
-        shared = isinstance(value, _IMMUTABLE)
-        for key, left, left_ms in store.of(encode_right(refers_to)):
+        shared, to = isinstance(value, _IMMUTABLE), encode_right(refers_to)
+        for key, left, left_ms in store.of(to):
             # Functions may change what they are given, so each gets its own.
             found = value if shared else look(refers_to)[0]
             made.send_next(
-                decode_key(key), decode_left(left), found, timestamp_ms if timestamp_ms > left_ms else left_ms
+                decode_key(key), to, decode_left(left), found, timestamp_ms if timestamp_ms > left_ms else left_ms
             )
 
     return Sides((subscription_link, right_link))
@@ -164,23 +170,27 @@ class _Results:
         self._forward = chain.output(node.id)
         self._f = operator.f
         self._inner = operator.inner
+        made = operator.made
+        self._look = None if made.trusted else look_once(chain.known_as(node, made.told.encode))
 
-    def send(self, key: Any, left: Any, right: Any, timestamp_ms: int) -> None:
+    def send(self, key: Any, to: bytes | None, left: Any, right: Any, timestamp_ms: int) -> None:
         """Sends a row's result, None for none. Where the function raises there is none."""
-        f = self._f
+        f, look = self._f, self._look
         result = None
         try:
             if left is not None and (right is not None or not self._inner):
                 result = f(left, right)
+                if look is not None:
+                    look(result)
         except Exception:
             if self._context.goes_on:
-                self._forward(key, None, timestamp_ms)
+                self._forward(key, Answer(to, None), timestamp_ms)
             raise
-        self._forward(key, result, timestamp_ms)
+        self._forward(key, Answer(to, result), timestamp_ms)
 
-    def send_next(self, key: Any, left: Any, right: Any, timestamp_ms: int) -> None:
+    def send_next(self, key: Any, to: bytes, left: Any, right: Any, timestamp_ms: int) -> None:
         """The same for one row of several: the others are sent also where this one fails and the app goes on."""
         try:
-            self.send(key, left, right, timestamp_ms)
+            self.send(key, to, left, right, timestamp_ms)
         except Exception as error:  # noqa: BLE001 - raised again where the policy says so
             self._context.failed(error, (key, left, timestamp_ms))

@@ -5,7 +5,10 @@ between two of them goes through commit, changelog and restore. Behind each join
 whose `remove` fails where a change takes back something else than what was sent before it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -17,8 +20,11 @@ from msgspec import Struct
 from tailrace import App, Table, minutes
 from tailrace.errors import EncodeError, TaskError, TopologyError
 from tailrace.log.client import Log
+from tailrace.log.clock import ManualClock
 from tailrace.streams import runner
+from tailrace.streams.task import Task
 from tailrace.testing import TopologyDriver
+from tailrace.tests.support.driven import Driven
 from tailrace.tests.support.engine import contents, decoded
 
 Text = Table[str, str]
@@ -157,6 +163,41 @@ def test_the_result_follows_the_rows(
             assert {key: value for key, value in last.items() if value is not None} == wanted
             together = [value for _, value, _ in decoded(contents(log, "all"), every)]
             assert (together[-1] if together else []) == sorted(f"{key}={value}" for key, value in wanted.items())
+
+
+@pytest.mark.parametrize("shape", ["inner", "left", "deleting", "twice"])
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.one_of(left_changes, right_changes), min_size=4, max_size=20),
+    seed=st.integers(0, 1000),
+)
+def test_tasks_that_run_at_any_pace_and_hear_of_each_other_through_the_log(
+    shape: str, rows: list[Change], seed: int
+) -> None:
+    tables: dict[str, dict[str, str]] = {"a": {}, "b": {}}
+    chance = Random(seed)
+    with Log.open("memory:", background=False) as log:
+        with log.producer(linger_ms=0) as producer:
+            for name in tables:
+                log.create_topic(name, partitions=3)
+            for at, (name, key, value) in enumerate(rows):
+                producer.send(name, None if value is None else value.encode(), key=key.encode(), timestamp_ms=at)
+                tables[name] = {k: v for k, v in {**tables[name], key: value}.items() if v is not None}
+        app = program(log, shape, cache=False)
+        app.options = replace(app.options, hops="log")
+        run = Driven(app, log, ManualClock())
+        with patch.object(runner, "_SLICE", 1):
+            run.run_in_pieces(partial(any_of, chance), lambda: chance.random() < 0.3)
+        run.end()
+        wanted = rows_of(shape, tables["a"], tables["b"])
+        last = {key: value for key, value, _ in decoded(contents(log, "out"), app.topic("out", key=str, value=str))}
+        assert {key: value for key, value in last.items() if value is not None} == wanted
+
+
+def any_of(chance: Random, tasks: Sequence[Task]) -> Task | None:
+    """Any task for which a record waits: as members run at their own pace."""
+    waiting = [task for task in tasks if task.head_ms() is not None]
+    return chance.choice(waiting) if waiting else None
 
 
 def test_a_row_that_turns_to_another_key_gives_one_result() -> None:

@@ -8,7 +8,7 @@
 # pyright: reportPrivateUsage=false
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from tailrace.log.client import Consumer, Log
@@ -22,6 +22,7 @@ from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.positions import UnsettledError
 from tailrace.streams.runner import Runner
 from tailrace.streams.start import Stores
+from tailrace.streams.task import Task
 from tailrace.streams.units import Unit
 
 
@@ -76,6 +77,8 @@ class Driven:
         cache_entries: int = 4_000,
     ) -> None:
         """`number` tells running apps of one name apart."""
+        self.log = log
+        self.app = app.name
         self._attempts = start._Attempts(
             app.describe(),
             app.options,
@@ -120,6 +123,20 @@ class Driven:
     def run(self) -> None:
         """Looks at the group, and runs what there is."""
         self.runner.run_waiting(self._consumer)
+
+    def run_in_pieces(self, pick: Callable[[Sequence[Task]], Task | None], commits: Callable[[], bool]) -> None:
+        """Runs to the end, a slice at a time of the task picked, with commits between slices where that says so."""
+        began = -1
+        while began != (began := sum(self.log.committed(self.app).values())):
+            while (task := self._next(pick)) is not None:
+                self.runner._run_oldest(task)
+                if commits():
+                    self.commit()
+            self.commit()
+
+    def _next(self, pick: Callable[[Sequence[Task]], Task | None]) -> Task | None:
+        self.runner._fetch(self._consumer, None)
+        return pick(self.plan.tasks)
 
     def commit(self) -> None:
         """Commits."""
