@@ -77,6 +77,8 @@ class MemoryKeyspace:
                 rows[key] = value
         if writes.checkpoint is not None:
             self._checkpoint = checkpoints.encode(writes.checkpoint)
+        if writes.behind is not None:
+            self.apply(writes.behind.settle())  # which costs the same now as later
 
     def _sorted(self) -> list[bytes]:
         rows, fresh = self._rows, self._fresh

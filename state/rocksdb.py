@@ -36,7 +36,7 @@ from rocksdict import (
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError
 from tailrace.state import checkpoint as checkpoints
 from tailrace.state.checkpoint import Checkpoint
-from tailrace.state.store import RESERVED, ROWS, Writes, WriteSet
+from tailrace.state.store import RESERVED, ROWS, Behind, Writes, WriteSet
 
 FORMAT: Final = 1
 # WriteBatch holds the GIL: 10,000 keys stop every other thread for up to 7 ms.
@@ -100,6 +100,8 @@ class RocksKeyspace:
         self._family: Rdict | None = family
         self._unflushed_rows = 0
         self._unflushed_since = 0.0
+        self._behind: Behind | None = None
+        """Has rows that the store keeps back."""
 
     def get(self, key: bytes, /) -> bytes | None:
         """The value of `key`, or None."""
@@ -138,9 +140,17 @@ class RocksKeyspace:
         self._open()
         self._family = None
         self._family = self._backend.renewed(self.name)
-        self._unflushed_rows = 0
+        self._unflushed_rows, self._behind = 0, None
 
     def apply(self, writes: Writes) -> None:
+        """Write what the store has not kept back."""
+        if self._unflushed_rows == 0 and self._behind is None:
+            self._unflushed_since = self._backend.monotonic()
+        self._behind = writes.behind
+        if writes.rows or writes.ranges or writes.checkpoint is not None:
+            self._write(writes)
+
+    def _write(self, writes: Writes) -> None:
         """Write in pieces, the checkpoint in the last: a crash between them leaves rows that will be written again."""
         family, (database, options) = self._open(), self._backend.writing()
         handle = database.get_column_family_handle(self._backend.family_name(self.name))
@@ -163,8 +173,6 @@ class RocksKeyspace:
             family.write(batch, options)
             if begin >= count:
                 break
-        if self._unflushed_rows == 0:
-            self._unflushed_since = self._backend.monotonic()
         self._unflushed_rows += max(count, 1)
 
     def ingest(self, path: str) -> None:
@@ -174,16 +182,19 @@ class RocksKeyspace:
         self._open().ingest_external_file([path], options)
 
     def flush(self, *, wait: bool) -> None:
-        """Write the memtable to a file; with `wait`, return when it is on disk."""
+        """Write what was kept back, and the memtable to a file; with `wait`, return when it is on disk."""
+        if self._behind is not None:
+            self.apply(self._behind.settle())
         if self._unflushed_rows or wait:
             self._open().flush(wait)
             self._unflushed_rows = 0
 
     def due(self) -> bool:
         """Whether so much, or anything for so long, is unflushed that a crash would cost a long restore."""
-        return self._unflushed_rows >= FLUSH_ROWS or (
-            self._unflushed_rows > 0 and self._backend.monotonic() - self._unflushed_since >= FLUSH_SECONDS
-        )
+        rows, behind = self._unflushed_rows, self._behind
+        if behind is not None:
+            rows += max(behind.behind, 1)  # if only a checkpoint
+        return rows >= FLUSH_ROWS or (rows > 0 and self._backend.monotonic() - self._unflushed_since >= FLUSH_SECONDS)
 
     def release(self) -> None:
         """Let go of the column family: the database stays locked while one is held."""

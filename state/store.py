@@ -10,6 +10,9 @@ keep a write-back cache of `Entry` objects in front of their keyspace; a commit 
 3. What a keyspace holds is bytes made when the entry was flushed: a user's function may change an aggregate in place
    later.
 4. Within one `Writes`, range deletes come first, then the rows in order, then the checkpoint.
+5. A store may keep back rows of a commit that it has in its cache, and its checkpoint with them: they are in the
+   changelog, so losing them costs what losing a memtable costs. It says so in its `Writes`, and the backend asks for
+   them before it flushes.
 
 Not here: layouts of rows (each typed store), the changelog's bytes (changelog), when to commit (streams).
 """
@@ -84,12 +87,27 @@ class Change(NamedTuple, Generic[K, V]):
     timestamp_ms: int
 
 
+class Behind(Protocol):
+    """What a store has kept back (invariant 5)."""
+
+    @property
+    def behind(self) -> int:
+        """How many rows."""
+        ...
+
+    def settle(self) -> "Writes":
+        """Hands all of it over, checkpoint included. To be called between two commits, by who writes them."""
+        ...
+
+
 class Writes:
     """What one commit changes in one keyspace (order: invariant 4)."""
 
-    __slots__ = ("checkpoint", "ranges", "rows")
+    __slots__ = ("behind", "checkpoint", "ranges", "rows")
 
     def __init__(self) -> None:
+        self.behind: Behind | None = None
+        """Has what the store keeps back of this commit and those before it; None: nothing."""
         self.ranges: list[tuple[bytes, bytes]] = []
         self.rows: list[Row] = []
         self.checkpoint: Checkpoint | None = None
@@ -117,6 +135,7 @@ class Writes:
         for low, high in later.ranges:
             self.delete_range(low, high)
         self.rows += later.rows
+        self.behind = later.behind
         self.checkpoint = later.checkpoint or self.checkpoint
 
 
@@ -136,7 +155,7 @@ class WriteSet:
         return writes
 
     def __bool__(self) -> bool:
-        return any(w.rows or w.ranges or w.checkpoint for w in self.keyspaces.values())
+        return any(w.rows or w.ranges or w.checkpoint or w.behind for w in self.keyspaces.values())
 
 
 class Keyspace(Protocol):

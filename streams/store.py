@@ -15,7 +15,7 @@ from tailrace.log.record import Instant
 from tailrace.state.changelog import Layout
 from tailrace.state.expiring import ExpiringStore
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.state.session import SessionLayout
+from tailrace.state.session_rows import SessionLayout
 from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.codec import codec_of

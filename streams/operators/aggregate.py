@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.state.session import SessionLayout
+from tailrace.state.session_rows import SessionLayout
 from tailrace.state.window import WindowStore
 from tailrace.streams.codec import TypeCodec, codec_of
 from tailrace.streams.derived import Slot

@@ -67,11 +67,11 @@ class AlignedSpans(SpanAggregate):
                 if result is not None:
                     self.store.add(cached, start_ms, window.end(start_ms), result, time_ms)
             elif result is None:
-                self.store.remove(cached, span, time_ms)
+                self.store.remove(span, time_ms)
             else:
                 span.value, span.timestamp_ms = result, time_ms
                 if not span.dirty:
-                    self.store.touch(cached, span)
+                    self.store.touch(span)
             if self._eager:
                 emit(Windowed(key, start_ms, window.end(start_ms)), result, time_ms, old)
         return True
@@ -96,8 +96,8 @@ class ByKey:
         aggregate = self._aggregate = make(self._ways)
         self.name = aggregate.name
         self.store: SessionStore[Any, Any] = aggregate.store
-        self._passed: list[tuple[Any, Span[Any]]] = []
-        """Windows that nothing can need any more, with their cache keys: forgotten with the next commit."""
+        self._passed: list[Span[Any]] = []
+        """Windows that nothing can need any more: forgotten with the next commit."""
 
     @property
     def dirty(self) -> int:
@@ -115,9 +115,9 @@ class ByKey:
         """Sends on what changed since the last commit, where the cache held it back, and forgets what has passed."""
         self._aggregate.send_changes()
         passed, self._passed = self._passed, []
-        for cached, span in passed:
+        for span in passed:
             if not span.gone:
-                self.store.forget(cached, span)
+                self.store.forget(span)
 
     def open_windows(self, _stream_time_ms: int) -> int:
         """How many results are kept: those whose keys have not gone past them."""
@@ -161,7 +161,7 @@ class ByKey:
             closing = [span for span in spans if before_ms <= span.end_ms + open_ms < now_ms]
             for span in sorted(closing, key=_end):
                 self._ways.emit(Windowed(key, span.start_ms, span.end_ms), span.value, span.timestamp_ms)
-        self._passed += [(cached, span) for span in spans if before_ms < span.end_ms + expiry_ms <= now_ms]
+        self._passed += [span for span in spans if before_ms < span.end_ms + expiry_ms <= now_ms]
 
     def _late(self, key: Any, value: Any, timestamp_ms: int) -> None:
         context = self._context

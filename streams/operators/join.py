@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from tailrace.state.session import SessionLayout
+from tailrace.state.session_rows import SessionLayout
 from tailrace.streams.codec import TypeCodec
 from tailrace.streams.derived import Slot
 from tailrace.streams.kept_as import Form, KeptAs

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from typing import Any
 
-from tailrace.state.held import Held, HeldCodec
+from tailrace.state.held import VALUE_AT, HeldCodec, HeldValues, held, held_matched, held_values, held_with, is_matched
 from tailrace.state.session import SessionStore, Span
 from tailrace.streams.chain import Chain, Sides
 from tailrace.streams.codec import TypeCodec, guarded
@@ -41,7 +41,7 @@ class JoinSide:
     def __init__(
         self,
         context: TaskContext,
-        store: SessionStore[Any, Held],
+        store: SessionStore[Any, HeldValues],
         codec: TypeCodec,
         alone: Callable[[Any], Any] | None,
         *,
@@ -88,25 +88,24 @@ class JoinSide:
         # Expiry first: what came and went between two commits is then written nowhere.
         if before_ms > 0:
             self.store.expire(before_ms)
-        self.store.flush()
+        self.store.flush_untold()
 
     def open_windows(self, stream_time_ms: int) -> int:
         """How many records wait for a partner, to be sent without one."""
         if not self.marks:
             return 0
         waiting = self.store.fetch_all(max(stream_time_ms - self.open_ms, 0), FAR)
-        return sum(len(held.values) for _, _, _, held in waiting if not held.matched)
+        return sum(len(held_values(kept)) for _, _, _, kept in waiting if not is_matched(kept))
 
-    def close(self, stream_time_ms: int) -> Iterator[tuple[int, Any, Held]]:
+    def close(self, stream_time_ms: int) -> Iterator[tuple[int, Any, HeldValues]]:
         """Time, key and values of the records that closed up to stream_time_ms and have no partner, in order."""
         from_ms, before_ms = self._closed_before_ms, stream_time_ms - self.open_ms
         if before_ms <= from_ms:
             return
         self._closed_before_ms = before_ms
         for key, span in self.store.closing(before_ms, from_ms=from_ms):
-            held = span.value
-            if held is not None and not held.matched:
-                yield span.start_ms, key, held
+            if span.value is not None and not is_matched(span.value):
+                yield span.start_ms, key, span.value
 
     def next_close(self) -> int:
         """A time at which no record closes before."""
@@ -128,14 +127,12 @@ class JoinSide:
                 spans = load(cached)
             span = _at(spans, timestamp_ms)
             if span is None:
-                add(cached, timestamp_ms, timestamp_ms, Held([data], matched=matched), timestamp_ms)
+                add(cached, timestamp_ms, timestamp_ms, held(data, matched=matched), timestamp_ms)
             else:
-                held = span.value
-                assert held is not None
-                held.values.append(data)
-                held.matched = held.matched or matched
+                assert span.value is not None
+                span.value = held_with(span.value, data, matched=matched)
                 if not span.dirty:
-                    touch(cached, span)
+                    touch(span)
             if marks and not matched:
                 closes_at_ms = timestamp_ms + open_ms + 1
                 if closes_at_ms < context.next_close_ms:
@@ -157,8 +154,8 @@ class Closing:
         """Sends what closed up to stream_time_ms; returns a time at which nothing closes before."""
         rows = [_with_side(side, side.close(stream_time_ms)) for side in self._sides]
         # Among those of one time, merge takes the earlier side's first.
-        for timestamp_ms, key, held, side in merge(*rows, key=_time):
-            for data in held.values:
+        for timestamp_ms, key, kept, side in merge(*rows, key=_time):
+            for data in held_values(kept):
                 self._send(key, data, timestamp_ms, side)
         return min(side.next_close() for side in self._sides)
 
@@ -215,7 +212,7 @@ def _side(chain: Chain, node: Node, operator: StreamJoin, name: str, alone: Call
     slot = operator.left if is_left else operator.right
     codec = guarded(slot.codec, f"a value of store {name!r}, made at {operator.place},", slot.advice)
     chain.known_as(node, codec.encode)
-    store = SessionStore[Any, Held](name, chain.keyspace(name), operator.key.codec, HeldCodec(), difference_ms=0)
+    store = SessionStore[Any, HeldValues](name, chain.keyspace(name), operator.key.codec, HeldCodec(), difference_ms=0)
     open_ms = window.left_open_ms if is_left else window.right_open_ms
     retention_ms = window.retention_ms
     if operator.of_itself:
@@ -296,18 +293,21 @@ def _probe(
             return False
         closed_before_ms = closed_before(context.origin_ms) if marks else 0
         found, refused = False, False
-        for span in _between(spans, timestamp_ms - before_ms, timestamp_ms + after_ms):
-            start_ms, held = span.start_ms, span.value
-            assert held is not None
-            if marks and not held.matched:
+        from_ms, to_ms = timestamp_ms - before_ms, timestamp_ms + after_ms
+        if spans[0].start_ms < from_ms or spans[-1].start_ms > to_ms:
+            spans = _between(spans, from_ms, to_ms)
+        for span in spans:
+            start_ms, kept = span.start_ms, span.value
+            assert kept is not None
+            if marks and not is_matched(kept):
                 if start_ms < closed_before_ms:
                     refused = True
                     continue
-                held.matched = True
+                span.value = kept = held_matched(kept)
                 if not span.dirty:
-                    touch(cached, span)
+                    touch(span)
             time_ms = start_ms if start_ms > timestamp_ms else timestamp_ms
-            for partner in held.values:
+            for partner in (kept[VALUE_AT:],) if isinstance(kept, bytes) else kept.values:
                 if found and not isinstance(value, _IMMUTABLE):
                     # Once more: what stands behind may have changed the one before.
                     value = own_decode(data)
@@ -321,14 +321,12 @@ def _probe(
     return probe
 
 
-def _between(spans: list[Span[Held]], from_ms: int, to_ms: int) -> list[Span[Held]]:
+def _between(spans: list[Span[HeldValues]], from_ms: int, to_ms: int) -> list[Span[HeldValues]]:
     """Those of a key's records whose times are from_ms to to_ms."""
-    first = 0 if spans[0].start_ms >= from_ms else bisect_left(spans, from_ms, key=_start)
-    last = len(spans) if spans[-1].start_ms <= to_ms else bisect_left(spans, to_ms + 1, key=_start)
-    return spans[first:last]
+    return spans[bisect_left(spans, from_ms, key=_start) : bisect_left(spans, to_ms + 1, key=_start)]
 
 
-def _at(spans: list[Span[Held]], time_ms: int) -> Span[Held] | None:
+def _at(spans: list[Span[HeldValues]], time_ms: int) -> Span[HeldValues] | None:
     """Those of a key's records that have just that time."""
     if not spans or spans[-1].start_ms < time_ms:
         return None
@@ -336,7 +334,7 @@ def _at(spans: list[Span[Held]], time_ms: int) -> Span[Held] | None:
     return spans[at] if spans[at].start_ms == time_ms else None
 
 
-def _start(span: Span[Held]) -> int:
+def _start(span: Span[HeldValues]) -> int:
     return span.start_ms
 
 
@@ -368,12 +366,12 @@ def _alone_right(f: Pair) -> Callable[[Any], Any]:
     return lambda value: f(None, value)
 
 
-_Row = tuple[int, Any, Held, JoinSide]
+_Row = tuple[int, Any, HeldValues, JoinSide]
 
 
-def _with_side(side: JoinSide, rows: Iterator[tuple[int, Any, Held]]) -> Iterator[_Row]:
-    for timestamp_ms, key, held in rows:
-        yield timestamp_ms, key, held, side
+def _with_side(side: JoinSide, rows: Iterator[tuple[int, Any, HeldValues]]) -> Iterator[_Row]:
+    for timestamp_ms, key, kept in rows:
+        yield timestamp_ms, key, kept, side
 
 
 def _time(row: _Row) -> int:

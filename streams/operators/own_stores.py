@@ -306,7 +306,7 @@ class ProcessorSpans(TaskPart):
         if found is not None and (value is None or found.end_ms != end_ms):
             if value is None and found.end_ms != end_ms:
                 return True
-            store.remove(cached, found, time_ms)
+            store.remove(found, time_ms)
             found = None
         if value is None:
             return True
@@ -315,7 +315,7 @@ class ProcessorSpans(TaskPart):
         else:
             found.value, found.timestamp_ms = value, time_ms
             if not found.dirty:
-                store.touch(cached, found)
+                store.touch(found)
         return True
 
     def delete(self, key: Any) -> Any:

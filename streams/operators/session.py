@@ -82,7 +82,7 @@ class SessionAggregate(SpanAggregate):
         # The first session found becomes the merged one, so that one that grows stays the same object.
         kept = 0 if result is None else 1
         for span in found[kept:]:
-            self.store.remove(cached, span, end_ms if result is None else span.timestamp_ms)
+            self.store.remove(span, end_ms if result is None else span.timestamp_ms)
         if result is not None:
             self._keep(cached, found, start_ms, end_ms, result)
         if self._eager:
@@ -97,7 +97,7 @@ class SessionAggregate(SpanAggregate):
             return
         span = found[0]
         if span.start_ms != start_ms or span.end_ms != end_ms:
-            store.move(cached, span, start_ms, end_ms)
+            store.move(span, start_ms, end_ms)
         elif not span.dirty:
-            store.touch(cached, span)
+            store.touch(span)
         span.value, span.timestamp_ms = result, end_ms

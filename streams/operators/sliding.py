@@ -50,7 +50,7 @@ class SlidingAggregate(SpanAggregate):
         # Before the updates: what is copied is what was there before the record.
         begun = [self._begin(new, near, value, timestamp_ms) for new in opened]
         for span in updated:
-            self._update(key, cached, span, value, timestamp_ms)
+            self._update(key, span, value, timestamp_ms)
         for start_ms, result, time_ms in begun:
             end_ms = start_ms + difference_ms
             if result is not None:
@@ -69,14 +69,14 @@ class SlidingAggregate(SpanAggregate):
             result, time_ms = self._fold(result, value), max(time_ms, timestamp_ms)
         return new.start_ms, result, time_ms
 
-    def _update(self, key: Any, cached: Any, span: Span[Any], value: Any, timestamp_ms: int) -> None:
+    def _update(self, key: Any, span: Span[Any], value: Any, timestamp_ms: int) -> None:
         old = self._emit.before(span.value) if self._eager else None
         result = span.value = self._fold(span.value, value)
         span.timestamp_ms = max(span.timestamp_ms, timestamp_ms)
         if result is None:
-            self.store.remove(cached, span, span.timestamp_ms)
+            self.store.remove(span, span.timestamp_ms)
         elif not span.dirty:
-            self.store.touch(cached, span)
+            self.store.touch(span)
         if self._eager:
             self._emit(Windowed(key, span.start_ms, span.end_ms), result, span.timestamp_ms, old)
 

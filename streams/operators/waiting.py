@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from tailrace.log.errors import TopologyError
-from tailrace.state.held import Held, HeldCodec
-from tailrace.state.session import SessionLayout, SessionStore, Span
+from tailrace.state.held import HeldCodec, HeldValues, held, held_values, held_with
+from tailrace.state.session import SessionStore, Span
+from tailrace.state.session_rows import SessionLayout
 from tailrace.streams.chain import Chain, Sides, nowhere
 from tailrace.streams.codec import TypeCodec, guarded
 from tailrace.streams.context import FAR, TaskContext, WithHeaders
@@ -101,7 +102,7 @@ def build_waiting(chain: Chain, node: Node, operator: WaitingJoin) -> Sides:
     context, name, slot = chain.context, operator.store_name, operator.value
     value = guarded(slot.codec, f"a value of store {name!r}, made at {operator.place},", slot.advice)
     chain.known_as(node, value.encode)
-    store = SessionStore[Any, Held](name, chain.keyspace(name), operator.key.codec, HeldCodec(), difference_ms=0)
+    store = SessionStore[Any, HeldValues](name, chain.keyspace(name), operator.key.codec, HeldCodec(), difference_ms=0)
     join = join_link(chain, node, operator)
     waiting = chain.state_nodes[name] = WaitingRecords(context, store, value, join, operator.wait_ms)
     return Sides((waiting.process(), nowhere))
@@ -113,7 +114,7 @@ class WaitingRecords:
     def __init__(
         self,
         context: TaskContext,
-        store: SessionStore[Any, Held],
+        store: SessionStore[Any, HeldValues],
         codec: TypeCodec,
         join: Forward,
         wait_ms: int,
@@ -139,14 +140,14 @@ class WaitingRecords:
         before_ms = stream_time_ms - self._wait_ms + 1
         if before_ms > self.store.expired_before_ms:
             for key, span in self.store.closing(before_ms):
-                for data in span.value.values if span.value is not None else ():
+                for data in held_values(span.value) if span.value is not None else ():
                     self._send(key, _decode(data), span.start_ms)
             self.store.expire(before_ms)
         return self._next()
 
     def flush(self, _stream_time_ms: int) -> None:
         """Hands what waits over to the commit."""
-        self.store.flush()
+        self.store.flush_untold()
 
     def open_windows(self, _stream_time_ms: int) -> int:
         """None: what waits is no result."""
@@ -166,13 +167,13 @@ class WaitingRecords:
             cached = cache_key(key)
             spans = store.load(cached)
             at = bisect_left(spans, timestamp_ms, key=_start)
-            held = spans[at].value if at < len(spans) and spans[at].start_ms == timestamp_ms else None
-            if held is None:
-                store.add(cached, timestamp_ms, timestamp_ms, Held([data], matched=False), timestamp_ms)
+            before = spans[at].value if at < len(spans) and spans[at].start_ms == timestamp_ms else None
+            if before is None:
+                store.add(cached, timestamp_ms, timestamp_ms, held(data, matched=False), timestamp_ms)
             else:
-                held.values.append(data)
+                spans[at].value = held_with(before, data, matched=False)
                 if not spans[at].dirty:
-                    store.touch(cached, spans[at])
+                    store.touch(spans[at])
             if due_ms < context.next_close_ms:
                 context.next_close_ms = due_ms
 
@@ -195,5 +196,5 @@ class WaitingRecords:
             context.record, context.origin_ms = record, origin_ms
 
 
-def _start(span: Span[Held]) -> int:
+def _start(span: Span[HeldValues]) -> int:
     return span.start_ms

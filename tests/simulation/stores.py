@@ -7,7 +7,9 @@ checkpoint: a write may be cut into pieces, the piece with the checkpoint last.
 import random
 
 from tailrace.state.memory import MemoryBackend, MemoryKeyspace
-from tailrace.state.store import Writes
+from tailrace.state.store import Behind, Writes
+
+_SETTLED_EACH = 4
 
 
 class CrashingKeyspace(MemoryKeyspace):
@@ -16,20 +18,33 @@ class CrashingKeyspace(MemoryKeyspace):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._written: list[Writes] = []
-        self._flushed = 0
+        self._flushed = self._commits = 0
+        self._behind: Behind | None = None
 
     def apply(self, writes: Writes) -> None:
-        """Applies and remembers."""
-        self._written.append(writes)
-        super().apply(writes)
+        """Applies and remembers; what the store keeps back comes some commits later."""
+        written = Writes()
+        written.ranges, written.rows, written.checkpoint = writes.ranges, writes.rows, writes.checkpoint
+        self._written.append(written)
+        self._behind = writes.behind
+        super().apply(written)
+        self._commits += 1
+        if self._commits % _SETTLED_EACH == 0:
+            self.settle()
+
+    def settle(self) -> None:
+        """Takes what the store kept back."""
+        if self._behind is not None:
+            self.apply(self._behind.settle())
 
     def clear(self) -> None:
         """Clears, for good."""
         super().clear()
-        self._written, self._flushed = [], 0
+        self._written, self._flushed, self._behind = [], 0, None
 
     def flush(self) -> None:
-        """All that was written so far stays."""
+        """All that was written or kept back so far stays."""
+        self.settle()
         self._flushed = len(self._written)
 
     def crash(self, chance: random.Random) -> None:

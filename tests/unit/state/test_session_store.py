@@ -1,14 +1,18 @@
 """The session store: against a dict, through commits, aborts, evictions, expiry and restoring."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import restore
-from tailrace.state.session import SessionLayout, SessionStore, Span
+from tailrace.state.rocksdb import FLUSH_SECONDS, RocksBackend, RocksMemory
+from tailrace.state.session import SessionStore, Span
+from tailrace.state.session_rows import SessionLayout
 from tailrace.state.store import Backend, Codec, WriteSet
 from tailrace.tests.support.places import ListChangelog, Place
 from tailrace.tests.support.state import ListCodec, OpaqueCodec, TextCodec
@@ -39,11 +43,11 @@ def test_a_moved_window_is_retracted_only_where_it_was_stored() -> None:
     backend = MemoryBackend()
     store = opened(backend)
     span = store.add("A", 0, 0, "a", 0)
-    store.move("A", span, 0, 5)
+    store.move(span, 0, 5)
     span.value, span.timestamp_ms = "ab", 5
     assert store.dirty == 1
     assert store.flush() == [((0, 5, "A"), "ab", 5)], "nobody had seen [0,0]"
-    store.move("A", span, 0, 9)
+    store.move(span, 0, 9)
     span.value, span.timestamp_ms = "abc", 9
     assert store.flush() == [((0, 5, "A"), None, 5), ((0, 9, "A"), "abc", 9)]
     times = b"\0\0\0\0\0\0\0"
@@ -61,17 +65,17 @@ def test_old_values_are_those_of_the_flush_before() -> None:
     store = opened(backend)
     span = store.add("A", 0, 5, "ab", 5)
     commit(backend, store)
-    store.move("A", span, 0, 9)
+    store.move(span, 0, 9)
     span.value, span.timestamp_ms = "abc", 9
     assert store.flush_with_old() == [(((0, 5, "A"), None, 5), b"ab"), (((0, 9, "A"), "abc", 9), None)]
     span.value = "abcd"
-    store.touch("A", span)
+    store.touch(span)
     assert store.flush_with_old() == [(((0, 9, "A"), "abcd", 9), b"abc")]
 
 
 def test_removed_before_it_was_stored_leaves_no_trace() -> None:
     store = opened(MemoryBackend())
-    store.remove("A", store.add("A", 0, 0, "a", 0), 0)
+    store.remove(store.add("A", 0, 0, "a", 0), 0)
     assert store.flush() == []
     assert store.take_changelog() == []
 
@@ -81,7 +85,7 @@ def test_a_window_may_come_back_after_it_was_removed() -> None:
     store = opened(backend)
     span = store.add("A", 0, 0, "a", 0)
     commit(backend, store)
-    store.remove("A", span, 1)
+    store.remove(span, 1)
     store.add("A", 0, 0, "b", 2)
     assert [change.value for change in store.flush()] == [None, "b"]
     commit(backend, store)
@@ -114,7 +118,7 @@ def test_closing_is_in_order_of_end_start_and_key(max_entries: int) -> None:
 def test_closing_knows_that_a_window_has_grown() -> None:
     store = opened(MemoryBackend())
     span = store.add("A", 0, 0, "a", 0)
-    store.move("A", span, 0, 8)
+    store.move(span, 0, 8)
     assert store.closing(5) == []
     assert store.closing(9, from_ms=5) == [("A", span)]
 
@@ -149,7 +153,7 @@ Step = tuple[str, int, int]
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            ["put", "put", "put", "grow", "remove", "flush", "commit", "evict", "expire", "abort", "reopen"]
+            ["put", "put", "put", "grow", "remove", "flush", "commit", "settle", "evict", "expire", "abort", "reopen"]
         ),
         st.integers(0, 3),
         st.integers(0, 9),
@@ -178,16 +182,18 @@ def test_against_a_dict(kind: str, make_place: MakePlace, steps: list[Step], opa
             _put(store, model, key, span, number * 5, str(count))
         elif action == "grow" and span is not None and span.end_ms < span.start_ms + 4:
             model[key, span.start_ms, span.end_ms + 1] = model.pop((key, span.start_ms, span.end_ms))
-            store.move(cache_key, span, span.start_ms, span.end_ms + 1)
+            store.move(span, span.start_ms, span.end_ms + 1)
         elif action == "remove" and span is not None:
             del model[key, span.start_ms, span.end_ms]
-            store.remove(cache_key, span, count)
+            store.remove(span, count)
         elif action in ("flush", "expire"):
             store.flush()
         elif action in ("commit", "evict", "reopen"):
             store.flush()
             changelog.commit(store, backend, 2 if action == "evict" else 100)
             committed, committed_expired = dict(model), expired
+        elif action == "settle":
+            backend.flush()
         elif action == "abort":
             store.discard()
             model, expired = dict(committed), committed_expired
@@ -220,7 +226,7 @@ def _put(
         span.value = value
         model[key, span.start_ms, span.end_ms] = value
         if not span.dirty:
-            store.touch(cache_key, span)
+            store.touch(span)
 
 
 def test_a_rows_index_goes_with_it() -> None:
@@ -272,3 +278,83 @@ def test_the_heaps_do_not_grow_by_evicting_and_loading() -> None:
         for i in range(10):
             store.load(str(i))
     assert store.watched < 1_100
+
+
+def rows(backend: Backend) -> int:
+    return sum(1 for _ in backend.keyspace("s").range(b"", None))
+
+
+def test_what_passes_while_all_is_cached_is_written_nowhere(make_place: MakePlace) -> None:
+    place = make_place("rocksdb")
+    store, changelog = opened(place.backend), ListChangelog()
+    changelog.commit(store, place.backend)
+    for i in range(20):
+        store.add(str(i), i, i, "x", i)
+        store.flush()
+        changelog.commit(store, place.backend)
+    assert rows(place.backend) == 0
+    store.expire(18)
+    store.flush()
+    changelog.commit(store, place.backend)
+    backend = place.reopen()
+    assert everything(opened(backend)) == {("18", 18, 18): "x", ("19", 19, 19): "x"}
+    assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 20, 0)
+    backend.destroy()
+
+
+def test_what_was_kept_back_is_written_before_it_may_leave_the_cache(make_place: MakePlace) -> None:
+    place = make_place("rocksdb")
+    store, changelog = opened(place.backend), ListChangelog()
+    for i in range(20):
+        store.add(str(i), i, i, "x", i)
+        store.flush()
+        changelog.commit(store, place.backend, 15)
+        assert len(everything(store)) == i + 1
+    assert rows(place.backend) >= 2 * 5, "each with its index"
+    assert len(store.windows) <= 16
+    place.backend.destroy()
+
+
+def test_a_store_gone_back_to_its_last_commit_has_what_was_kept_back(make_place: MakePlace) -> None:
+    place = make_place("rocksdb")
+    store, changelog = opened(place.backend), ListChangelog()
+    changelog.commit(store, place.backend)
+    span = store.add("A", 0, 5, "a", 5)
+    store.flush()
+    changelog.commit(store, place.backend)
+    store.move(span, 0, 9)
+    store.flush()
+    store.expire(100)
+    store.discard()
+    assert everything(store) == {("A", 0, 5): "a"}
+    place.reopen()
+    assert everything(opened(place.backend)) == {("A", 0, 5): "a"}
+    place.backend.destroy()
+
+
+def test_once_all_that_was_on_disk_has_expired_nothing_is_looked_up_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    store.add("A", 5, 5, "x", 5)
+    commit(backend, store)
+    store = opened(backend)
+    store.expire(6)
+    commit(backend, store)
+    monkeypatch.setattr(backend.keyspace("s"), "range", None)
+    assert store.load("B") == []
+
+
+def test_what_is_kept_back_is_flushed_when_it_is_due(tmp_path: Path) -> None:
+    now = [0.0]
+    backend = RocksBackend(str(tmp_path / "state"), RocksMemory(), lambda: now[0])
+    store, changelog = opened(backend), ListChangelog()
+    changelog.commit(store, backend)
+    store.add("A", 5, 5, "x", 5)
+    store.flush()
+    changelog.commit(store, backend)
+    assert rows(backend) == 0
+    now[0] += FLUSH_SECONDS
+    changelog.commit(store, backend)
+    assert rows(backend) == 2
+    assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 1, 0)
+    backend.destroy()

@@ -1,6 +1,6 @@
 """One side of a join: how long it keeps a record, and what it says of those without a partner."""
 
-from tailrace.state.held import HeldCodec
+from tailrace.state.held import HeldCodec, held_values
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.session import SessionStore
 from tailrace.state.store import WriteSet
@@ -51,7 +51,7 @@ def test_what_has_no_partner_is_kept_until_it_was_sent() -> None:
     commit(each, backend, 1_000)
     assert times(each) == [10, 10, 11]
     assert list(each.close(15)) == []
-    assert [(time, key, held.values) for time, key, held in each.close(16)] == [
+    assert [(time, key, list(held_values(held))) for time, key, held in each.close(16)] == [
         (10, "a", [b"2", b"3"]),
         (10, "b", [b"1"]),
     ]
