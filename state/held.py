@@ -12,6 +12,7 @@ arrival. Not here: keys and times, which are the store's (session).
 import struct
 from collections.abc import Sequence
 
+_pack_head = struct.Struct(">?I").pack
 _pack_length = struct.Struct(">I").pack
 _unpack_length = struct.Struct(">I").unpack_from
 _LENGTH_BYTES = 4
@@ -38,7 +39,7 @@ HeldValues = Held | bytes
 
 def held(value: bytes, *, matched: bool) -> HeldValues:
     """One record."""
-    return (b"\x01" if matched else b"\x00") + _pack_length(len(value)) + value
+    return _pack_head(matched, len(value)) + value
 
 
 def held_with(before: HeldValues, value: bytes, *, matched: bool) -> HeldValues:

@@ -184,10 +184,21 @@ class RocksKeyspace:
     def flush(self, *, wait: bool) -> None:
         """Write what was kept back, and the memtable to a file; with `wait`, return when it is on disk."""
         if self._behind is not None:
-            self.apply(self._behind.settle())
+            self._settle(self._behind)
         if self._unflushed_rows or wait:
             self._open().flush(wait)
             self._unflushed_rows = 0
+
+    def _settle(self, behind: Behind) -> None:
+        """Take what a store has kept back: as a sorted file where it is much, which holds the interpreter less."""
+        writes, self._behind = behind.settle(), None
+        if len(writes.rows) < INGEST_ROWS or writes.checkpoint is None:
+            self.apply(writes)
+            return
+        # Before the file, which is on disk at once: what was deleted since must not come back beside its checkpoint.
+        self._open().flush(True)
+        self._backend.ingest(self.name, dict(writes.rows), writes.checkpoint)
+        self._unflushed_rows = 0
 
     def due(self) -> bool:
         """Whether so much, or anything for so long, is unflushed that a crash would cost a long restore."""

@@ -19,7 +19,7 @@ thread uses a store at a time.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -174,11 +174,18 @@ class SessionStore(Generic[K, V]):
                 self._emptied.add(key)
         return spans
 
+    def look(self, key: Any) -> Sequence[Span[V]]:
+        """The same for one who only looks: where it is known that a key has none, nothing is cached for it."""
+        return () if self._complete and key not in self.windows else self.load(key)
+
     def add(self, key: Any, start_ms: int, end_ms: int, value: V, timestamp_ms: int) -> Span[V]:
         """Add a window that is not there yet to a cache key; returns it, touched."""
         spans = self.windows.get(key)
         if spans is None:
-            spans = self.load(key)
+            if self._complete:
+                spans = self.windows[key] = []
+            else:
+                spans = self.load(key)
         span = Span(key, start_ms, end_ms, value, timestamp_ms, stored=False)
         if not spans or spans[-1].start_ms < start_ms:
             spans.append(span)
@@ -293,11 +300,22 @@ class SessionStore(Generic[K, V]):
         if not self._complete:
             for end_ms, start_ms, encoded in self._index(self.expired_before_ms, before_ms):
                 _delete(self._writes, encoded, start_ms, end_ms)
+        step, windows, emptied = self._steps.append, self.windows, self._emptied.add
         for ends in (self._open, self._closed):
             for span in ends.take_before(before_ms):
                 if span.stored:
-                    self._steps.append((span, (span.start_ms, span.end_ms, None, span.timestamp_ms)))
-                self._let_go(span)
+                    step((span, (span.start_ms, span.end_ms, None, span.timestamp_ms)))
+                    span.stored = False
+                spans = windows[span.key]
+                if len(spans) > 1:
+                    spans.remove(span)
+                elif self._complete:
+                    del windows[span.key]
+                else:
+                    spans.clear()
+                    emptied(span.key)
+                span.gone = True
+                self._spans -= 1
         self.expired_before_ms = before_ms
         if before_ms > self._uncached_until_ms:
             self._complete = True

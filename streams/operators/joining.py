@@ -119,13 +119,13 @@ class JoinSide:
     def keep(self) -> Callable[[Any, int, bytes, bool], None]:
         """What keeps a record: (cache key, time in ms, bytes of the value, whether it has a partner)."""
         store, context, marks, open_ms = self.store, self._context, self.marks, self.open_ms
-        windows, load, add, touch = store.windows, store.load, store.add, store.touch
+        windows, look, add, touch = store.windows, store.look, store.add, store.touch
 
         def keep(cached: Any, timestamp_ms: int, data: bytes, matched: bool) -> None:  # noqa: FBT001 - the hot path
-            spans = windows.get(cached)
+            spans: Sequence[Span[HeldValues]] | None = windows.get(cached)
             if spans is None:
-                spans = load(cached)
-            span = _at(spans, timestamp_ms)
+                spans = look(cached)
+            span = None if not spans or spans[-1].start_ms < timestamp_ms else _at(spans, timestamp_ms)
             if span is None:
                 add(cached, timestamp_ms, timestamp_ms, held(data, matched=matched), timestamp_ms)
             else:
@@ -283,12 +283,12 @@ def _probe(
 ) -> Probe:
     """What looks for the partners of a side's record in what the other keeps, from before_ms to after_ms around it."""
     store, marks, decode, closed_before = there.store, there.marks, there.codec.decode, there.closed_before
-    windows, load, touch, own_decode = store.windows, store.load, store.touch, side.codec.decode
+    windows, look, touch, own_decode = store.windows, store.look, store.touch, side.codec.decode
 
     def probe(key: Any, cached: Any, value: Any, data: bytes, timestamp_ms: int) -> bool | None:
-        spans = windows.get(cached)
+        spans: Sequence[Span[HeldValues]] | None = windows.get(cached)
         if spans is None:
-            spans = load(cached)
+            spans = look(cached)
         if not spans or spans[-1].start_ms < timestamp_ms - before_ms:
             return False
         closed_before_ms = closed_before(context.origin_ms) if marks else 0
@@ -321,15 +321,13 @@ def _probe(
     return probe
 
 
-def _between(spans: list[Span[HeldValues]], from_ms: int, to_ms: int) -> list[Span[HeldValues]]:
+def _between(spans: Sequence[Span[HeldValues]], from_ms: int, to_ms: int) -> Sequence[Span[HeldValues]]:
     """Those of a key's records whose times are from_ms to to_ms."""
     return spans[bisect_left(spans, from_ms, key=_start) : bisect_left(spans, to_ms + 1, key=_start)]
 
 
-def _at(spans: list[Span[HeldValues]], time_ms: int) -> Span[HeldValues] | None:
+def _at(spans: Sequence[Span[HeldValues]], time_ms: int) -> Span[HeldValues] | None:
     """Those of a key's records that have just that time."""
-    if not spans or spans[-1].start_ms < time_ms:
-        return None
     at = bisect_left(spans, time_ms, key=_start)
     return spans[at] if spans[at].start_ms == time_ms else None
 

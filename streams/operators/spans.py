@@ -100,7 +100,7 @@ class SpanAggregate(ABC):
         if self._on_close:
             # A window that opened, closed and expired between two commits is then written nowhere.
             self._expire(min(stream_time_ms - self._expiry_ms + 1, self._closed_before_ms))
-            self.store.flush()
+            self.store.flush_untold()
             return
         self.send_changes()
         self._expire(stream_time_ms - self._expiry_ms + 1)
@@ -109,13 +109,18 @@ class SpanAggregate(ABC):
         """Sends on what changed since the last commit, where the cache held it back."""
         emit = self._emit
         if not self._context.caching or self._on_close:
-            self.store.flush()
+            self.store.flush_untold()
         elif emit.old:
             for ((start_ms, end_ms, key), value, timestamp_ms), old in self.store.flush_with_old():
                 emit(Windowed(key, start_ms, end_ms), value, timestamp_ms, old)
         else:
-            for (start_ms, end_ms, key), value, timestamp_ms in self.store.flush():
-                emit(Windowed(key, start_ms, end_ms), value, timestamp_ms)
+            removed, touched = self.store.flush_untold()
+            user_key = self.store.user_key
+            for span, start_ms, end_ms, timestamp_ms in removed:
+                emit(Windowed(user_key(span.key), start_ms, end_ms), None, timestamp_ms)
+            for span in touched:
+                if not span.gone:
+                    emit(Windowed(user_key(span.key), span.start_ms, span.end_ms), span.value, span.timestamp_ms)
 
     def open_windows(self, stream_time_ms: int) -> int:
         """How many results are in windows that are not closed at stream_time_ms."""

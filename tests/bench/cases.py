@@ -1,6 +1,16 @@
 """The cases, by name; what each means stands in docs/benchmarks.md."""
 
-from tailrace.tests.bench import changelogs, click_counts, clients, commits, joins, lookups, storage, transactions
+from tailrace.tests.bench import (
+    changelogs,
+    click_counts,
+    clients,
+    commits,
+    joins,
+    lookups,
+    sessions,
+    storage,
+    transactions,
+)
 from tailrace.tests.bench.changelogs import PAUSE_MAX, PAUSE_P99
 from tailrace.tests.bench.click_counts import EARLY, GROWTH, HALF, LATE, READY
 from tailrace.tests.bench.clicks import prepare, prepare_by_product
@@ -71,6 +81,14 @@ CASES = (
         _RATES,
         targets=(Target(CPU, 12, at_most=True),),
         prepare=joins.prepare,
+    ),
+    Case(
+        "sessions",
+        "clicks counted in sessions of their user",
+        sessions.counts,
+        _RATES,
+        targets=(Target(CPU, 12, at_most=True),),
+        prepare=sessions.prepare,
     ),
     Case(
         "join-table",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace.state import rocksdb
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import restore
@@ -357,4 +358,26 @@ def test_what_is_kept_back_is_flushed_when_it_is_due(tmp_path: Path) -> None:
     changelog.commit(store, backend)
     assert rows(backend) == 2
     assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 1, 0)
+    backend.destroy()
+
+
+def test_much_that_is_kept_back_comes_as_a_file_and_what_was_deleted_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = RocksBackend(str(tmp_path / "state"), RocksMemory(), lambda: 0.0)
+    store, changelog = opened(backend), ListChangelog()
+    span = store.add("zz", 0, 1, "x", 1)
+    store.flush()
+    changelog.commit(store, backend)
+    assert rows(backend) == 2, "the first commit does not know how much the cache may hold"
+    store.remove(span, 2)
+    for i in range(4):
+        store.add(str(i), i, i, "x", i)
+    store.flush()
+    changelog.commit(store, backend)
+    monkeypatch.setattr(rocksdb, "INGEST_ROWS", 8)
+    backend.close()
+    backend = RocksBackend(str(tmp_path / "state"), RocksMemory(), lambda: 0.0)
+    assert everything(opened(backend)) == {(str(i), i, i): "x" for i in range(4)}
+    assert backend.keyspace("s").checkpoint() == Checkpoint("topic-1", 6, 0)
     backend.destroy()
