@@ -91,6 +91,11 @@ class App:
         max_future: how far ahead of the clock, and of the time that the record was written with, an event time may be.
             A record that is further is one that cannot be read (`on_bad_record`), so that a single one dated tomorrow
             does not close the windows of all others. Without it any time is taken.
+        max_skew: how far a partition may be read ahead, in event time, of the slowest one that has data, where several
+            apps share the work or tasks run in several threads: over a backlog it bounds how many windows are open at
+            once, and changes no result. Unless given, a minute or the largest grace of the program, if that is more, in
+            programs that repartition, and no bound in others, whose tasks do not meet. What does not move for 5 s is
+            waited for no longer.
         threads: how many tasks run at the same time, each in a thread: for functions that wait for something outside
             (a request, a database). They share the interpreter's lock, so what computes gets no faster. Above 1, what
             is repartitioned goes through the log.
@@ -113,6 +118,7 @@ class App:
         on_error: Literal["fail", "skip", "dead_letter"] = "fail",
         reset: Literal["earliest", "latest"] = "earliest",
         max_future: timedelta | None = None,
+        max_skew: timedelta | None = None,
         threads: int = 1,
     ) -> None:
         check_topic_name(name)
@@ -149,6 +155,7 @@ class App:
             on_error=on_error,
             reset=reset,
             max_future_ms=None if max_future is None else _not_negative_ms("App(max_future=…)", max_future),
+            max_skew_ms=None if max_skew is None else _not_negative_ms("App(max_skew=…)", max_skew),
             threads=threads,
         )
 

@@ -29,7 +29,7 @@ from tailrace.windows.duration import format_ms
 LOOK_S = 0.02
 # Well above a commit interval, and what waiting for somebody who is not there may cost.
 SILENT_S = 5.0
-# After which it is told what is waited for.
+# After which it is told what is waited for, once.
 _TOLD_S = 1.0
 
 _logger = logging.getLogger(__name__)
@@ -54,14 +54,14 @@ class Turns:
         """What comes next in others' partitions: the offset from which it was looked for, and its time."""
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
         """Where others' partitions were seen first to stand, and when."""
-        self._waits: tuple[TopicPartition, float] | None = None
+        self._waits_since: float | None = None
+        self._told = False
 
     def set_limits(self, tasks: Sequence[Task], ends: Mapping[TopicPartition, int] | None) -> None:
         """Says of each source how far it may be read; `ends` is where a run to the end ends."""
         sources = [source for task in tasks for source in task.inputs if source.counted]
         heads = [source.head_ms for source in sources if source.head_ms is not None]
         if not heads:
-            self._waits = None
             return
         if self._clock.monotonic() - self._looked >= LOOK_S:
             self._look({source.partition for source in sources}, max(heads), ends)
@@ -71,27 +71,24 @@ class Turns:
         limit_ms += self._skew_ms
         for source in sources:
             source.limit_ms = limit_ms
-        if self._slowest is None or limit_ms >= min(heads):
-            self._waits = None
+        if limit_ms >= min(heads):
+            self._waits_since, self._told = None, False
 
     def waits(self, tasks: Sequence[Task]) -> bool:
         """Whether all that could be run here waits for others; says for whom when it takes long."""
         if self._slowest is None or all(task.head_ms() is None for task in tasks):
             return False
-        _, partition = self._slowest
         now = self._clock.monotonic()
-        if self._waits is None:
-            self._waits = partition, now
-        elif now - self._waits[1] >= _TOLD_S and self._waits[0] == partition:
+        if self._waits_since is None:
+            self._waits_since = now
+        elif not self._told and now - self._waits_since >= _TOLD_S:
+            self._told = True
             _logger.info(
                 "app %s waits for another member of it to read %s, which is behind by more than max_skew=%s",
                 self._app,
-                partition,
+                self._slowest[1],
                 format_ms(self._skew_ms),
             )
-            self._waits = partition, now
-        elif self._waits[0] != partition:
-            self._waits = partition, self._waits[1]
         return True
 
     # ------------------------------------------------------------ others

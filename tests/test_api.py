@@ -30,7 +30,6 @@ STILL_TO_COME: list[str] = [
     "ReplayJob.promote",
     "ReplayJob.undo",
     "App.__init__.version",
-    "App.__init__.max_skew",
     "App.__init__.standbys",
     "App.agent",
     "App.channel",

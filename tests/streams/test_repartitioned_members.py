@@ -5,6 +5,7 @@ that leaves one behind: nothing is lost by that, nothing is there twice, and no 
 """
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -16,8 +17,9 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.log.errors import RetriableError, TaskError
-from tailrace.streams import patience, runner
+from tailrace.streams import patience, runner, trimming, turns
 from tailrace.streams.app import App
+from tailrace.streams.repartition_input import RepartitionInput
 from tailrace.tests.support.engine import contents
 from tailrace.tests.support.programs import (
     BEGIN_MS,
@@ -32,6 +34,7 @@ from tailrace.tests.support.programs import (
     send,
 )
 from tailrace.tests.support.waiting import until
+from tailrace.windows.duration import seconds
 
 HOUR_MS = 3_600_000
 PARTITIONS = 4
@@ -167,3 +170,89 @@ async def test_one_fails_in_the_middle_of_a_batch(
         await until(lambda: counted(log))
     assert last(log) == plain_count(CLICKS)
     assert not contents(log, "late")
+
+
+async def test_a_member_waits_for_another_that_is_behind(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is held up at its first record: over a backlog the other comes as far as max_skew allows, and says so."""
+    caplog.set_level("INFO", "tailrace.streams.turns")
+    monkeypatch.setattr(turns, "_TOLD_S", 0.0)
+    go_on = threading.Event()
+    furthest_ms = 0
+
+    def blocked(_click: Click) -> bool:
+        go_on.wait(30)
+        return True
+
+    def look(click: Click) -> bool:
+        nonlocal furthest_ms
+        furthest_ms = max(furthest_ms, click.ts)
+        return True
+
+    with Log.open("memory:") as log:
+        log.create_topic("clicks", partitions=2)
+        async with member(log, look=look, max_skew=seconds(10)).running(), member(log, look=blocked).running():
+            await until(lambda: owners(log) == [2, 2])
+            clicks = [Click("p", "u", BEGIN_MS + number * 100) for number in range(1_000)]
+            await asyncio.to_thread(send, log, [Sent(each, number % 2) for number, each in enumerate(clicks)])
+            await until(lambda: "waits for another member of it to read clicks-" in caplog.text)
+            assert BEGIN_MS + 9_000 < furthest_ms <= BEGIN_MS + 10_100
+            go_on.set()
+            await until(lambda: counted(log))
+        assert last(log) == plain_count(clicks)
+
+
+async def test_what_was_read_is_deleted_behind_the_commit(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trimming, "INTERVAL_S", 0.0)
+    async with member(log).running(), member(log).running():
+        await until(lambda: owners(log) == [4, 4])
+        await asyncio.to_thread(send, log, CLICKS)
+        await until(lambda: counted(log))
+        await until(lambda: left_log(log) and max(log.offsets(TOPIC).values()) > 1_000)
+        assert owners(log) == [4, 4]
+    assert last(log) == plain_count(CLICKS)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_rows_that_were_left_in_the_log_are_read_by_the_next_start(threads: int, log: Log) -> None:
+    """All members end with rows under way: one app alone reads them first, in whatever form it goes on."""
+
+    def fail(*_: Any) -> int:
+        raise OSError("no more")
+
+    send(log, CLICKS[:3_000])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepartitionInput, "run_records", fail)
+        with pytest.raises(TaskError, match="no more"):
+            await asyncio.to_thread(member(log, threads=2).run, until="end")
+    waiting = {each: end for each, end in log.offsets(TOPIC).items() if end > log.committed("counter").get(each, 0)}
+    assert waiting
+    assert not last(log)
+    send(log, CLICKS[3_000:])
+    summary = await asyncio.to_thread(member(log, threads=threads).run, until="end")
+    assert summary.dropped == {}
+    assert last(log) == plain_count(CLICKS)
+    assert left_log(log)
+
+
+async def test_what_fails_behind_a_hop_is_a_letter_with_its_place_there() -> None:
+    def program(log: Log) -> App:
+        options: dict[str, Any] = {"cache_bytes": 0, "commit_interval": timedelta(milliseconds=5)}
+        app = App("counter", log=log, on_error="dead_letter", **options)
+        clicks = app.topic("clicks", key=str, value=Click, timestamp=lambda click: click.ts)
+        counts = app.stream(clicks).group_by(lambda click: click.product).count(store="clicks").changes()
+        counts.filter(lambda count: 1 // (count - 2) < 5).to(app.topic("counts", key=str, value=int))
+        return app
+
+    with Log.open("memory:") as log:
+        log.create_topic("clicks", partitions=2)
+        async with program(log).running(), program(log).running():
+            await until(lambda: owners(log) == [2, 2])
+            for number in range(9):
+                await asyncio.to_thread(send, log, [Click(f"p{number // 3}", "u", BEGIN_MS + number)])
+            await until(lambda: counted(log))
+        letters = contents(log, "counter-dead-letters")
+        assert Counter(each.key for each in letters) == {b"p0": 1, b"p1": 1, b"p2": 1}
+        assert {dict(each.headers)["__streams.errors.topic"] for each in letters} == {TOPIC.encode()}
+        assert sorted(results(log)) == sorted((f"p{number}", count) for number in range(3) for count in (1, 3))
