@@ -124,15 +124,24 @@ class Driven:
         """Looks at the group, and runs what there is."""
         self.runner.run_waiting(self._consumer)
 
-    def run_in_pieces(self, pick: Callable[[Sequence[Task]], Task | None], commits: Callable[[], bool]) -> None:
-        """Runs to the end, a slice at a time of the task picked, with commits between slices where that says so."""
+    def run_in_pieces(
+        self, pick: Callable[[Sequence[Task]], Task | None], commits: Callable[[], bool], slices: int | None = None
+    ) -> bool:
+        """Runs to the end, a slice at a time of the task picked, with commits between slices where that says so.
+
+        Or until so many slices were run; returns whether this is the end, all committed.
+        """
         began = -1
         while began != (began := sum(self.log.committed(self.app).values())):
             while (task := self._next(pick)) is not None:
+                if slices == 0:
+                    return False
+                slices = None if slices is None else slices - 1
                 self.runner._run_oldest(task)
                 if commits():
                     self.commit()
             self.commit()
+        return True
 
     def _next(self, pick: Callable[[Sequence[Task]], Task | None]) -> Task | None:
         self.runner._fetch(self._consumer, None)
