@@ -20,7 +20,7 @@ from tailrace.streams.store import Store
 from tailrace.streams.stream import Stream
 from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
-from tailrace.streams.topic import Topic
+from tailrace.streams.topic import Named, Topic
 from tailrace.streams.topology import Topology
 from tailrace.windows.duration import days, hours, milliseconds, minutes, seconds
 from tailrace.windows.hopping import hopping
@@ -48,6 +48,7 @@ __all__ = [
     "Headers",
     "Instant",
     "Log",
+    "Named",
     "Offsets",
     "Processor",
     "Producer",

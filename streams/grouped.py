@@ -43,7 +43,11 @@ def _count(store: str) -> Fold:
 
 
 def _reduce(f: Callable[[Any, Any], Any], store: str, value: Slot) -> Fold:
-    check_function(f, f"reduce(store={store!r})")
+    where = f"reduce(store={store!r})"
+    check_function(f, where)
+    if value.trusted:
+        # Its values are no longer what came in: where one cannot be written, this is where it was made.
+        value = Slot("value", where, place=user_place(), of=value.of, codec=value.codec)
     return Fold("reduce", checked_store(store, "reduce"), value, add=f)
 
 

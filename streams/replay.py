@@ -37,10 +37,11 @@ from tailrace.streams.options import AppOptions
 from tailrace.streams.replayed import Renaming, replayed
 from tailrace.streams.reset import delete_all, internal_topics
 from tailrace.streams.signals import stopping
+from tailrace.streams.silence import copy_silences
 from tailrace.streams.start import started
 from tailrace.streams.summary import Summary
 from tailrace.streams.topic import Topic, is_topic
-from tailrace.streams.topology import Topology
+from tailrace.streams.topology import Topology, silences_topic
 from tailrace.windows.duration import format_instant
 
 _logger = logging.getLogger(__name__)
@@ -248,6 +249,8 @@ class ReplayJob:
             TaskError, DecodeError: as `App.run`.
         """
         self.begin()
+        for topic in self._inputs():
+            copy_silences(self._log, silences_topic(self.app, topic), silences_topic(self.name, topic))
         rest = _Rest(self._log, self.app, self._share, self._clock)
         self._started = (self._clock.monotonic(), self._records())
         try:

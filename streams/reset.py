@@ -37,6 +37,8 @@ Target = Literal["earliest", "latest"] | Instant | timedelta | Mapping[TopicPart
 # In place of the clocks that an app commits beside its offsets: they are base64, which has no such character.
 _MARK: Final = "!reset"
 _OF_AN_APP: Final = re.compile(r"-(changelog|repartition)$")
+# Part of what it has read, and not of what it makes of that: a reset leaves them.
+_SILENCES: Final = re.compile(r"-silences$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,8 @@ def delete_all(options: AppOptions, log: Log, outputs: Sequence[str], *, last: s
     log.commit_offsets(app, {each: CommittedOffset(at, -1, _MARK) for each, at in committed.items()})
     for path in _state(options, log):
         RealDisk().remove_tree(path)
-    for name in [*outputs, *internal_topics(log, app), dead_letter_topic(app)]:
+    own = internal_topics(log, app) + _topics_of(log, app, _SILENCES)
+    for name in [*outputs, *own, dead_letter_topic(app)]:
         if name in known:
             log.delete_topic(name)
     if app in log.groups():
@@ -171,12 +174,16 @@ def refuse_broken_off(app: str, committed: Mapping[TopicPartition, CommittedOffs
 
 def internal_topics(log: Log, app: str) -> list[str]:
     """The changelogs and repartitions of an app in a log, those of stores that it has no more included."""
+    return _topics_of(log, app, _OF_AN_APP)
+
+
+def _topics_of(log: Log, app: str, kind: re.Pattern[str]) -> list[str]:
     longer = [other for other in log.groups() if other.startswith(f"{app}-")]
     return [
         name
         for name in log.topics(internal=True)
         if name.startswith(f"{app}-")
-        and _OF_AN_APP.search(name)
+        and kind.search(name)
         and not any(name.startswith(f"{other}-") for other in longer)
         and log.describe_topic(name).internal
     ]

@@ -10,7 +10,8 @@
    `<app>-<topic>-silences`. Of several before one offset the last one counts: all of them but that are compacted away.
 4. Whoever reads a partition from an offset on, after a restart or once more from its beginning, takes the silences from
    there on for part of it, whatever the clock says then.
-5. What was written of another topic of that name, or before the partition's start, counts for nothing and is deleted.
+5. A replay begins with copies of those of the app that it stands beside.
+6. What was written of another topic of that name, or before the partition's start, counts for nothing and is deleted.
 
 Record: key: the offset that it stands before (8 bytes, big-endian), then the topic's id; value: its time in ms (8
 bytes); the record's own timestamp is not ahead of the data. Docs: docs/log_format.md.
@@ -19,8 +20,8 @@ Not here: what happens with one (source), when to look (runner).
 
 import struct
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from tailrace.log.client import Log
 from tailrace.log.record import TopicPartition
@@ -29,6 +30,13 @@ from tailrace.streams.positions import ChangelogReader
 
 NOWHERE = (1 << 63) - 1
 """After every offset."""
+
+CONFIG: Final[Mapping[str, Any]] = {
+    "cleanup.policy": "compact,delete",
+    "retention.ms": -1,
+    "message.timestamp.after.max.ms": (1 << 63) - 1,
+}
+"""Of the topics that they are kept in."""
 
 _INT64 = struct.Struct(">q")
 
@@ -88,6 +96,25 @@ def read_silences(log: Log, topic: TopicPartition, of: TopicPartition, position:
     if (reader.end_offset if needed_from is None else needed_from) > reader.start_offset:
         log.delete_records({topic: reader.end_offset if needed_from is None else needed_from})
     return [Silence(offset, found[offset]) for offset in sorted(found) if offset >= position]
+
+
+def copy_silences(log: Log, source: str, to: str) -> None:
+    """Has one topic of silences hold all that another one has, where that is there; to call it again adds what is new.
+
+    Raises RetriableError where the log cannot write now.
+    """
+    if source not in log.topics(internal=True):
+        return
+    counts = log.describe_topic(source).partitions
+    log.create_topic(to, partitions=counts, config=CONFIG, internal=True, exist_ok=True)
+    with log.producer() as producer:
+        for number in range(counts):
+            there = {key: time_ms for _, key, time_ms in _records(ChangelogReader(log, TopicPartition(to, number)))}
+            for _, key, time_ms in _records(ChangelogReader(log, TopicPartition(source, number))):
+                if there.get(key, -1) < time_ms:
+                    there[key] = time_ms
+                    producer.send(to, _INT64.pack(time_ms), key=key, timestamp_ms=0, partition=number)
+        producer.flush()
 
 
 def _records(reader: ChangelogReader) -> Iterator[tuple[int, bytes, int]]:

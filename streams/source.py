@@ -11,7 +11,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -311,6 +311,8 @@ def to_timestamp_ms(when: object) -> int:
         # Not timestamp() * 1000: floating point would lose a millisecond now and then.
         seconds = int(when.replace(microsecond=0).timestamp())
         return seconds * 1000 + when.microsecond // 1000
+    if isinstance(when, Coroutine):
+        when.close()  # else Python warns of it too
     raise TypeError(f"its timestamp is {when!r}: an aware datetime or int milliseconds are wanted")
 
 

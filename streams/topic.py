@@ -7,7 +7,7 @@ Not here: topics in the log (`tailrace.log.topic`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
 from tailrace.log.errors import TopologyError
 from tailrace.log.record import Instant
@@ -17,6 +17,12 @@ from tailrace.streams.place import Place, check_function
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class Named(Protocol):
+    """What has a name in a program, and no more: a topic, a store."""
+
+    name: str
 
 
 class Topic(Generic[K, V]):

@@ -17,6 +17,7 @@ from tailrace.log.client import CommittedOffset, Log, TopicDescription
 from tailrace.log.errors import TopicExistsError, TopicNotFoundError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
+from tailrace.streams import silence
 from tailrace.streams.bad_records import dead_letter_topic
 from tailrace.streams.kept_as import KeptAs, from_note
 from tailrace.streams.operators.io import Repartition, Source
@@ -172,8 +173,7 @@ class AppTopics:
         """Creates the topic of an input's silences, with the input's partitions: those that it has got since, too."""
         assert source.operator.reads is not None
         count = self.partitions[source.operator.reads.name]
-        config = {"cleanup.policy": "compact,delete", "retention.ms": -1, **_ANY_TIME}
-        self._create(name, count, config, internal=True)
+        self._create(name, count, silence.CONFIG, internal=True)
         if self._log.describe_topic(name).partitions < count:
             self._log.create_partitions(name, count)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tailrace import App, Window, Windowed, hours, seconds, session, tumbling, unlimited, until_window_closes
 from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
-from tailrace.log.errors import RetriableError, TopologyError
+from tailrace.log.errors import ExpelledError, RetriableError, TopologyError
+from tailrace.streams.member import PlanOverError
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.driven import Driven
 from tailrace.tests.support.engine import contents, decoded, feed
@@ -217,6 +218,62 @@ def check_replay(steps: list[Step], how: dict[str, Any], again: dict[str, Any]) 
         made(log, again).run(until="end")
         assert results(log, made(log, again), since) == before
     return before
+
+
+@settings(max_examples=25, deadline=None)
+@given(STEPS, st.booleans(), st.integers(0, 16))
+def test_and_so_where_members_share_the_partitions(steps: list[Step], rekeyed: bool, leaves: int) -> None:
+    """Two run from the beginning; one of them goes."""
+    how = {"window": tumbling(seconds(20), grace=seconds(16)), "rekeyed": rekeyed}
+    clock = ManualClock(BEGIN_MS)
+    with Log.open("memory:", clock=clock, background=False) as log:
+        log.create_topic("in", partitions=2)
+        runs = [Driven(made(log, how), log, clock, number=number) for number in range(2)]
+        for at, step in enumerate(steps):
+            if isinstance(step, int):
+                clock.advance(step)
+            elif isinstance(step, tuple):
+                feed(log, "in", [(step[1], step[1], clock.now_ms() - step[2])], step[0])
+            if at == leaves:
+                rounds(runs)
+                runs.pop().end()
+            rounds(runs)
+        rounds(runs)
+        for run in runs:
+            run.end()
+        before, since = results(log, made(log, how), {}), ends(log)
+        made(log, how).reset(dry_run=False)
+        made(log, how).run(until="end")
+        assert results(log, made(log, how), since) == before
+
+
+def rounds(runs: list[Driven]) -> None:
+    """Until each has heard what the others have committed."""
+    for _ in range(5):
+        for run in runs:
+            try:
+                run.run()
+                run.commit()
+            except (RetriableError, ExpelledError, PlanOverError):
+                run.again(RetriableError("other tasks, or another form of them"))
+
+
+def test_a_replay_beside_the_app_takes_its_silences_along_and_is_discarded_with_them() -> None:
+    clock = ManualClock(BEGIN_MS)
+    steps: list[Step] = [(0, "a", 0), 90_000, (0, "a", 60_000), (1, "b", 0), 90_000]
+    with Log.open("memory:", clock=clock) as log:
+        log.create_topic("in", partitions=2)
+        live(log, clock, steps, {"window": MINUTE})
+        app = made(log, {"window": MINUTE})
+        with app.replay(into="v2") as job:
+            for _ in range(2):
+                job.run()
+                out, late = (job.diff(job.topic(name)) for name in ("out", "late"))
+                assert (out.same, out.changed, out.missing, out.new) == (2, 0, 0, 0)
+                assert (late.same, late.changed, late.missing, late.new) == (1, 0, 0, 0)
+            job.discard()
+        assert [name for name in log.topics(internal=True) if "v2" in name] == []
+        assert "app-in-silences" in log.topics(internal=True)
 
 
 # ---------------------------------------------------------------- what is refused

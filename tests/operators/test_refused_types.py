@@ -245,6 +245,17 @@ def test_results_are_told_once_with_the_store_and_the_argument() -> None:
     assert "it comes from map-1 at " in told
 
 
+def test_what_reduce_returned_is_not_taken_for_what_came_in() -> None:
+    app, stream = texts()
+    stream.group_by_key().reduce(giving(3.5), store="s").changes().to(app.topic("out", key=str, value=str))
+    with TopologyDriver(app) as driver:
+        driver.pipe("in", "v", key="k")
+        with pytest.raises(
+            EncodeError, match=r"the value: 3\.5\); it comes from reduce\(store='s'\) at .*test_refused"
+        ):
+            driver.pipe("in", "w", key="k")
+
+
 def at_commit(app: App) -> str:
     def run(driver: TopologyDriver) -> None:
         for _ in range(2):

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 
 from tailrace import Context, Grouped, Processor, Record, milliseconds, reducers
-from tailrace.log.errors import EncodeError, TaskError
+from tailrace.log.errors import DecodeError, EncodeError, TaskError
 from tailrace.streams.app import App
 from tailrace.streams.stream import Stream
 from tailrace.testing import TopologyDriver
@@ -209,3 +209,13 @@ def test_a_sink_is_given_a_topic(chosen: Any) -> None:
     told = refused(lambda _, stream: stream.to(giving(chosen)), "sink", "it must return a Topic, as app.topic()")
     assert repr(chosen) in told
     refused(lambda _, stream: stream.to(awaiting), "sink", "a coroutine")
+
+
+def test_a_coroutine_is_no_time_and_is_closed() -> None:
+    app = App("app", log="memory:")
+    kept(app, app.stream(app.topic("in", key=str, value=str, timestamp=awaiting)))
+    with warnings.catch_warnings(record=True) as warned, TopologyDriver(app) as driver:
+        warnings.simplefilter("always")
+        with pytest.raises(DecodeError, match=r"in-0@0 cannot be read: its timestamp is <coroutine object later"):
+            driver.pipe("in", "abc", key="k")
+    assert not warned

@@ -149,9 +149,9 @@ def rows(draw: st.DrawFn) -> list[Row]:
 def app_of(log: Log, program: Callable[[App], Any], **options: Any) -> App:
     app = App("app", log=log, cache_bytes=options.pop("cache", 0))
     app.options = replace(app.options, **options)
-    made = program(app)
-    as_stream: Stream[Any, Any] = made.to_stream() if isinstance(made, Table) else made
-    texts = as_stream.map_kv(lambda key, value: (str(key), str(value)), key=str, value=str)
+    made: Any = program(app)
+    stream: Stream[Any, Any] = made.to_stream() if hasattr(made, "to_stream") else made
+    texts = stream.map_kv(lambda key, value: (str(key), str(value)), key=str, value=str)
     texts.to(app.topic("out", key=str, value=str))
     return app
 
