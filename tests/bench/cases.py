@@ -9,6 +9,7 @@ from tailrace.tests.bench import (
     lookups,
     sessions,
     storage,
+    tables,
     transactions,
 )
 from tailrace.tests.bench.changelogs import PAUSE_MAX, PAUSE_P99
@@ -98,6 +99,15 @@ CASES = (
         targets=(Target(CPU, 4, at_most=True),),
         prepare=lookups.prepare,
     ),
+    Case("join-tables", "updates of two tables joined by key", tables.by_key, _RATES, prepare=tables.prepare),
+    Case(
+        "join-foreign",
+        "the same by a foreign key, twenty rows to one",
+        tables.by_foreign_key,
+        _RATES,
+        prepare=tables.prepare,
+    ),
+    Case("suppress", "counts of windows, each sent when it closes", tables.suppressed, _RATES, prepare=tables.prepare),
     Case("append", "batches to a partition", storage.append, _RATES, floor=storage.append_floor),
     Case("fetch", "batches from a partition", storage.fetch, _RATES, floor=storage.fetch_floor),
     Case("decode", "records of batches", storage.decode, _RATES, floor=clients.decode_floor),
