@@ -23,7 +23,7 @@ from tailrace.streams.on_error import guard
 from tailrace.streams.operators.processor import RunningProcessor
 from tailrace.streams.outputs import Outputs, OutputTopic
 from tailrace.streams.topic import Topic
-from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Topology
+from tailrace.streams.topology import Forward, Input, Node, Operator, Output, Together, Topology
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,6 +64,8 @@ class Chain:
         """By graph node."""
         self.in_flight: dict[int, Node] = {}
         """The tables, by node, that are asked which of their changes is on its way; each is built after who asks."""
+        self.together: dict[Forward, Together] = {}
+        """By a link: takes what it would take, many records at once."""
         self._builders = builders
         self._children = children
         self._by_id = {node.id: node for links in children.values() for node, _ in links}

@@ -415,9 +415,9 @@ class Planner:
         position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
         if position.deleted:
             task.context.drop("deleted", position.deleted)
-        source_input = SourceInput(
-            partition, self._decoding(source), chain.output(node.id), bad_record, position.offset
-        )
+        link = chain.output(node.id)
+        source_input = SourceInput(partition, self._decoding(source), link, bad_record, position.offset)
+        source_input.together = chain.together.get(link)
         if task.clocks is not None:
             source_input.writer = (node.id, task.id.partition)
             source_input.origin_ms = _origin_of(committed.get(partition))

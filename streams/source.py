@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
-from operator import length_hint
+from operator import attrgetter, length_hint
 from typing import Any
 
 from tailrace.log.client import FetchedBatch
@@ -24,11 +24,13 @@ from tailrace.streams.clocks import NEVER, encode_clocks
 from tailrace.streams.context import TaskContext
 from tailrace.streams.markers import Claim, End
 from tailrace.streams.silence import Silence, Silences
-from tailrace.streams.topology import Forward
+from tailrace.streams.topology import Forward, Together
 from tailrace.windows.duration import format_ms
 
 WriterId = tuple[int, int]
 """What a task behind repartitions hears time from: (repartition or source node, partition of the writing task)."""
+
+_key, _value, _timestamp = attrgetter("key"), attrgetter("value"), attrgetter("timestamp")
 
 _TIME_MAX = 253_402_300_800_000  # the year 10000, in ms: what is beyond is no time but a mistake
 
@@ -79,6 +81,7 @@ class SourceInput:
         "partition",
         "position",
         "silences",
+        "together",
         "writer",
     )
 
@@ -91,6 +94,8 @@ class SourceInput:
         """Of the batch that the last record came from."""
         self.head_ms: int | None = None
         """The time of the next record; None when nothing is buffered."""
+        self.together: Together | None = None
+        """What takes records together, if the chain can."""
         self.limit_ms: float = inf
         """What is later than this waits: see `turns`."""
         self.writer: WriterId | None = None
@@ -226,6 +231,11 @@ class SourceInput:
 
         Errors look for `record` in this frame (failure).
         """
+        if self.together is not None and self.writer is None:
+            taken = self.run_together(self.together, context, records)
+            if taken == len(records):
+                return 0
+            records = records[taken:]
         decode_key, decode_value = self._decoding.decode_key, self._decoding.decode_value
         extract: Callable[[Any], Any] | None = self._decoding.timestamp
         forward = self._forward
@@ -283,6 +293,29 @@ class SourceInput:
                     context.drop("bad_record")
             else:
                 return 0
+
+    def run_together(self, together: Together, context: TaskContext, records: Sequence[RawRecord]) -> int:
+        """Runs what can be run together; returns how many that were: the next may be one that only `run_records` knows.
+
+        What is wrong with a record, or unusual, is found one by one, and the first is exempt from the limit there.
+        """
+        raw_keys, raw_values = list(map(_key, records)), list(map(_value, records))
+        decoding = self._decoding
+        if decoding.future is not None or not all(raw_keys) or not all(raw_values):
+            return 0
+        try:
+            keys = list(map(decoding.decode_key, raw_keys))
+            values = list(map(decoding.decode_value, raw_values))
+            times: list[Any] = list(map(decoding.timestamp or _timestamp, values if decoding.timestamp else records))
+        except Exception:  # noqa: BLE001 - the user's functions: it will come again, and is reported there
+            return 0
+        if set(map(type, times)) != {int} or min(times) < 0 or max(times) >= min(_TIME_MAX, self.limit_ms):
+            return 0
+        context.source = self.partition
+        taken = together(keys, times)
+        if taken:
+            context.record = records[taken - 1]
+        return taken
 
 
 def time_of(record: RawRecord, decoding: Decoding) -> int:

@@ -9,7 +9,7 @@ pictures (describe); running (task, runner).
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -24,6 +24,10 @@ from tailrace.streams.topic import Topic
 
 Forward = Callable[[Any, Any, int], None]
 """One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
+
+Together = Callable[[Sequence[Any], Sequence[int]], int]
+"""Takes records by their keys and times in ms, in order; returns how many, from the first on, and has moved the task's
+clock with these. It stops before one that needs more than being taken: what closes a window, what is late."""
 
 Output = str
 """Which of an operator's outputs: most have "main" alone, some "late" or "errors" too, a split one for each branch."""

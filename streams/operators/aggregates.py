@@ -63,7 +63,11 @@ def build_aggregate(chain: Chain, node: Node, operator: Aggregate) -> Forward:
         else:
             raise TopologyError(f"{window} at {operator.place} is no window that can be aggregated")
     chain.state_nodes[name] = running
-    return running.process()
+    link = running.process()
+    together = running.together() if isinstance(running, AlignedAggregate) else None
+    if together is not None:
+        chain.together[link] = together
+    return link
 
 
 def _by_key(chain: Chain, operator: Aggregate, value: TypeCodec, ways: Ways, *, careful: bool) -> Forward:
