@@ -181,7 +181,9 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             raise
 
     def advance_wall_clock(self, by: timedelta) -> None:
-        """Lets time pass in which nothing comes in. Event time stands still; with several partitions, see the module.
+        """Lets time pass in which nothing comes in.
+
+        Event time stands still, but for windows with `idle_after=`; with several partitions, see the module.
 
         What processors have scheduled on the wall clock is called when it has gone on, once for each that is due.
 
