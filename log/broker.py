@@ -353,6 +353,7 @@ class Broker:
         self.catalog.check_writable()
         for tp in offsets:
             self.catalog.partition(tp)
+        self.sync_all(self.read_ahead({tp: each.offset for tp, each in offsets.items()}))
         self.coordinator.commit(group, offsets, check)
 
     def check_not_past_end(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
@@ -369,6 +370,18 @@ class Broker:
                     f"the offset {committed.offset} for {tp} in group {group!r} is past its end at {end}, so nobody "
                     "can have read up to there: give the offset of the next record to be read"
                 )
+
+    def read_ahead(self, offsets: Mapping[TopicPartition, int]) -> list[Partition]:
+        """The partitions among these that are not on disk up to there; those that are gone are passed over.
+
+        No offset is committed past what is on disk: a crash would take records from under it, and who goes on there
+        would miss what is written in their place.
+        """
+        topics = {tp: self.catalog.find(tp.topic) for tp in offsets}
+        logs = {
+            tp: topic.logs[tp.partition] for tp, topic in topics.items() if topic and tp.partition < topic.partitions
+        }
+        return [log for tp, log in logs.items() if log.synced_offset < min(offsets[tp], log.log_end_offset)]
 
     def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:
         """A group's committed offsets."""

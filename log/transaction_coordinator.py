@@ -1,7 +1,8 @@
 """The transactions of one log: who holds a transactional id, what is open, and how it ends, crash or not.
 
-1. Order of a commit: all its data is on disk, then the decision (`PrepareCommit`), then the markers; then the caller
-   has its answer. `CompleteCommit` follows without a sync. An abort is the same without the first step.
+1. Order of a commit: all its data is on disk, and what its offsets say was read; then the decision (`PrepareCommit`),
+   then the markers; then the caller has its answer. `CompleteCommit` follows without a sync. An abort is the same
+   without the first step.
 2. What is decided is carried out: by whoever asks next for the id, by the timer, or at the next opening.
 3. One producer at a time holds an id. Taking it over aborts what the older one has open, and fences it.
 4. No batch of a transaction is appended but under the lock of its id: none can come after the decision.
@@ -73,8 +74,8 @@ class Places(Protocol):
         """Appends a group's offsets to `__consumer_offsets`, in the producer's transaction, if `member` is one yet."""
         ...
 
-    def sync_partitions(self, partitions: Iterable[TopicPartition]) -> None:
-        """Returns when all that was appended to these is on disk."""
+    def sync_partitions(self, partitions: Iterable[TopicPartition], read: Mapping[TopicPartition, int]) -> None:
+        """Returns when all that was appended to these is on disk, and what stands before the offsets in `read`."""
         ...
 
 
@@ -85,6 +86,7 @@ class _Entry:
     lock: threading.RLock = field(default_factory=threading.RLock)
     transaction: Transaction | None = None
     marked: set[TopicPartition] = field(default_factory=set[TopicPartition])  # have the marker of what is decided
+    read: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])  # as its offsets say
     ended: tuple[Identity, bool] | None = None  # what its holder asked for: it may ask again until it has the answer
     deadline: float | None = None  # by the monotonic clock: when it is aborted, or what is decided is tried again
     warn_at: float | None = None  # half-way to the deadline: its readers wait, and somebody should know
@@ -156,7 +158,7 @@ class TransactionCoordinator:
                 for each in transactions:
                     logger.warning("%s: aborting a transaction of producer %d, whom no record knows", tp, each[0])
                     self._places.append_marker(tp, each.producer_id, each.producer_epoch + 1, committed=False)
-            self._places.sync_partitions(self._strays)
+            self._places.sync_partitions(self._strays, {})
             self._strays = {}
         except (OSError, TailraceError) as error:
             logger.warning("open transactions in %s are aborted later: %s", ", ".join(map(str, self._strays)), error)
@@ -258,9 +260,11 @@ class TransactionCoordinator:
             ExpelledError: `member` (id and generation) is no member of the group, or of an older generation.
             FencedError: the producer's place is taken.
         """
-        with self._entry(who.transactional_id).lock:
+        entry = self._entry(who.transactional_id)
+        with entry.lock:
             self.add(who, (OFFSETS,))
             self._places.append_offsets(who.producer_id, who.producer_epoch, group, offsets, member)
+            entry.read.update({tp: each.offset for tp, each in offsets.items()})
 
     def end(self, who: Identity, *, commit: bool) -> Identity:
         """Ends the transaction; returns what the producer goes on with. Everything is on disk then.
@@ -282,7 +286,7 @@ class TransactionCoordinator:
                     return who  # its first write has failed
                 decided = found.decide(self._clock.now_ms(), commit=commit)
                 if commit:
-                    self._places.sync_partitions(found.partitions)
+                    self._places.sync_partitions(found.partitions, entry.read)
                 self._store(entry, decided, sync=True)
                 entry.ended = (who, commit)
             self._finish(entry)
@@ -328,12 +332,12 @@ class TransactionCoordinator:
             for tp in sorted(found.partitions - entry.marked):
                 self._places.append_marker(tp, found.producer_id, found.producer_epoch, committed=found.committed)
                 entry.marked.add(tp)
-            self._places.sync_partitions(found.partitions)
+            self._places.sync_partitions(found.partitions, {})
             self._store(entry, found.complete(self._clock.now_ms()), sync=False)
         except BaseException:
             self._arm(entry.deadline)
             raise
-        entry.marked, entry.deadline = set(), None
+        entry.marked, entry.deadline, entry.read = set(), None, {}
 
     def _store(self, entry: _Entry, made: Transaction, *, sync: bool) -> None:
         """Memory follows the disk: what could not be written has not happened."""

@@ -53,6 +53,10 @@ class Writer(Protocol):
         """Returns when all that was appended to these is on disk."""
         ...
 
+    def read_ahead(self, offsets: Mapping[TopicPartition, int]) -> list[Partition]:
+        """The partitions among these that are not on disk up to there."""
+        ...
+
     def offsets_topic(self) -> Topic:
         """`__consumer_offsets`, made where it is missing."""
         ...
@@ -133,13 +137,12 @@ class TransactionStore:
             self._writer.append(topic, 0, batch)
             self._writer.coordinator.pend(producer_id, group, offsets)
 
-    def sync_partitions(self, partitions: Iterable[TopicPartition]) -> None:
-        """Returns when all that was appended to these is on disk."""
+    def sync_partitions(self, partitions: Iterable[TopicPartition], read: Mapping[TopicPartition, int]) -> None:
+        """Returns when all that was appended to these is on disk, and what stands before the offsets in `read`."""
         catalog = self._writer.catalog
         found = [(catalog.find(tp.topic), tp.partition) for tp in partitions]
-        self._writer.sync_all(
-            topic.logs[number] for topic, number in found if topic is not None and number < topic.partitions
-        )
+        written = [topic.logs[number] for topic, number in found if topic is not None and number < topic.partitions]
+        self._writer.sync_all([*written, *self._writer.read_ahead(read)])
 
     def open_transactions(self) -> dict[TopicPartition, list[OpenTransaction]]:
         """What stands open in every partition that has any."""

@@ -206,8 +206,8 @@ def _too_old(checkpoint: Checkpoint, changelog: Changelog, now_ms: int, deletion
 
 
 def _unchanged(checkpoint: Checkpoint, changelog: Changelog) -> bool:
-    """Whether nothing but markers of transactions was ever written behind the checkpoint."""
-    end = checkpoint.offset
+    """Whether all that stands behind the checkpoint, but what has expired, is markers of transactions."""
+    end = max(checkpoint.offset, changelog.start_offset)
     for batch in changelog.batches(end) if end < changelog.end_offset else ():
         if not batch.control or batch.base_offset != end:
             return False

@@ -351,20 +351,25 @@ class Runner:
         """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `run`.
 
         What is written meanwhile to topics that the app reads waits for the next call. A member looks at its group
-        first: that may commit what is handed over.
+        first: that may commit what is handed over. PlanOverError: another plan is to be made.
         """
         if self._member is not None:
             self._look_at_group(consumer, after_s=0)
             self._take_over(self._member)
-        ends = self._ends()
+        ends, leaves_log = self._ends(), False
         while True:
             self._fetch(consumer, ends)
             self._listen()
+            if self._member is not None:
+                leaves_log = self._set_limits(ends)
             task = oldest(self._tasks)
             if task is None:
                 break
             self._run_oldest(task)
-        self._call_by_the_clock()
+        if not leaves_log:
+            self._call_by_the_clock()
+        elif self._uncommitted or all_read(self._tasks, self._log):
+            self._leave_log(consumer)
 
     def commit(self) -> None:
         """Commits what was run. Raises as `run`."""

@@ -14,12 +14,10 @@ commit, go back, die, and come back as a ghost beside its successor.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final, Literal
 
 import msgspec
 
-from tailrace.log.client import Consumer
 from tailrace.log.clock import Clock
 from tailrace.log.errors import FencedError, RetriableError
 from tailrace.log.record import TopicPartition
@@ -28,16 +26,18 @@ from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import restore
 from tailrace.state.store import Backend
 from tailrace.streams import start
+from tailrace.streams.app import App
 from tailrace.streams.identity import Identity
 from tailrace.streams.options import Guarantee
+from tailrace.streams.patience import Passing
 from tailrace.streams.plan import Plan
 from tailrace.streams.positions import ChangelogReader
-from tailrace.streams.runner import Runner
 from tailrace.streams.task import TaskId
 from tailrace.tests.simulation.actors import Actor, Plain
 from tailrace.tests.simulation.model import Row, Sent, Violation, read_committed
 from tailrace.tests.simulation.stores import CrashingBackend
 from tailrace.tests.simulation.world import CLICKS, World
+from tailrace.tests.support.driven import Driven
 from tailrace.tests.support.programs import Click, click_app, plain_count
 
 GRACE_MS: Final = 5_000
@@ -89,16 +89,12 @@ class ClickCount(Actor):
         """Where a task keeps its stores."""
         return self._backends.setdefault(task, CrashingBackend())
 
-    def life_of(self) -> "tuple[start._Attempts, int]":
-        """What production would make an app of."""
+    def app(self) -> tuple[App, int]:
+        """The program, and the entries of its caches."""
         app = click_app(
             self.world.log, emit=self._emit, grace_ms=GRACE_MS, guarantee=self._guarantee, cache_bytes=1 << 20
         )
-        topology = app.describe()
-        identity = Identity(app.name, "member")
-        stores = _Stores(self.world.clock, self.backend)
-        attempts = start._Attempts(topology, app.options, self.world.log, self.world.clock, stores, identity, None)
-        return attempts, self._entries_max
+        return app, self._entries_max
 
     def _run(self, life: "_Life") -> None:
         self.say("runs what there is")
@@ -291,24 +287,22 @@ class ClickCount(Actor):
                     )
 
 
-class _Life:
-    """One run of the app, from its start to its end."""
+class _Life(Driven):
+    """One run of the app, from its start to its end; alone in its group, which takes no part in what a ghost may do."""
 
     def __init__(self, of: ClickCount) -> None:
-        self._world = of.world
-        self._attempts, cache_entries = of.life_of()
-        try:
-            self.plan = self._attempts.begin()
-        except BaseException:
-            self.leave()
-            raise
-        # Without the member: the group takes no part in what a ghost may do, the producer's epoch must do.
-        self._runner = Runner(
-            self.plan, of.world.log, of.world.clock, commit_interval_ms=1, cache_entries=cache_entries, again=None
-        )
-        self._reading = ExitStack()
-        self._consumer: Consumer = self._reading.enter_context(self._runner.reading())
+        self._world = world = of.world
         self._since: float | None = None
+        app, entries = of.app()
+        super().__init__(
+            app,
+            world.log,
+            world.clock,
+            stores=_Stores(world.clock, of.backend),
+            identity=Identity(app.name, "member"),
+            cache_entries=entries,
+            in_group=False,
+        )
 
     def slow(self) -> bool:
         """Whether its transaction may have been aborted by now."""
@@ -318,33 +312,20 @@ class _Life:
         """Runs what there is."""
         if self._since is None:
             self._since = self._world.clock.monotonic()
-        self._runner._slices = [self._world.random.choice([1, 5, 1_000])]
-        self._runner.run_waiting(self._consumer)
+        self.runner._slices = [self._world.random.choice([1, 5, 1_000])]
+        super().run()
 
     def commit(self) -> None:
         """Commits."""
         if self._since is None:
             self._since = self._world.clock.monotonic()
-        self._runner.commit()
+        super().commit()
         self._since = None
 
-    def again(self, error: RetriableError) -> None:
+    def again(self, error: Passing | None) -> None:
         """Drops what was not committed."""
         self._since = None
-        self._reading.close()
-        self.plan = self._attempts.again(error)
-        self._runner._adopt(self.plan)
-        self._consumer = self._reading.enter_context(self._runner.reading())
-
-    def end(self) -> None:
-        """Ends as it should, without a commit."""
-        self._reading.close()
-        self._attempts.end(None, None, None)
-        self.leave()
-
-    def leave(self) -> None:
-        """The group notices that it is gone: its successor has all there is."""
-        self._attempts.member.close()
+        super().again(error)
 
 
 class _Stores(start.Stores):

@@ -1,7 +1,7 @@
 """What happens by itself elsewhere, and what goes wrong: passes over the partitions, time, a full or failing disk."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.log.errors import InvalidError
@@ -10,14 +10,16 @@ from tailrace.tests.simulation.world import World
 
 _SECONDS = 1_000
 _HOURS = 3_600_000
-_FAILING = ["plain-", "short-", "keyed-", "sink-", "counts-", "changelog-", "__", "checkpoint"]
+FAILING = ["plain-", "mixed-", "clicks-", "short-", "keyed-", "sink-", "counts-", "changelog-", "__", "checkpoint"]
 
 
 class Chores(Actor):
     """Does one of them in each step."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, failing: Sequence[str] = FAILING) -> None:
+        """`failing`: parts of the names of files where an operation may fail."""
         super().__init__(world, "chores")
+        self._failing = failing
 
     def step(self) -> None:
         """One of them."""
@@ -28,7 +30,7 @@ class Chores(Actor):
             (self._checkpoint, 1),
             (self._overdue, 1),
             (self._delete_records, 1),
-            (self._fill_or_free_the_disk, 1),
+            (self._fill_or_free_the_disk, 1 if self.world.disk.capacity is None else 4),
             (self._fail_once, 0.3),
             (self._lose_power_soon, 1.5),
         ]
@@ -61,7 +63,7 @@ class Chores(Actor):
     def _compaction(self) -> None:
         self.say(": compaction")
         with self.world.excusing("compaction"):
-            if self.world.chance(0.5):
+            if self.world.chance(0.5) or "keyed" not in self._log.topics():
                 self._log._broker.compact_due()  # pyright: ignore[reportPrivateUsage]  # the pass that a thread makes
             else:
                 self._log.compact("keyed")
@@ -76,6 +78,8 @@ class Chores(Actor):
             self.say(f": overdue transactions {self._log.end_overdue_transactions()}")
 
     def _delete_records(self) -> None:
+        if "short" not in self._log.topics():
+            return
         with self.world.excusing("delete_records"):
             for tp, start in self._log.offsets("short", "earliest").items():
                 end = self._log.offsets("short")[tp]
@@ -98,8 +102,7 @@ class Chores(Actor):
 
     def _fail_once(self) -> None:
         operation = self.world.random.choice(["append", "sync", "sync", "create", "rename", "sync_dir"])
-        # Not where others read plain records at once: they may be read before they are synced (docs/limits.md).
-        path = self.world.random.choice(_FAILING)
+        path = self.world.random.choice(self._failing)
         self.say(f": the next {operation} of {path} fails")
         self.world.broken = True
         self.world.disk.fail(operation, OSError(errno.EIO, "Input/output error"), path=path)

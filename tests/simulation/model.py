@@ -104,12 +104,6 @@ class Model:
         found = [deed.fate for deed in self._deeds]
         return {fate.value: found.count(fate) for fate in Fate if fate in found}
 
-    def lost_unacknowledged(self, value: bytes | None) -> bool:
-        """Whether this is of a plain record that was never acknowledged, and is not there."""
-        number, _, _ = (value or b"").partition(b".")
-        deed = self._deeds[int(number)]
-        return deed.plain and deed.fate is Fate.ABORTED
-
     def power_lost(self) -> None:
         """Loose records may be gone from here on."""
         for deed in self._deeds:

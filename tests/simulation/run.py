@@ -7,7 +7,9 @@ from tailrace.log.errors import TailraceError
 from tailrace.tests.simulation.actors import Actor, Copier, Plain, Transactional
 from tailrace.tests.simulation.apps import ClickCount, Clicker
 from tailrace.tests.simulation.chores import Chores
+from tailrace.tests.simulation.members import FAILING, INPUTS, OUTPUTS, Feeder, Members
 from tailrace.tests.simulation.model import Violation
+from tailrace.tests.simulation.programs import PROGRAMS
 from tailrace.tests.simulation.world import World
 from tailrace.tests.support.disk import PowerLossError
 
@@ -35,10 +37,11 @@ class Outcome:
 
 def simulate(seed: int, *, steps: int = STEPS, tell: Callable[[str], None] | None = None) -> Outcome:
     """Runs a seed; `tell` is given each line of the trace as it comes."""
-    world = World(seed, tell)
+    life = _log_and_users(seed, tell) if seed % 2 else _program(seed, tell)
+    world = life.world
     violation: str | None = None
     try:
-        _Run(world).run(steps)
+        life.run(steps)
     except Violation as error:
         violation = str(error)
     except (AssertionError, LookupError, OSError, PowerLossError, TailraceError, TypeError, ValueError) as error:
@@ -46,10 +49,12 @@ def simulate(seed: int, *, steps: int = STEPS, tell: Callable[[str], None] | Non
     return Outcome(seed, violation, world.crashes, world.model.counts())
 
 
-class _Run:
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.actors: list[tuple[Actor, float]] = [
+def _log_and_users(seed: int, tell: Callable[[str], None] | None) -> "_Life":
+    """Producers, copiers and a click count beside each other."""
+    world = World(seed, tell)
+    return _Life(
+        world,
+        [
             (Plain(world, "plain", ["plain", "mixed", "short"]), 2),
             (Plain(world, "loose", ["loose"], loose=True), 0.5),
             (Transactional(world, "x"), 4),
@@ -59,25 +64,58 @@ class _Run:
             (Clicker(world), 2),
             (ClickCount(world), 4),
             (Chores(world), 2.5),
-        ]
+        ],
+    )
+
+
+def _program(seed: int, tell: Callable[[str], None] | None) -> "_Life":
+    """One program, and members of it that come and go."""
+    world = World(seed, tell, topics=INPUTS, results=OUTPUTS)
+    program = world.random.choice(PROGRAMS)
+    feeder = Feeder(world, program.inputs)
+    return _Life(world, [(feeder, 3), (Members(world, feeder, program), 7), (Chores(world, failing=FAILING), 1.5)])
+
+
+class _Life:
+    def __init__(self, world: World, actors: list[tuple[Actor, float]]) -> None:
+        self.world = world
+        self.actors = actors
+        self._within = False
+        world.meanwhile = self.meanwhile
 
     def run(self, steps: int) -> None:
         world = self.world
         world.boot()
-        actors, weights = [actor for actor, _ in self.actors], [weight for _, weight in self.actors]
         for step in range(steps):
             world.step = step
-            actor = world.random.choices(actors, weights)[0]
             try:
-                actor.step()
+                self.step()
             except PowerLossError:
-                world.say(f"{actor.name} is struck")
+                world.say("it is struck")
             if world.disk.down or (world.broken and world.chance(0.1)):
                 self.restart()
             elif world.chance(0.05):
                 self.look(settled=False)
         world.say("== all is healed")
         self.heal()
+
+    def meanwhile(self) -> None:
+        """See `World`; not within each other."""
+        if self._within:
+            return
+        self._within = True
+        try:
+            self.world.say("( meanwhile")
+            for _ in range(self.world.random.randint(1, 8)):
+                self.step()
+            self.world.say(") where it was")
+        finally:
+            self._within = False
+
+    def step(self) -> None:
+        """Somebody's next."""
+        actors, weights = [actor for actor, _ in self.actors], [weight for _, weight in self.actors]
+        self.world.random.choices(actors, weights)[0].step()
 
     def restart(self) -> None:
         """Everything ends and comes up again."""
@@ -102,6 +140,7 @@ class _Run:
 
     def heal(self) -> None:
         """Nothing fails from here on: all is ended, opened once more, and checked."""
+        self._within = True  # nobody comes in between
         if self.world.broken:
             self.restart()
         self.world.disk.heal()

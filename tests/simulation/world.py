@@ -1,7 +1,8 @@
 """One machine under a seed: its disk, its clock, its log, and whoever uses it; every choice comes from the seed.
 
 1. One thread, no background: what happens by itself elsewhere is a step here (`chores`).
-2. A step is whole for the others, unless the machine or the process ends in it, at any operation of the disk.
+2. A step is whole for the others, unless the machine or the process ends in it, at any operation of the disk; or it has
+   the others take steps `meanwhile`.
 3. `say` tells a line for each thing that happened: the trace of a seed.
 """
 
@@ -23,24 +24,26 @@ from tailrace.tests.support.disk import FaultyDisk, PowerLossError
 START_MS: Final = 1_700_000_040_000
 PATH: Final = "/log"
 
+Topics = dict[str, tuple[int, dict[str, Any]]]
+
 # What each topic is for; segments are small, so that rolls, retention and compaction have work.
 # The wall clock is set back while records linger: none is too far in the future for that.
-_ANY_TIME: Final = {"message.timestamp.after.max.ms": INT64_MAX}
-TOPICS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
-    "plain": (2, {"segment.bytes": 700, **_ANY_TIME}),
-    "mixed": (2, {"segment.bytes": 900, **_ANY_TIME}),
-    "loose": (1, {"segment.bytes": 700, **_ANY_TIME}),
-    "short": (1, {"segment.bytes": 600, "retention.ms": 3_600_000, **_ANY_TIME}),
+ANY_TIME: Final = {"message.timestamp.after.max.ms": INT64_MAX}
+TOPICS: Final[Topics] = {
+    "plain": (2, {"segment.bytes": 700, **ANY_TIME}),
+    "mixed": (2, {"segment.bytes": 900, **ANY_TIME}),
+    "loose": (1, {"segment.bytes": 700, **ANY_TIME}),
+    "short": (1, {"segment.bytes": 600, "retention.ms": 3_600_000, **ANY_TIME}),
     "keyed": (
         1,
-        {"segment.bytes": 600, "cleanup.policy": "compact", "min.cleanable.dirty.ratio": 0.01, **_ANY_TIME},
+        {"segment.bytes": 600, "cleanup.policy": "compact", "min.cleanable.dirty.ratio": 0.01, **ANY_TIME},
     ),
-    "sink": (1, {"segment.bytes": 900, **_ANY_TIME}),
+    "sink": (1, {"segment.bytes": 900, **ANY_TIME}),
 }
 CLICKS: Final = "clicks"
-TOPICS[CLICKS] = (2, {"segment.bytes": 2_000, **_ANY_TIME})
+TOPICS[CLICKS] = (2, {"segment.bytes": 2_000, **ANY_TIME})
 # What an app writes is checked by the app's actor; the model knows nothing of it.
-RESULTS: Final = ("counts", "late")
+RESULTS: Final[Topics] = {name: (2, {"segment.bytes": 2_000, **ANY_TIME}) for name in ("counts", "late")}
 DELETING: Final = {"short"}
 COMPACTED: Final = {"keyed"}
 
@@ -48,12 +51,21 @@ COMPACTED: Final = {"keyed"}
 class World:
     """See the head of this file."""
 
-    def __init__(self, seed: int, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        tell: Callable[[str], None] | None = None,
+        *,
+        topics: Topics = TOPICS,
+        results: Topics = RESULTS,
+    ) -> None:
+        """The model knows what is in `topics`, and nothing of `results`."""
         self.seed = seed
         self.random = random.Random(f"schedule {seed}")
         self.disk = FaultyDisk(seed)
         self.clock = ManualClock(START_MS)
-        self.model = Model(set(TOPICS), deleting=DELETING, compacted=COMPACTED)
+        self.model = Model(set(topics), deleting=DELETING, compacted=COMPACTED)
+        self._topics = {**topics, **results}
         self._tell = tell
         self.step = 0
         self.crashes = 0
@@ -62,6 +74,8 @@ class World:
         self.was_full = False
         self.last_click_ms = START_MS + 100_000_000  # comes after every other, and closes their windows
         self._log: Log | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Has others take some steps, while somebody is within one."""
 
     def say(self, what: str) -> None:
         """A line of the trace."""
@@ -83,6 +97,10 @@ class World:
         if self.chance(0.05):
             return START_MS + self.random.randrange(60_000)
         return START_MS + 120_000 + self.step * 1_000 - self.random.randrange(5_000)
+
+    def feed_ms(self) -> int:
+        """The time of day for who sends in order."""
+        return START_MS + 120_000 + self.step * 1_000
 
     # ---- errors
 
@@ -127,10 +145,8 @@ class World:
         self._log = log = Log.open(PATH, disk=self.disk, clock=self.clock, background=False)
         assert isinstance(log, EmbeddedLog)
         atexit.unregister(log._at_exit)  # pyright: ignore[reportPrivateUsage]  # of a process that has not ended itself
-        for name, (partitions, config) in TOPICS.items():
+        for name, (partitions, config) in self._topics.items():
             log.create_topic(name, partitions=partitions, config=config, exist_ok=True)
-        for name in RESULTS:
-            log.create_topic(name, partitions=2, config={"segment.bytes": 2_000, **_ANY_TIME}, exist_ok=True)
         if self.disk.down:
             raise PowerLossError("while it opened")
 

@@ -2,6 +2,8 @@
 
 1. It is a member of its group: a step of `run` looks at the group first, and so may hand tasks over or take some.
 2. Nothing waits: a task that cannot begin yet is tried again at the next step.
+3. `between` is called twice within a commit: before its offsets are written, and before it is decided. It may have
+   others run.
 """
 
 # What an app's own loop calls is called here, one by one.
@@ -9,14 +11,17 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from typing import Any
 
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import Clock
+from tailrace.log.errors import TailraceError
 from tailrace.streams import start
 from tailrace.streams.app import App
 from tailrace.streams.identity import Identity, in_memory
 from tailrace.streams.loading import Load, Loader
+from tailrace.streams.member import PlanOverError
 from tailrace.streams.patience import Passing
 from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.positions import UnsettledError
@@ -27,7 +32,12 @@ from tailrace.streams.units import Unit
 
 
 class StepLoader(Loader):
-    """Loads when it is asked for what is loaded."""
+    """Loads when it is asked for what is loaded.
+
+    At a start what cannot begin yet is left out, or, where `all_at_once`, the start fails.
+    """
+
+    all_at_once = False
 
     def __init__(self, load: Load, loaded: Callable[[], None]) -> None:
         super().__init__(load, loaded)
@@ -52,6 +62,12 @@ class StepLoader(Loader):
                 self.waits.remove(unit)
         return loaded
 
+    def wait(self, timeout: float) -> bool:
+        """Nothing is waited for; UnsettledError where the start is to fail."""
+        if self.all_at_once and self.waits:
+            raise UnsettledError("; ".join(self.causes))
+        return False
+
     def forget(self, unit: Unit) -> None:
         """See `Loader`."""
         if unit in self.waits:
@@ -75,38 +91,69 @@ class Driven:
         stores: Stores | None = None,
         identity: Identity | None = None,
         cache_entries: int = 4_000,
+        in_group: bool = True,
     ) -> None:
-        """`number` tells running apps of one name apart."""
+        """`number` tells running apps of one name apart.
+
+        in_group: False has it run what it was given at first, whatever its group says later.
+
+        Raises as a start does; RetriableError where it is not in its group and something cannot begin yet.
+        """
         self.log = log
         self.app = app.name
+        topology = app.describe()
         self._attempts = start._Attempts(
-            app.describe(),
+            topology,
             app.options,
             log,
             clock,
             stores or Stores(None, clock),
             identity or in_memory(app.name, number),
             None,
-            StepLoader,
+            # In memory, both sides of a repartition are there or none.
+            _Strict if not in_group or any(sub.repartitions_read for sub in topology.subtopologies) else StepLoader,
         )
         self.member = self._attempts.member
-        try:
-            plan = self._attempts.begin()
-        except BaseException:
-            self.leave()
-            raise
-        self.runner = Runner(
-            plan,
-            log,
-            clock,
-            commit_interval_ms=1,
-            cache_entries=cache_entries,
-            again=self._attempts.again,
-            member=self.member,
-            add=self._attempts.add,
-        )
+        self.between: Callable[[], None] = _nothing
         self._reading = ExitStack()
-        self._consumer: Consumer = self._reading.enter_context(self.runner.reading())
+        try:
+            plan = self._slowed(self._attempts.begin())
+            self.runner = Runner(
+                plan,
+                log,
+                clock,
+                commit_interval_ms=1,
+                cache_entries=cache_entries,
+                again=self._attempts.again,
+                member=self.member if in_group else None,
+                add=self._attempts.add,
+            )
+            self._consumer: Consumer = self._reading.enter_context(self.runner.reading())
+            self._speak_first()
+        except BaseException as error:
+            with suppress(TailraceError, OSError):
+                self.end(error)
+            raise
+
+    def _slowed(self, plan: Plan) -> Plan:
+        """Has commits ask for what is to be done in between."""
+        commit, commit_offsets = plan.producer.commit, plan.producer.commit_offsets
+
+        def commit_later() -> None:
+            self.between()
+            commit()
+
+        def commit_offsets_later(*arguments: Any, **options: Any) -> None:
+            self.between()
+            commit_offsets(*arguments, **options)
+
+        setattr(plan.producer, "commit", commit_later)  # noqa: B010 - of this one alone
+        setattr(plan.producer, "commit_offsets", commit_offsets_later)  # noqa: B010
+        return plan
+
+    def _speak_first(self) -> None:
+        if self.plan.through_log:
+            self.commit()
 
     @property
     def plan(self) -> Plan:
@@ -122,7 +169,10 @@ class Driven:
 
     def run(self) -> None:
         """Looks at the group, and runs what there is."""
-        self.runner.run_waiting(self._consumer)
+        try:
+            self.runner.run_waiting(self._consumer)
+        except PlanOverError:
+            self.again(None)
 
     def run_in_pieces(
         self, pick: Callable[[Sequence[Task]], Task | None], commits: Callable[[], bool], slices: int | None = None
@@ -151,18 +201,29 @@ class Driven:
         """Commits."""
         self.runner.commit()
 
-    def again(self, error: Passing) -> None:
-        """Drops what was not committed."""
+    def again(self, error: Passing | None) -> None:
+        """Drops what was not committed; None: nothing, as the plan is over, and another is begun."""
         self._reading.close()
-        self.runner._adopt(self._attempts.again(error))
+        self.runner._adopt(self._slowed(self._attempts.again(error)))
         self._consumer = self._reading.enter_context(self.runner.reading())
+        self._speak_first()
 
-    def end(self) -> None:
-        """Ends as it should, without a commit."""
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends without a commit, as it should or with an error."""
         self._reading.close()
-        self._attempts.end(None, None, None)
-        self.leave()
+        try:
+            self._attempts.end(None if error is None else type(error), error, None)
+        finally:
+            self.leave()
 
     def leave(self) -> None:
         """Its group learns that it is gone."""
         self.member.close()
+
+
+def _nothing() -> None:
+    """Nobody does anything in between."""
+
+
+class _Strict(StepLoader):
+    all_at_once = True

@@ -87,10 +87,11 @@ class Machine:
         self.written.setdefault(str(tp), []).append((producer_id, producer_epoch, committed))
         self.told.append(f"{tp}: {'commit' if committed else 'abort'} {producer_id}/{producer_epoch}")
 
-    def sync_partitions(self, partitions: Iterable[TopicPartition]) -> None:
+    def sync_partitions(self, partitions: Iterable[TopicPartition], read: Mapping[TopicPartition, int]) -> None:
         names = [str(each) for each in sorted(partitions)]
-        if names:
-            self.told.append("synced " + " ".join(names))
+        ahead = [f"and {tp} before {offset}" for tp, offset in sorted(read.items())]
+        if names or ahead:
+            self.told.append(" ".join(["synced", *names, *ahead]))
         for name in names:
             self._step("sync", name)
             self.durable[name] = list(self.written.get(name, []))

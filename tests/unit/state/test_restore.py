@@ -198,6 +198,13 @@ def test_one_that_nobody_has_gone_on_with_is_as_good_as_ever(markers: set[int], 
     assert (result.rebuilt is not None) is rebuilt
 
 
+def test_what_has_expired_and_was_deleted_is_not_asked_for() -> None:
+    log = changelog("x=1", "x=2", "x=3")
+    log.start_offset, log.markers = 2, {2}
+    restore(stale(), "s", KeyValueLayout(), log, now_ms=9 * DAY_MS, deletions_kept_ms=DAY_MS)
+    assert log.asked == [2, 2]
+
+
 def test_a_restore_that_is_broken_off_is_as_old_as_what_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "PIECE_BYTES", 600)
     rows = [f"k{n}=v" for n in range(10)]

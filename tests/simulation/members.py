@@ -1,0 +1,418 @@
+"""Members of an app that come and go, are slow, fail and fall silent, while clocks jump and the disk does what it does.
+
+Each has a number, and with it an identity and stores of its own. They run in one thread, a step at a time.
+
+1. What was given to them comes to what a run without a fault comes to (programs): nothing is dropped, every window is
+   closed, and where results are final each is there once.
+2. Who is expelled had been silent for as long as a member may be; whose transaction is aborted had it open for as long
+   as it may take. Nobody else has its identity, so nobody is fenced.
+3. No store of a task is behind what the committed offsets of its inputs stand for.
+"""
+
+# Apps are driven by hand: what their own loop calls is called here, one by one.
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Final
+
+from msgspec.json import encode
+
+from tailrace.log.clock import Clock
+from tailrace.log.embedded import EmbeddedLog
+from tailrace.log.errors import ExpelledError, FencedError, OverdueError, RetriableError
+from tailrace.log.partitioner import partition_of
+from tailrace.log.record import TopicPartition
+from tailrace.state.store import Backend
+from tailrace.streams import start
+from tailrace.streams.options import Hops
+from tailrace.streams.patience import PASSING, Passing
+from tailrace.streams.positions import UnsettledError
+from tailrace.streams.task import TaskId
+from tailrace.streams.units import Unit
+from tailrace.tests.simulation import programs
+from tailrace.tests.simulation.actors import Actor, Plain
+from tailrace.tests.simulation.model import Sent, Violation, read_committed
+from tailrace.tests.simulation.programs import APP, END, LAST, LATE, LEFT, RESULTS, RIGHT, Emit, Program
+from tailrace.tests.simulation.stores import CrashingBackend
+from tailrace.tests.simulation.world import ANY_TIME, Topics, World
+from tailrace.tests.support.driven import Driven
+from tailrace.tests.support.programs import Click
+
+SLOTS: Final = 3
+SILENT_S: Final = 300
+OPEN_S: Final = 10
+ROUNDS: Final = 20
+QUIET_ROUNDS: Final = 4
+
+PARTITIONS: Final = 3
+_SMALL: Final = {"segment.bytes": 2_000, **ANY_TIME}
+INPUTS: Final[Topics] = dict.fromkeys((LEFT, RIGHT), (PARTITIONS, _SMALL))
+OUTPUTS: Final[Topics] = dict.fromkeys((RESULTS, LATE), (2, _SMALL))
+FAILING: Final = ["left-", "right-", "results-", "changelog-", "repartition-", "__", "checkpoint"]
+
+
+class Feeder(Plain):
+    """Sends clicks, by product, up to 5 s out of order: 3 s each, and 2 s between partitions; some fall silent."""
+
+    def __init__(self, world: World, topics: Sequence[str]) -> None:
+        super().__init__(world, "feeder", list(topics))
+        self._skews_ms = [world.random.randrange(2_000) for _ in range(PARTITIONS)]
+        self._silent: set[int] = set()
+
+    def step(self) -> None:
+        """Sends some, and waits until they are there: what lingers would come out of order by more."""
+        for _ in range(self.world.random.randint(1, 8)):
+            self._put()
+        super().drain()
+
+    def _put(self) -> None:
+        chance, world = self.world.random, self.world
+        if world.chance(0.05):
+            self._silent = {number for number in range(PARTITIONS) if world.chance(0.4)}
+            self.say(f"has nothing for partitions {sorted(self._silent)}")
+        product = chance.choice("pqrstu") + chance.choice("abc")
+        partition = partition_of(product.encode(), PARTITIONS)
+        if partition not in self._silent:
+            at_ms = world.feed_ms() - chance.randrange(3_000) - self._skews_ms[partition]
+            self._click(chance.choice(self._topics), product, at_ms)
+
+    def _click(self, topic: str, product: str, at_ms: int) -> None:
+        deed = self.world.model.begin(self.name, plain=True)
+        click = Click(product, self.world.model.value(deed).decode(), at_ms)
+        tp = TopicPartition(topic, partition_of(product.encode(), PARTITIONS))
+        self.hand_over(deed, Sent(tp, product.encode(), encode(click)), at_ms)
+
+    def close_windows(self, at_ms: int) -> None:
+        """Sends one into each partition that closes every window before."""
+        for partition in range(PARTITIONS):
+            names = (f"{LAST}{number}{END}" for number in count())
+            product = next(name for name in names if partition_of(name.encode(), PARTITIONS) == partition)
+            for topic in self._topics:
+                self._click(topic, product, at_ms)
+        super().drain()
+
+
+class _Stores(start.Stores):
+    """Those of one number, which a crash leaves something of."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(None, clock)
+        self.backends: dict[TaskId, CrashingBackend] = {}
+
+    def open(self, task: TaskId) -> Backend:
+        """See `Stores`."""
+        backend = self._opened[task] = self.backends.setdefault(task, CrashingBackend())
+        return backend
+
+    def names(self) -> list[str]:
+        """See `Stores`."""
+        return [str(task) for task in self.backends]
+
+    def delete(self, unit: Unit) -> None:
+        """See `Stores`."""
+        for task in unit.tasks:
+            self._opened.pop(task, None)
+            self.backends.pop(task, None)
+
+
+class _Slot:
+    """One number: who has it now, if anybody, and what it left."""
+
+    def __init__(self, number: int, clock: Clock) -> None:
+        self.number = number
+        self.stores = _Stores(clock)
+        self.life: Driven | None = None
+        self.heard = 0.0
+        """When it looked at its group last."""
+        self.began: float | None = None
+        """When its transaction may have been begun."""
+        self.silent_until = 0
+        """The step until which it does nothing."""
+        self.busy = False
+        """While it is within a commit."""
+        self.interrupted = False
+        """Others have worked in the middle of its commit."""
+
+    def __str__(self) -> str:
+        return f"member {self.number}"
+
+
+class Members(Actor):
+    """See the head of this file."""
+
+    def __init__(self, world: World, feeder: Feeder, program: Program) -> None:
+        super().__init__(world, "members")
+        chance = world.random
+        self._feeder = feeder
+        self._program = program
+        self._emit: Emit = chance.choice(self._program.emits)
+        self._hops: Hops = chance.choice(["memory", "log"])
+        self._cache_bytes = chance.choice([0, 1 << 20])
+        self._entries_max = chance.choice([0, 12, 4_000])
+        self._slots = [_Slot(number, world.clock) for number in range(SLOTS)]
+        world.say(
+            f"{self._program.name}, emit={self._emit}, hops={self._hops}, "
+            f"caches of {self._entries_max if self._cache_bytes else 'none'}"
+        )
+
+    # ---- steps
+
+    def step(self) -> None:
+        """One of them does something, or something befalls it."""
+        world = self.world
+        slot = world.random.choices(self._slots, [4, 2, 1])[0]
+        if slot.silent_until > world.step or slot.busy:
+            return
+        if slot.life is None:
+            self._start(slot)
+            return
+        life, choice = slot.life, world.random.random()
+        if choice < 0.5:
+            self._run(slot, life)
+        elif choice < 0.78:
+            self._commit(slot, life)
+        elif choice < 0.83:
+            self._send_ahead(slot, life)
+        elif choice < 0.88:
+            self._say(slot, "goes back to its last commit")
+            self._again(slot, life, RetriableError("as the simulation has it"))
+        elif choice < 0.93:
+            slot.silent_until = world.step + world.random.randint(5, 40)
+            self._say(slot, f"falls silent until step {slot.silent_until}")
+        else:
+            self._end(slot, life)
+
+    def _say(self, slot: _Slot, what: str) -> None:
+        self.world.say(f"{slot} {what}")
+
+    def _start(self, slot: _Slot) -> None:
+        self._say(slot, "starts")
+        world = self.world
+        app = programs.app_of(self._program, world.log, self._emit, hops=self._hops, cache_bytes=self._cache_bytes)
+        slot.heard, slot.began = world.clock.monotonic(), None
+
+        def begin() -> None:
+            slot.life = Driven(
+                app,
+                world.log,
+                world.clock,
+                number=slot.number,
+                stores=slot.stores,
+                cache_entries=self._entries_max,
+            )
+
+        with world.excusing(f"{slot}: start"):
+            try:
+                begin()
+            except PASSING as error:
+                self._excuse(slot, error)
+                self._say(slot, f"does not start: {error}")
+
+    def _run(self, slot: _Slot, life: Driven) -> None:
+        self._say(slot, "looks at its group, and runs what there is")
+        life.runner._slices = [self.world.random.choice([1, 5, 1_000])]
+
+        def run() -> None:
+            # Within, it may commit what it hands over.
+            self._may_begin(slot)
+            life.run()
+            slot.heard = self.world.clock.monotonic()
+
+        self._attempt(slot, life, run)
+
+    def _commit(self, slot: _Slot, life: Driven) -> None:
+        self._say(slot, "commits")
+
+        def commit() -> None:
+            self._may_begin(slot)
+            life.commit()
+            slot.began = None
+
+        with self._slowly(slot, life):
+            self._attempt(slot, life, commit)
+
+    def _overtake(self, slot: _Slot) -> None:
+        """One is so slow that the others go on without it."""
+        self._say(slot, "stands still, and the others go on without it")
+        self.world.clock.advance(SILENT_S * 1_000)
+        for other in self._slots * 2:
+            if other.life is not None and not other.busy and other.silent_until <= self.world.step:
+                self._run(other, other.life)
+        self._say(slot, "goes on")
+
+    @contextmanager
+    def _slowly(self, slot: _Slot, life: Driven) -> Generator[None]:
+        """Now and then the others work while it is half-way through a commit."""
+
+        def between() -> None:
+            choice = self.world.random.random()
+            slot.interrupted |= choice < 0.15
+            if choice < 0.1:
+                self.world.meanwhile()
+            elif choice < 0.15:
+                self._overtake(slot)
+
+        slot.busy, slot.interrupted, life.between = True, False, between
+        try:
+            yield
+        finally:
+            slot.busy, life.between = False, lambda: None
+
+    def _send_ahead(self, slot: _Slot, life: Driven) -> None:
+        """As where one batch makes more than can wait for the commit."""
+        self._say(slot, "sends ahead what it has")
+
+        def send() -> None:
+            self._may_begin(slot)
+            for outputs in life.plan.outputs:
+                outputs.send()
+            life.plan.producer.flush()
+
+        self._attempt(slot, life, send)
+
+    def _may_begin(self, slot: _Slot) -> None:
+        if slot.began is None:
+            slot.began = self.world.clock.monotonic()
+
+    # ---- what goes wrong
+
+    def _attempt(self, slot: _Slot, life: Driven, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except PASSING as error:
+            self._excuse(slot, error)
+            self._say(slot, f"goes back to its last commit: {type(error).__name__}: {error}")
+            self._again(slot, life, error)
+        except FencedError as error:
+            raise Violation(f"{slot} is fenced, and nobody has its id: {error}") from error
+        except Exception as error:
+            if not self.world.excused(error):
+                raise
+            self._say(slot, f"ends: {type(error).__name__}: {error}")
+            self._fail(slot, life, error)
+
+    def _excuse(self, slot: _Slot, error: Passing) -> None:
+        """Raises Violation unless something explains the error."""
+        now = self.world.clock.monotonic()
+        if isinstance(error, ExpelledError):
+            # Or the group has gone on to another generation, after it was asked which.
+            fair = now - slot.heard >= SILENT_S or slot.interrupted
+        elif isinstance(error, OverdueError):
+            fair = slot.began is not None and now - slot.began >= OPEN_S
+        else:
+            fair = self.world.excused(error) or isinstance(error, UnsettledError)
+        if not fair:
+            raise Violation(f"{slot} raised {type(error).__name__}: {error}") from error
+
+    def _again(self, slot: _Slot, life: Driven, error: Passing) -> None:
+        """As a run does it: again and again, until it stands."""
+        slot.began = None
+        for _ in range(3):
+            try:
+                life.again(error)
+                slot.heard = self.world.clock.monotonic()
+            except PASSING as another:
+                self._excuse(slot, another)
+                error = another
+            except Exception as another:
+                if not self.world.excused(another):
+                    raise
+                self._say(slot, f"ends: {type(another).__name__}: {another}")
+                self._fail(slot, life, another)
+                return
+            else:
+                return
+        self._say(slot, f"gives up: {error}")
+        self._fail(slot, life, error)
+
+    def _fail(self, slot: _Slot, life: Driven, error: BaseException) -> None:
+        """A run ends with an error: it closes what it has, and leaves."""
+        slot.life = None
+        with self.world.excusing(f"{slot}: end"):
+            life.end(error)
+
+    def _end(self, slot: _Slot, life: Driven) -> None:
+        if self.world.chance(0.5):
+            self._commit(slot, life)
+            if slot.life is not life:
+                return
+        self._say(slot, "ends")
+        slot.life = None
+        with self.world.excusing(f"{slot}: end"):
+            try:
+                life.end()
+            except PASSING as error:
+                self._excuse(slot, error)
+
+    def died(self) -> None:
+        """See `Actor.died`."""
+        for slot in self._slots:
+            slot.life, slot.silent_until, slot.busy = None, 0, False
+            for backend in slot.stores.backends.values():
+                backend.crash(self.world.random)
+
+    # ---- the end
+
+    def drain(self) -> None:
+        """Runs all there is, closes every window, and compares."""
+        self._run_all()
+        for hours in (0, 1):  # what the first brings out of one step, the second brings out of the next
+            self._feeder.close_windows(self.world.last_click_ms + hours * 3_600_000)
+            self._run_all()
+        self.check()
+        self._compare()
+
+    def _run_all(self) -> None:
+        """Runs until all is read, and for some rounds, as many as a program has steps, nothing has come of it."""
+        log = self.world.log
+        assert isinstance(log, EmbeddedLog)
+        before, quiet = -1, 0
+        for _ in range(ROUNDS):
+            self.world.clock.advance(OPEN_S * 1_000)
+            log.end_overdue_transactions()
+            for slot in self._slots:
+                slot.silent_until = 0
+                if slot.life is None and slot.number == 0:
+                    self._start(slot)
+                if slot.life is not None:
+                    self._run(slot, slot.life)
+                if slot.life is not None:
+                    self._commit(slot, slot.life)
+            results = sum(len(programs.rows_of(log, topic)) for topic in (RESULTS, LATE))
+            quiet = quiet + 1 if results == before and self._all_read() else 0
+            if quiet == QUIET_ROUNDS:
+                return
+            before = results
+        waits = [cause for slot in self._slots if slot.life is not None for cause in slot.life.waits_for]
+        raise Violation(f"{self.name} do not come to an end: they wait for {waits}, and stand at {log.committed(APP)}")
+
+    def _all_read(self) -> bool:
+        log = self.world.log
+        committed = log.committed(APP)
+        return all(
+            committed.get(tp, 0) >= end for topic in self._program.inputs for tp, end in log.offsets(topic).items()
+        )
+
+    def check(self) -> None:
+        """Nothing is late."""
+        late = programs.rows_of(self.world.log, LATE)
+        if late:
+            raise Violation(f"{len(late)} records are late, and none is")
+        for slot in self._slots:
+            for task in slot.life.plan.tasks if slot.life is not None else ():
+                if task.context.dropped:
+                    raise Violation(f"{slot} has dropped {task.context.dropped}")
+
+    def _compare(self) -> None:
+        log = self.world.log
+        inputs = {tp: read_committed(log, tp) for topic in self._program.inputs for tp in log.offsets(topic)}
+        last_ms = self.world.last_click_ms
+        wanted = programs.wanted(self._program, self._emit, inputs, PARTITIONS, last_ms)
+        found = programs.final(programs.rows_of(log, RESULTS), self._emit, last_ms)
+        if found != wanted:
+            raise Violation(
+                f"{self._program.name}: {dict(found - wanted)} too much, {dict(wanted - found)} lacking; the app "
+                f"stands at {log.committed(APP)}"
+            )
