@@ -94,9 +94,9 @@ class Member:
                 )
             except InvalidError as error:
                 raise InvalidError(
-                    f"app {self._app!r} runs on this log already, as another program (other tasks, stores or partition "
-                    f"counts), or its group is used by something else: stop that first, or give one another name: "
-                    f"{error}"
+                    f"app {self._app!r} runs on this log already, with other tasks, stores, guarantee or partition "
+                    "counts (partitions may have been added to a topic since it began): stop that one first, or give "
+                    "one of them another name"
                 ) from error
         self.consumer.poll_batches(0)
 

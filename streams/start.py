@@ -14,10 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import count
-from threading import Lock
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 from tailrace.log.client import DEFAULT_MAX_POLL_INTERVAL_MS, Log, Producer
 from tailrace.log.clock import Clock
@@ -35,6 +32,7 @@ from tailrace.streams.options import AppOptions
 from tailrace.streams.patience import Passing
 from tailrace.streams.plan import Loaded, Plan
 from tailrace.streams.planner import Planner
+from tailrace.streams.programs import numbered, program_of
 from tailrace.streams.runner import Runner
 from tailrace.streams.task import TaskId
 from tailrace.streams.topics_in_use import known_in_memory
@@ -54,9 +52,6 @@ TRANSACTION_TIMEOUT_MS = 10_000
 # member of a group may be busy.
 PATIENT_TIMEOUT_MS = DEFAULT_MAX_POLL_INTERVAL_MS
 
-_lock = Lock()
-_running: WeakKeyDictionary[Log, dict[str, set[int]]] = WeakKeyDictionary()
-
 
 @contextmanager
 def started(
@@ -74,7 +69,7 @@ def started(
     """
     with ExitStack() as stack:
         log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
-        number = stack.enter_context(_numbered(log, options.name))
+        number = stack.enter_context(numbered(log, options.name, program_of(topology, options)))
         root = options.state_dir or log.state_directory
         state = None if root is None else identity.directory(root, options.name, number)
         own = _identity(state, options.name, log, number)
@@ -175,7 +170,9 @@ class _Attempts:
             units = self._planner.prepare()
             plan = self._planner.begin(producer, lanes=self._options.threads)
             stack.push(plan.stop)
-            self.member.join(units, [name for sub in self._topology.subtopologies for name in sub.stores])
+            self.member.join(
+                units, [*(name for sub in self._topology.subtopologies for name in sub.stores), self._options.guarantee]
+            )
             self.add(plan, self._load_all(plan))
             self._planner.remember_topics(plan)
             self._stack = stack.pop_all()
@@ -235,20 +232,6 @@ class _Attempts:
         """Closes the processors, then the stores, then the producer; every one of them, whatever another raises."""
         stack, self._stack = self._stack, ExitStack()
         return stack.__exit__(kind, error, trace)
-
-
-@contextmanager
-def _numbered(log: Log, name: str) -> Generator[int]:
-    """The lowest number that no other running app of the name has."""
-    with _lock:
-        numbers = _running.setdefault(log, {}).setdefault(name, set())
-        number = next(each for each in count() if each not in numbers)
-        numbers.add(number)
-    try:
-        yield number
-    finally:
-        with _lock:
-            numbers.remove(number)
 
 
 def _identity(state: str | None, app: str, log: Log, number: int) -> Identity:

@@ -13,7 +13,7 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.log.embedded import EmbeddedLog
-from tailrace.log.errors import InvalidError, RetriableError, TaskError
+from tailrace.log.errors import RetriableError, TaskError
 from tailrace.log.record import Record
 from tailrace.streams import patience, runner
 from tailrace.streams.app import App
@@ -221,13 +221,6 @@ async def test_one_without_work_says_why(caplog: pytest.LogCaptureFixture) -> No
             send(log, CLICKS)
             await until(lambda: counted(log) == len(CLICKS))
         assert last(log) == plain_count(CLICKS)
-
-
-async def test_another_program_of_the_name_is_refused(log: Log) -> None:
-    async with member(log).running():
-        with pytest.raises(InvalidError, match="'counter' runs on this log already, as another program"):
-            click_app(log, keyed=False).run(until="end")
-    assert len(log.describe_group("counter").members) == 0
 
 
 @pytest.mark.parametrize("threads", [2, 8])
