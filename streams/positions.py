@@ -7,15 +7,17 @@ Not here: restoring (tailrace.state.restore).
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from tailrace.log.client import CommittedOffset, FetchedBatch, Log
+from tailrace.log.client import CommittedOffset, FetchedBatch, Log, TransactionDescription
 from tailrace.log.errors import RetriableError, TailraceError
 from tailrace.log.record import TopicPartition
 
 _logger = logging.getLogger(__name__)
 
+# Partitions in a warning.
+_NAMED = 5
 # Everything up to the end of a changelog is there to be read: what takes longer is worth a word.
 _STALLED_S = 10.0
 
@@ -55,6 +57,33 @@ def first_position(
             end,
         )
     return FirstPosition(min(found.offset, max(end, start)))
+
+
+def tell_what_is_behind_transactions(log: Log, app: str, ends: Mapping[TopicPartition, int]) -> None:
+    """Warns of open transactions at which a run to the ends stops: what lies behind them is not read."""
+    held: list[str] = []
+    for topic in sorted({partition.topic for partition in ends}):
+        there = log.offsets(topic, isolation="read_uncommitted")
+        if any(ends.get(partition, end) < end for partition, end in there.items()):
+            held += [
+                f"{each.partition} at offset {ends[each.partition]} of {there[each.partition]}, by {_whose(each)}"
+                for each in log.open_transactions(topic)
+                if ends.get(each.partition, -1) == each.first_offset
+            ]
+    if held:
+        more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
+        _logger.warning(
+            "app %s stops before the end of its inputs, where a transaction is open that holds up who reads what is "
+            "committed (%s%s): what lies behind it is read by the next run, once it is committed or aborted",
+            app,
+            "; ".join(held[:_NAMED]),
+            more,
+        )
+
+
+def _whose(transaction: TransactionDescription) -> str:
+    name = transaction.transactional_id
+    return f"{'an unknown producer' if name is None else repr(name)}, open for {transaction.age_ms} ms"
 
 
 def warn_deleted(partition: TopicPartition, app: str, position: int, start: int) -> None:

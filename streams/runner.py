@@ -35,7 +35,7 @@ from tailrace.streams.member import Member, PlanOverError
 from tailrace.streams.pace import Pace
 from tailrace.streams.patience import PASSING, Passing, Patience
 from tailrace.streams.plan import Loaded, Plan
-from tailrace.streams.positions import warn_deleted
+from tailrace.streams.positions import tell_what_is_behind_transactions, warn_deleted
 from tailrace.streams.rounds import Rounds, oldest
 from tailrace.streams.schedule import NONE_DUE
 from tailrace.streams.source import SourceInput
@@ -236,7 +236,12 @@ class Runner:
         """
         self._thread = threading.get_ident()
         try:
-            self._run(self._ends() | dict(stop_at or {}) if until_end else None)
+            ends = self._ends() | dict(stop_at or {}) if until_end else None
+            if ends is not None:
+                asked = {*(stop_at or ()), *(each for each in ends if each.topic in self._plan.inner_topics)}
+                outer = {each: end for each, end in ends.items() if each not in asked}
+                tell_what_is_behind_transactions(self._log, self._plan.group, outer)
+            self._run(ends)
         except InvalidError:
             self._check_topics()
             raise

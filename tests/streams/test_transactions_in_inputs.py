@@ -2,7 +2,10 @@
 
 from datetime import timedelta
 
+import pytest
+
 from tailrace.log.client import Log
+from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
 
@@ -41,3 +44,25 @@ def test_a_run_to_the_end_passes_what_was_aborted_and_stops_at_what_is_open() ->
         with log.consumer() as consumer:
             consumer.assign([OUT])
             assert [record.value for record in consumer.poll()] == [b"a", b"c", b"d"]
+
+
+def test_a_run_that_stops_at_an_open_transaction_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock(1_000_000)
+    with Log.open("memory:", clock=clock, background=False) as log:
+        log.create_topic("in", partitions=2)
+        with log.producer(transactional_id="x") as producer, log.producer(linger_ms=0) as plain:
+            plain.send("in", b"a", partition=0)
+            producer.begin()
+            producer.send("in", b"b", partition=0)
+            producer.flush()
+            plain.send("in", b"c", partition=0)
+            plain.send("in", b"d", partition=1)
+            clock.advance(1_500)
+            assert copied(log) == 2
+            (told,) = caplog.messages
+            assert "app copy stops before the end of its inputs" in told
+            assert "(in-0 at offset 1 of 3, by 'x', open for 1500 ms)" in told
+            producer.commit()
+            caplog.clear()
+            assert copied(log) == 2
+            assert caplog.messages == []
