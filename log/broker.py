@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from tailrace.log.catalog import Catalog, Topic
@@ -355,6 +356,17 @@ class Broker:
             self.catalog.partition(tp)
         self.sync_all(self.read_ahead({tp: each.offset for tp, each in offsets.items()}))
         self.coordinator.commit(group, offsets, check)
+
+    def with_epochs(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
+        """The same, each with the leader epoch of the record before it, so that its reader may learn that it is gone.
+
+        Raises:
+            TopicNotFoundError: no such topic or partition.
+        """
+        return {
+            tp: replace(committed, leader_epoch=self.catalog.partition(tp).epoch_before(committed.offset))
+            for tp, committed in offsets.items()
+        }
 
     def check_not_past_end(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Refuses offsets that a user has mistaken; Kafka takes them, and the group's next reader is out of range.

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Final
 
+from tailrace.log.arguments import check_choice, check_int, check_ms, check_text, many, offsets_given
 from tailrace.log.broker import Broker
 from tailrace.log.client import Assignor, CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.codec import batches, check_crc, crc_ok
@@ -28,6 +29,7 @@ from tailrace.log.membership import Listener, MemberOptions, Membership
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, Record, TopicPartition, as_partition, instant_ms
 from tailrace.log.records import BatchRecords
+from tailrace.log.truncation import still_there
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
 ITERATION_WAIT_S: Final = 3600.0  # `for` waits without end; it looks around this often
@@ -50,12 +52,12 @@ class EmbeddedConsumer(Consumer):
         fetch_max_wait_ms: int,
         member: MemberOptions,
     ) -> None:
-        if isolation not in {"read_committed", "read_uncommitted"}:
-            raise ValueError(f'isolation={isolation!r}: give "read_committed" or "read_uncommitted"')
-        if reset not in {"earliest", "latest", "none"}:
-            raise ValueError(f'reset={reset!r}: give "earliest", "latest" or "none"')
-        if fetch_min_bytes < 1 or fetch_max_wait_ms < 0:
-            raise ValueError("fetch_min_bytes must be 1 or more, fetch_max_wait_ms 0 or more")
+        check_choice("isolation", isolation, ("read_committed", "read_uncommitted"))
+        check_choice("reset", reset, ("earliest", "latest", "none"))
+        check_int("fetch_min_bytes", fetch_min_bytes, 1)
+        check_ms("fetch_max_wait_ms", fetch_max_wait_ms)
+        if group is not None:
+            check_text("group", group)
         if group == "":
             raise ValueError("a group's name cannot be empty: give a name, or None for no group")
         member.check(group)
@@ -94,7 +96,7 @@ class EmbeddedConsumer(Consumer):
             raise TypeError(f"subscribe takes a list of topics, not one str: subscribe([{topics!r}])")
         if self._sources and self._membership is None:
             raise InvalidError("this consumer was assigned partitions by hand: use another one to subscribe")
-        for topic in topics:
+        for topic in many("topics", topics, "names"):
             self._broker.catalog.topic(topic)
         membership = self._membership or Membership(self._broker.coordinator.members, self._group, self._member_options)
         listener = Listener(on_assign, on_revoke, on_lost, userdata)
@@ -118,7 +120,7 @@ class EmbeddedConsumer(Consumer):
         self._check_open()
         if self._membership is not None:
             raise InvalidError("this consumer has subscribed: use another one to assign partitions by hand")
-        wanted = [as_partition(each) for each in partitions]
+        wanted = [as_partition(each) for each in many("partitions", partitions, "partitions")]
         for each in wanted:
             self._broker.catalog.partition(each)
         with self._lock:
@@ -139,11 +141,11 @@ class EmbeddedConsumer(Consumer):
             committed, pending = self._broker.first_offset(self._group, source.partition)
         if pending and self._committed_only:
             return
+        log = self._broker.catalog.partition(source.partition)
         if committed is not None:
-            source.move(committed.offset)
+            source.move(still_there(log, self._group, committed, self._reset))
             source.leader_epoch = committed.leader_epoch
             return
-        log = self._broker.catalog.partition(source.partition)
         match self._reset:
             case "earliest":
                 source.move(log.log_start_offset)
@@ -317,8 +319,7 @@ class EmbeddedConsumer(Consumer):
     def poll(self, timeout: float = 0.0, max_records: int = 500) -> list[Raw]:
         """Up to `max_records` records; see `Consumer.poll`."""
         self._check_open()
-        if max_records < 1:
-            raise ValueError(f"max_records={max_records}: give 1 or more")
+        check_int("max_records", max_records, 1)
         _check_timeout(timeout)
         with self._lock:
             give_up_at = self._broker.clock.monotonic() + timeout
@@ -519,7 +520,7 @@ class EmbeddedConsumer(Consumer):
                     if source.position >= 0
                 }
         else:
-            wanted = {as_partition(each): CommittedOffset(offset) for each, offset in offsets.items()}
+            wanted = self._broker.with_epochs(offsets_given(offsets))
 
         def check() -> None:
             if self._membership is not None:
@@ -561,6 +562,8 @@ class EmbeddedConsumer(Consumer):
 
 
 def _check_timeout(timeout: float) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's
+        raise TypeError(f"timeout={timeout!r} is not a number of seconds: give 0 or more")
     if not timeout >= 0:  # nor is it not a number
         raise ValueError(f"timeout={timeout}: give 0 or more seconds (0: what is here already)")
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Literal
 
+from tailrace.log.arguments import check_choice, offsets_given
 from tailrace.log.broker import CLEANER_BACKOFF_MS, RETENTION_INTERVAL_MS, Broker
 from tailrace.log.client import (
     DEFAULT_BATCH_BYTES,
@@ -38,7 +39,7 @@ from tailrace.log.group import UNKNOWN
 from tailrace.log.layout import MEMORY_PATH
 from tailrace.log.membership import MemberOptions
 from tailrace.log.producer import EmbeddedProducer
-from tailrace.log.record import At, Offsets, TopicPartition, as_partition, instant_ms
+from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
 from tailrace.log.topic import check_is_mapping, near_names
 from tailrace.log.transactional import TransactionalProducer
 
@@ -58,8 +59,7 @@ def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **o
     for name in options:
         if name not in OPTIONS:
             raise InvalidError(f"there is no option {name!r} for opening a log{near_names(name, OPTIONS)}")
-    if flush not in {"disk", "os"}:
-        raise ValueError(f'flush={flush!r}: give "disk" or "os"')
+    check_choice("flush", flush, ("disk", "os"))
     memory = address == "memory:"
     if not address or (address.startswith("memory:") and not memory):
         raise InvalidError(f"{address!r} names no log: give a folder, or memory: for one in memory")
@@ -67,17 +67,23 @@ def open_log(address: str, *, read_only: bool, flush: Literal["disk", "os"], **o
         raise InvalidError("a log in memory begins empty: there is nothing to open with read_only=True")
     disk: Disk = options.get("disk") or (MemoryDisk() if memory else RealDisk())
     clock: Clock = options.get("clock") or SystemClock()
-    broker = Broker(
-        disk,
-        clock,
-        MEMORY_PATH if memory else address,
-        read_only=read_only,
-        flush=flush,
-        background=options.get("background", True),
-        sync_thread=not memory,  # in memory a sync is nothing: no thread need be woken for it
-        retention_interval_ms=options.get("retention_check_interval_ms", RETENTION_INTERVAL_MS),
-        cleaner_backoff_ms=options.get("cleaner_backoff_ms", CLEANER_BACKOFF_MS),
-    )
+    try:
+        broker = Broker(
+            disk,
+            clock,
+            MEMORY_PATH if memory else address,
+            read_only=read_only,
+            flush=flush,
+            background=options.get("background", True),
+            sync_thread=not memory,  # in memory a sync is nothing: no thread need be woken for it
+            retention_interval_ms=options.get("retention_check_interval_ms", RETENTION_INTERVAL_MS),
+            cleaner_backoff_ms=options.get("cleaner_backoff_ms", CLEANER_BACKOFF_MS),
+        )
+    except (NotADirectoryError, PermissionError) as error:
+        raise InvalidError(
+            f"the log {address} cannot be opened, as {error.filename} cannot be used ({error.strerror}): give another "
+            "folder, or mend that"
+        ) from error
     return EmbeddedLog(broker, None if memory else f"{address}/state")
 
 
@@ -207,7 +213,7 @@ class EmbeddedLog(Log):
     def alter_offsets(self, group: str, offsets: Offsets) -> None:
         """See `Log.alter_offsets`."""
         self._broker.coordinator.check_empty(group, "alter the offsets")
-        wanted = {as_partition(tp): CommittedOffset(offset) for tp, offset in offsets.items()}
+        wanted = offsets_given(offsets)
         for tp, committed in wanted.items():
             end = self._broker.catalog.end_offset(tp)
             if committed.offset > end:

@@ -66,3 +66,7 @@ class LeaderEpochs:
             return -1
         later = [each.start_offset for each in self._entries if each.epoch > epoch]
         return later[0] if later else log_end_offset
+
+    def of(self, offset: int) -> int:
+        """The epoch in which an offset was, or would be, written; -1 for one from before the first that is known."""
+        return max((each.epoch for each in self._entries if each.start_offset <= offset), default=-1)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from tailrace.log.arguments import check_int, check_text
 from tailrace.log.assignors import Subscription, assignor
 from tailrace.log.client import DEFAULT_MAX_POLL_INTERVAL_MS, Assignor, Rebalance
 from tailrace.log.consumer_protocol import encode_subscription
@@ -40,9 +41,11 @@ class MemberOptions(NamedTuple):
         Raises:
             ValueError: naming the argument.
         """
+        check_text("assignor", self.assignor)
         assignor(self.assignor)
-        if self.max_poll_interval_ms < 1:
-            raise ValueError(f"max_poll_interval_ms={self.max_poll_interval_ms}: give 1 or more")
+        check_int("max_poll_interval_ms", self.max_poll_interval_ms, 1)
+        if self.instance is not None:
+            check_text("group_instance_id", self.instance)
         if self.instance == "" or (self.instance is not None and group is None):
             raise ValueError(f"group_instance_id={self.instance!r}: give a name that is not empty, and a group")
 

@@ -105,6 +105,8 @@ def check_commit(group: str, offsets: Mapping[TopicPartition, CommittedOffset]) 
     Raises:
         InvalidError: an empty group name, a negative offset, metadata over 4,096 bytes.
     """
+    if not isinstance(group, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+        raise TypeError(f"the name of a group is a str, not {group!r}")
     if not group or len(group.encode()) > 32_767:
         raise InvalidError(f"the group name {group[:40]!r} cannot be used: give one of 1 to 32,767 bytes")
     for partition, committed in offsets.items():

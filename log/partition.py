@@ -296,6 +296,11 @@ class Partition:
         with self._lock:
             return self._epochs.entries
 
+    def epoch_before(self, offset: int) -> int:
+        """The leader epoch of the record before an offset; -1 where none is known."""
+        with self._lock:
+            return self._epochs.of(offset - 1)
+
     def end_of_epoch(self, leader_epoch: int) -> int:
         """The offset at which the records of an epoch, or of those before it, end; -1 for one that is still to come.
 

@@ -19,6 +19,7 @@ from itertools import count, islice, repeat
 from types import TracebackType
 from typing import Any, Final
 
+from tailrace.log.arguments import check_choice, check_int, check_ms, offsets_given
 from tailrace.log.broker import Broker
 from tailrace.log.client import Acks, CommittedOffset, Compression, Delivery, Producer
 from tailrace.log.codec import COMPRESSIONS
@@ -52,10 +53,10 @@ class EmbeddedProducer(Producer):
     ) -> None:
         if repr(acks) not in {"'all'", "0", "1"}:  # True would be 1
             raise ValueError(f'acks={acks!r}: give "all" (on disk), 1 (in the page cache) or 0 (not waited for)')
-        if compression not in COMPRESSIONS:
-            raise ValueError(f"compression={compression!r}: give one of {', '.join(COMPRESSIONS)}")
-        if linger_ms < 0 or batch_bytes < 1 or buffer_bytes < 1:
-            raise ValueError("linger_ms must be 0 or more, batch_bytes and buffer_bytes 1 or more")
+        check_choice("compression", compression, COMPRESSIONS)
+        check_ms("linger_ms", linger_ms)
+        check_int("batch_bytes", batch_bytes, 1)
+        check_int("buffer_bytes", buffer_bytes, 1)
         self._broker = broker
         self._acks: Acks = acks
         self._linger_s = linger_ms / 1000
@@ -468,8 +469,7 @@ class EmbeddedProducer(Producer):
 
     def send_offsets(self, group: str, offsets: Offsets, *, member: tuple[str, int] | None = None) -> None:
         """Needs a transactional id; see `Producer.send_offsets`."""
-        wanted = {TopicPartition(*tp): CommittedOffset(offset) for tp, offset in offsets.items()}
-        self.commit_offsets(group, wanted, member=member)
+        self.commit_offsets(group, offsets_given(offsets), member=member)
 
     def commit_offsets(
         self,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
+from tailrace.log.arguments import offsets_given
 from tailrace.log.broker import Broker
 from tailrace.log.client import Acks, CommittedOffset, Compression, Delivery
 from tailrace.log.errors import ExpelledError, FencedError, InvalidError, RetriableError, TailraceError
@@ -27,7 +28,7 @@ from tailrace.log.outgoing import Batch
 from tailrace.log.partition import Appended
 from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.producers import following
-from tailrace.log.record import Headers, TopicPartition, as_partition
+from tailrace.log.record import Headers, Offsets, TopicPartition, as_partition
 from tailrace.log.transaction_coordinator import Identity
 from tailrace.log.transactions import check_transactional
 
@@ -173,6 +174,16 @@ class TransactionalProducer(EmbeddedProducer):
     def _decided(self) -> bool | None:
         return self._transactions.decided(self._who) if self._wrote else None
 
+    def send_offsets(self, group: str, offsets: Offsets, *, member: tuple[str, int] | None = None) -> None:
+        """Commits offsets in the transaction; see `Producer.send_offsets`."""
+        self._check_begun()
+        try:
+            wanted = self._broker.with_epochs(offsets_given(offsets))
+        except TailraceError as error:
+            self._refused(error)
+            raise
+        self.commit_offsets(group, wanted, member=member)
+
     def commit_offsets(
         self,
         group: str,
@@ -202,7 +213,7 @@ class TransactionalProducer(EmbeddedProducer):
     def _check_member(self, group: str, member: tuple[str, int] | None) -> None:
         """As Kafka, takes offsets from who names no member, whatever members there are; but says so."""
         if member is not None:
-            self._broker.coordinator.check_member(group, *member)
+            self._broker.coordinator.check_member(group, *_member_given(member))
         elif group not in self._told and (names := self._broker.coordinator.members_of(group)):
             self._told.add(group)
             logger.warning(
@@ -306,3 +317,11 @@ class TransactionalProducer(EmbeddedProducer):
                 self._drop_lingering()
                 self._unseen.clear()
                 super().close()
+
+
+def _member_given(member: object) -> tuple[str, int]:
+    match member:
+        case (str(name), int(generation)):
+            return name, generation
+        case _:
+            raise TypeError(f"member={member!r} is not what consumer.member() gives: an id and a generation")

@@ -428,7 +428,7 @@ def _foreign(path: str, found: str) -> CorruptError:
 
 def _failed(path: str, what: str, error: Exception) -> TailraceError:
     """RocksDB's errors come as one class; what the caller must do is in their text."""
-    words = str(error)
+    words = " ".join(str(error).split())  # it has line ends now and then
     if "lock hold by current process" in words or "While lock file" in words:
         return InvalidError(
             f"state directory {path} is open already, in this process or another ({words}); stop that one, or give "

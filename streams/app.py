@@ -21,6 +21,7 @@ import anyio.from_thread
 import anyio.to_thread
 from anyio.lowlevel import current_token
 
+from tailrace.log.arguments import check_int, check_text
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock, SystemClock
 from tailrace.log.errors import InvalidError
@@ -54,6 +55,8 @@ V = TypeVar("V")
 # Told by identity from the same time, given by a program.
 _COMMIT_INTERVAL = timedelta(milliseconds=200)
 _CACHE_BYTES = 64 << 20
+# More would be a mistake: each has a stack of its own.
+_THREADS_MAX = 10_000
 
 
 class _DefaultLog(str):
@@ -121,6 +124,7 @@ class App:
         max_skew: timedelta | None = None,
         threads: int = 1,
     ) -> None:
+        check_text("name", name, where="App")
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
             raise TypeError(f"App(log={log!r}) is neither a URL nor a Log")
@@ -128,10 +132,12 @@ class App:
         _check_choice("on_bad_record", on_bad_record, ("fail", "skip", "dead_letter"))
         _check_choice("on_error", on_error, ("fail", "skip", "dead_letter"))
         _check_choice("reset", reset, ("earliest", "latest"))
-        if cache_bytes < 0:
-            raise ValueError(f"App(cache_bytes={cache_bytes}) is below 0")
-        if threads < 1:
-            raise ValueError(f"App(threads={threads}) is below 1")
+        check_int("cache_bytes", cache_bytes, 0, where="App")
+        check_int("threads", threads, 1, _THREADS_MAX, where="App")
+        if state_dir is not None:
+            check_text("state_dir", state_dir, where="App")
+        if state_dir == "":
+            raise ValueError("App(state_dir='') names no directory: give one, or leave it out")
         self.name = name
         self.graph = Graph()
         self.clock: Clock = SystemClock()
@@ -318,7 +324,7 @@ class App:
             ValueError: `kind` is neither; more than one of `window`, `history` and `ttl`; a time below 0, a `ttl` of 0.
         """
         checked_store(name, "app.store")
-        if kind not in {"rocksdb", "memory"}:
+        if kind not in ("rocksdb", "memory"):
             raise ValueError(f'app.store(kind={kind!r}) is neither "rocksdb" nor "memory"')
         if default is not None:
             check_function(default, f"app.store({name!r}, default=…)")
@@ -356,7 +362,7 @@ class App:
             DecodeError: a record cannot be read and on_bad_record is "fail".
             InvalidError: this App runs already, or another of its name that is another program.
         """
-        if until not in {None, "end"}:
+        if until not in (None, "end"):
             raise ValueError(f'run(until={until!r}): "end" or nothing')
         topology = self.describe()
         with (

@@ -39,5 +39,7 @@ def check_branches(branches: object, default: object) -> None:
 
 def check_partitions(where: str, partitions: int | None) -> None:
     """Refuses what is no number of partitions."""
+    if isinstance(partitions, bool) or not isinstance(partitions, int | None):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
+        raise TypeError(f"{where}(partitions={partitions!r}) is not a number above 0")
     if partitions is not None and partitions < 1:
         raise ValueError(f"{where}(partitions={partitions!r}) is not a number above 0")

@@ -79,6 +79,15 @@ def take(disk: Disk, path: str, app: str, cluster_id: str | None) -> Identity:
         CorruptError: its file cannot be read.
         DiskFullError: no room for it.
     """
+    try:
+        return _take(disk, path, app, cluster_id)
+    except OSError as error:  # it, or what is above it, is a file, or is not ours to write
+        raise InvalidError(
+            f"state directory {path} of app {app!r} cannot be used ({error.strerror or error}): give another state_dir"
+        ) from error
+
+
+def _take(disk: Disk, path: str, app: str, cluster_id: str | None) -> Identity:
     known = _read(disk, path, app, cluster_id)
     disk.mkdir(path)
     try:

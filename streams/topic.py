@@ -9,9 +9,10 @@ Not here: topics in the log (`tailrace.log.topic`).
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
+from tailrace.log.arguments import check_int
 from tailrace.log.errors import TopologyError
 from tailrace.log.record import Instant
-from tailrace.log.topic import check_topic_name, config_strings
+from tailrace.log.topic import check_is_mapping, check_topic_name, config_strings
 from tailrace.streams.codec import Codec, TypeCodec, codec_of, type_name
 from tailrace.streams.place import Place, check_function
 
@@ -52,8 +53,9 @@ class Topic(Generic[K, V]):
             ValueError: partitions below 1, or `compact` beside another cleanup.policy.
         """
         check_topic_name(name)
-        if partitions is not None and partitions < 1:
-            raise ValueError(f"topic {name!r}: partitions={partitions!r} is not a number above 0")
+        if partitions is not None:
+            check_int("partitions", partitions, 1, where=f"topic {name!r}: ")
+        check_is_mapping(config)
         if timestamp is not None:
             check_function(timestamp, f"topic({name!r}, timestamp=…)")
         self.name = name

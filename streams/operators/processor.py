@@ -15,6 +15,7 @@ Not here: when scheduled functions are due (schedule), when wall clocks are look
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import TracebackType
 from typing import Any, Literal
 
 from tailrace.log.clock import Clock
@@ -53,6 +54,7 @@ class RunningProcessor(Context[Any, Any]):
         self._sending = False
         self._made_in_process = False
         self._failed: BaseException | None = None
+        self._trace: TracebackType | None = None
         """What went wrong behind a `forward`, whether or not the processor let it pass."""
         self._context = context
         self._forward = forward
@@ -118,16 +120,25 @@ class RunningProcessor(Context[Any, Any]):
                 result: Any = self._processor.process(record)
                 if result is not None:
                     look_at_effect(result)
+            except Exception:
+                if context.goes_on:
+                    self._raise_again()  # a policy that takes what the processor made of it would forget it
+                raise
             finally:
                 self.record, self.time_ms, self._sending = None, None, False
             if self._failed is not None:
-                raise self._failed
+                self._raise_again()
             if self._made_in_process:
                 self._made_in_process = False
                 if context.stream_calls.next_ms <= context.stream_time_ms:
                     context.stream_calls.run(context.stream_time_ms)
 
         return process
+
+    def _raise_again(self) -> None:
+        """What has failed behind `forward` and no policy has taken: whatever the processor makes of it."""
+        if self._failed is not None:
+            raise self._failed.with_traceback(self._trace)
 
     # ------------------------------------------------------------ what the processor is given
 
@@ -140,6 +151,8 @@ class RunningProcessor(Context[Any, Any]):
         """See `Context`."""
         if not self._sending:
             raise RuntimeError("forward is for process() and scheduled functions: nothing else can send")
+        if self._failed is not None:
+            self._raise_again()
         if self.operator.keeps_key:
             self._check_kept(key)
         elif key.__class__ is not self._plain_key and self._plain_key is not None:
@@ -157,7 +170,7 @@ class RunningProcessor(Context[Any, Any]):
             self._forward(key, value, timestamp_ms)
         except BaseException as error:
             # Nobody knows how far what stands behind had come: a processor that goes on ends the task all the same.
-            self._failed = error
+            self._failed, self._trace = error, error.__traceback__
             if not isinstance(error, Exception):
                 raise
             context.failed(error, (key, value, timestamp_ms))
@@ -216,11 +229,12 @@ class RunningProcessor(Context[Any, Any]):
                 if result is not None:
                     look_at_effect(result)
             except Exception as error:  # noqa: BLE001 - raised again where the policy says so
+                if context.goes_on:
+                    self._raise_again()
                 context.failed(error)
             finally:
                 self.time_ms, self._sending = None, False
-            if self._failed is not None:
-                raise self._failed
+            self._raise_again()
             context.record, context.origin_ms, context.doing, context.cause = record, origin_ms, doing, cause
 
         return call

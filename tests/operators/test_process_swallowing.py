@@ -104,3 +104,56 @@ def test_another_error_in_its_place_names_the_processor() -> None:
     app = text_app(lambda _app, stream: stream.process(lambda: Calls(process)).map(boom))
     with TopologyDriver(app) as driver, pytest.raises(TaskError, match=r"RuntimeError in process-\d+ .*: mine"):
         driver.pipe("in", "bad", key="k")
+
+
+def test_what_no_policy_takes_is_not_forgotten_for_an_error_that_one_takes() -> None:
+    """Nor is anything done after it: what is behind has taken a part of a record."""
+    came: list[str] = []
+
+    def raising(value: str) -> str:
+        came.append(value)
+        if value == "no memory":
+            raise MemoryError(value)
+        return boom(value)
+
+    def one_after_the_other(ctx: Context[Any, Any], _record: Record[Any, Any]) -> None:
+        for value in ("good", "no memory", "bad", "good"):
+            with contextlib.suppress(Exception):
+                ctx.forward("k", value)
+
+    app = text_app(
+        lambda _app, stream: stream.process(lambda: Calls(one_after_the_other)).map(raising), on_error="skip"
+    )
+    with (
+        TopologyDriver(app) as driver,
+        pytest.raises(TaskError, match=r"MemoryError in map-\d+ .* at in-0@0: no memory"),
+    ):
+        driver.pipe("in", "v", key="k")
+    assert came == ["good", "no memory"]
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_what_no_policy_takes_is_not_forgotten_for_what_a_processor_makes_of_it(scheduled: bool) -> None:
+    def raising(_value: str) -> str:
+        raise MemoryError("no memory")
+
+    def send(ctx: Context[Any, Any]) -> None:
+        try:
+            ctx.forward("k", "v")
+        except MemoryError as error:
+            raise LookupError("mine") from error
+
+    def start(ctx: Context[Any, Any]) -> None:
+        if scheduled:
+            ctx.schedule(timedelta(seconds=1), lambda _now_ms: send(ctx), clock="wall")
+
+    def process(ctx: Context[Any, Any], _record: Record[Any, Any]) -> None:
+        if not scheduled:
+            send(ctx)
+
+    app = text_app(lambda _app, stream: stream.process(lambda: Calls(process, start)).map(raising), on_error="skip")
+    with TopologyDriver(app) as driver:
+        if scheduled:
+            driver.pipe("in", "v", key="k")
+        with pytest.raises(TaskError, match=r"MemoryError in map-\d+ .*: no memory"):
+            driver.advance_wall_clock(timedelta(seconds=2)) if scheduled else driver.pipe("in", "v", key="k")

@@ -195,7 +195,7 @@ def test_an_assignor_that_fails_fails_in_the_leaders_poll(log: Log) -> None:
 def test_options_that_cannot_be_are_refused(log: Log) -> None:
     for options, why in (
         ({"assignor": "best"}, "give one of range, roundrobin, sticky"),
-        ({"max_poll_interval_ms": 0}, "max_poll_interval_ms=0: give 1 or more"),
+        ({"max_poll_interval_ms": 0}, "max_poll_interval_ms=0 is below 1: give 1 or more"),
         ({"group_instance_id": ""}, "group_instance_id='': give a name"),
         ({"group_instance_id": "s", "group": None}, "group_instance_id='s'.* and a group"),
     ):

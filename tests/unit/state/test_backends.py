@@ -280,6 +280,21 @@ def test_a_damaged_block_is_an_error_and_not_an_end(rocks: RocksBackend) -> None
     backend.destroy()
 
 
+def test_words_of_the_database_are_one_line(rocks: RocksBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cites what it found, line ends and all."""
+
+    def damaged(*_: object, **__: object) -> None:
+        raise Exception("Corruption: expected\n  000007.sst,\r\n found 'x'\n")  # noqa: TRY002  # RocksDB has no other
+
+    rocks.keyspace("s")
+    monkeypatch.setattr("tailrace.state.rocksdb.Rdict", damaged)
+    with pytest.raises(CorruptError) as raised:
+        RocksBackend(rocks.path + "-other", RocksMemory(), lambda: 0.0)
+    assert "cannot be read (Corruption: expected 000007.sst, found 'x'); delete it" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.found == "Corruption: expected 000007.sst, found 'x'"
+
+
 def test_flushed_when_old_or_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     backend = RocksBackend(str(tmp_path), RocksMemory(), lambda: now[0])
