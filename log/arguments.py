@@ -5,7 +5,7 @@ argument. Not here: names of topics (topic), what a record may be made of (outgo
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tailrace.log.client import CommittedOffset
 from tailrace.log.record import TopicPartition, as_partition
@@ -49,9 +49,8 @@ def offsets_given(offsets: object, name: str = "offsets") -> dict[TopicPartition
     """Offsets by partition, as a caller gives them; what is negative is found where it is committed."""
     if not isinstance(offsets, Mapping):
         raise TypeError(f"{name}={offsets!r} is not a mapping of partitions to offsets")
-    given: Mapping[Any, Any] = offsets
     wanted: dict[TopicPartition, CommittedOffset] = {}
-    for each, offset in given.items():
+    for each, offset in cast("Mapping[Any, object]", offsets).items():
         partition = as_partition(each)
         if isinstance(offset, bool) or not isinstance(offset, int):
             raise TypeError(f"the offset for {partition} is an int, not {offset!r}")
@@ -63,4 +62,4 @@ def many(name: str, value: object, of: str) -> list[Any]:
     """Several of something, as a list."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise TypeError(f"{name}={value!r} is not a list of {of}")
-    return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # looked at by the caller
+    return list(cast("Iterable[Any]", value))
