@@ -5,6 +5,7 @@ argument. Not here: names of topics (topic), what a record may be made of (outgo
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from tailrace.log.client import CommittedOffset
@@ -58,8 +59,9 @@ def offsets_given(offsets: object, name: str = "offsets") -> dict[TopicPartition
     return wanted
 
 
-def many(name: str, value: object, of: str) -> list[Any]:
+def many(name: str, value: Any, of: str) -> list[Any]:
     """Several of something, as a list."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}={value!r} is not a list of {of}")
-    return list(cast("Iterable[Any]", value))
+    if not isinstance(value, str | bytes):
+        with suppress(TypeError):  # not to be walked
+            return list(value)
+    raise TypeError(f"{name}={value!r} is not a list of {of}")

@@ -19,7 +19,7 @@ from tailrace.streams import patience, runner
 from tailrace.streams.app import App
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.store import Store
-from tailrace.tests.support.programs import Click, Sent, arrivals, chunks, click_app, last, plain_count, row, send
+from tailrace.tests.support.programs import Click, Sent, arrivals, chunks, last, plain_count, row, send
 from tailrace.tests.support.waiting import until
 from tailrace.windows.duration import minutes, seconds
 from tailrace.windows.tumbling import tumbling
