@@ -67,11 +67,13 @@ class Columns:
 class InternalColumns(Columns):
     """Rows for one partition of a topic of the app's own."""
 
-    __slots__ = ("_producer",)
+    __slots__ = ("_producer", "sent_ahead")
 
     def __init__(self, partition: TopicPartition, producer: Producer) -> None:
         super().__init__(*partition)
         self._producer = producer
+        self.sent_ahead = 0
+        """Rows that went to the producer before the commit."""
 
     def append(self, key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Headers) -> None:
         """Takes a row."""
@@ -80,6 +82,7 @@ class InternalColumns(Columns):
         self.timestamps_ms.append(timestamp_ms)
         self.headers.append(headers)
         if len(self.values) >= _ROWS_MAX:
+            self.sent_ahead += len(self.values)
             self.send(self._producer)
 
 
@@ -105,6 +108,10 @@ class Outputs:
         """Forgets what was not handed over."""
         for columns in (*self._columns.values(), *self._internal.values()):
             columns.clear()
+
+    def handed_over(self) -> int:
+        """Rows handed to the producer: those of results, and of others those that did not wait for the commit."""
+        return self.sent + sum(columns.sent_ahead for columns in self._internal.values())
 
     def columns(self, topic: str, partition: int | None = None) -> Columns:
         """The rows for a topic, or for one partition of it."""

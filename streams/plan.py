@@ -92,6 +92,10 @@ class Plan:
         """Records handed to the producer since the start."""
         return sum(lane.outputs.sent for lane in self.lanes)
 
+    def handed_over(self) -> int:
+        """The same with rows between tasks that did not wait for the commit."""
+        return sum(lane.outputs.handed_over() for lane in self.lanes)
+
     @contextmanager
     def failing(self, task: Task, *, at_start_or_end: bool = False) -> Generator[None]:
         """Around what calls functions of the user: what they raise becomes a TaskError that tells where."""

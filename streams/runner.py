@@ -283,9 +283,9 @@ class Runner:
                 leaves_log = self._set_limits(ends)
                 task = oldest(self._tasks)
                 if task is not None:
-                    sent = self._plan.sent
+                    handed_over = self._plan.handed_over()
                     self._run_oldest(task)
-                    if self._plan.sent != sent:
+                    if self._plan.handed_over() != handed_over:
                         pace.sent_ahead()
                 # At the end a schedule shorter than a commit would put that off.
                 if not leaves_log and (task is not None or ends is None):

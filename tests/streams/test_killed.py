@@ -22,9 +22,9 @@ from tailrace.tests.support.source import ROOT
 CLICKS = arrivals(20_000, disorder_ms=5_000)
 
 
-def start(log: Path, slow: float = 0.0) -> "subprocess.Popen[str]":
+def start(log: Path, slow: float = 0.0, members: int = 1) -> "subprocess.Popen[str]":
     link = ROOT / ".dev" if (ROOT / ".dev").exists() else ROOT.parent
-    environment = dict(os.environ, PYTHONPATH=str(link), SLOW=str(slow))
+    environment = dict(os.environ, PYTHONPATH=str(link), SLOW=str(slow), MEMBERS=str(members))
     command = [sys.executable, "-m", "tailrace.tests.support.counting", str(log)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -44,23 +44,34 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def kill(directory: Path, clicks: list[Click], kills: int, seed: int) -> None:
+def taken(log: Log) -> int:
+    """How many clicks are."""
+    return sum(offset for partition, offset in log.committed("counter").items() if partition.topic == "clicks")
+
+
+def waiting(log: Log) -> bool:
+    """Whether rows wait between tasks."""
+    committed = log.committed("counter")
+    return any(committed.get(each, 0) < end for each, end in log.offsets("counter-clicks-repartition").items())
+
+
+def kill(directory: Path, clicks: list[Click], kills: int, seed: int, members: int = 1) -> None:
     """Kills the app again and again, lets it finish, and looks at every click."""
     chance = random.Random(seed)
     for _ in range(kills):
-        with start(directory, slow=0.0001) as process:
+        with start(directory, slow=0.0001, members=members) as process:
             wait_for(process, "running")
             time.sleep(chance.uniform(0, min(20.0 * len(clicks) / kills / 100_000, 1.0)))
             process.kill()
         report = verify(RealDisk(), str(directory))
         assert report.ok, report.damage
     with Log.open(str(directory)) as log:
-        assert sum(log.committed("counter").values()) < len(clicks), "it was not killed at work"
-    with start(directory) as process:
+        assert taken(log) < len(clicks), "it was not killed at work"
+    with start(directory, members=members) as process:
         wait_for(process, "running")
         with Log.open(str(directory), read_only=True) as log:
             end = time.monotonic() + 120
-            while sum(log.committed("counter").values()) < len(clicks):
+            while taken(log) < len(clicks) or waiting(log):
                 assert time.monotonic() < end
                 time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
@@ -73,18 +84,20 @@ def kill(directory: Path, clicks: list[Click], kills: int, seed: int) -> None:
     assert copies == Counter(click.ts for click in clicks), "each click was copied once"
 
 
-def test_killed_again_and_again_it_takes_each_record_once(directory: Path) -> None:
-    kill(directory, CLICKS, 4, seed=11)
+@pytest.mark.parametrize("members", [1, 2])
+def test_killed_again_and_again_it_takes_each_record_once(members: int, directory: Path) -> None:
+    kill(directory, CLICKS, 4, seed=11, members=members)
 
 
 @pytest.mark.kills
 @pytest.mark.timeout(1_800)
-def test_killed_fifty_times_over_half_a_million_clicks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_killed_fifty_times_over_half_a_million_clicks(members: int, tmp_path: Path) -> None:
     clicks = arrivals(500_000, disorder_ms=5_000)
     with Log.open(str(tmp_path / "log")) as log:
         log.create_topic("clicks", partitions=4)
         send(log, clicks)
-    kill(tmp_path / "log", clicks, 50, seed=int(os.environ.get("SEED", "1")))
+    kill(tmp_path / "log", clicks, 50, seed=int(os.environ.get("SEED", "1")), members=members)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

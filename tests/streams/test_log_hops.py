@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tailrace.log.client import Log
 from tailrace.log.errors import RetriableError
 from tailrace.log.transactional import TransactionalProducer
-from tailrace.streams import patience, runner
+from tailrace.streams import outputs, pace, patience, runner
 from tailrace.streams.app import App
 from tailrace.streams.markers import MARKER, ORIGIN
 from tailrace.streams.options import Hops
@@ -275,6 +275,26 @@ def test_what_was_read_is_deleted_behind_the_commit() -> None:
         assert {partition: log.committed("counter")[partition] for partition in ends} == ends
         again = click_app(log, hops="log").run(until="end")
         assert again.dropped == {}
+
+
+def test_rows_sent_ahead_of_a_commit_wait_for_it_no_longer_than_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their transaction would time out."""
+    monkeypatch.setattr(outputs, "_ROWS_MAX", 10)
+    monkeypatch.setattr(pace, "OPEN_S", 0.0)
+    monkeypatch.setattr(runner, "_SLICE", 100)
+    commit, commits = TransactionalProducer.commit, 0
+
+    def counting(producer: TransactionalProducer) -> None:
+        nonlocal commits
+        commits += 1
+        commit(producer)
+
+    with Log.open("memory:") as log:
+        log.create_topic("clicks", partitions=1)
+        send(log, arrivals(2_000, disorder_ms=100))
+        monkeypatch.setattr(TransactionalProducer, "commit", counting)
+        click_app(log, hops="log", commit_interval=timedelta(hours=1)).run(until="end")
+    assert commits > 20
 
 
 def test_a_form_changes_when_the_rest_was_read() -> None:
