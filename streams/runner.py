@@ -98,7 +98,8 @@ class Runner:
         self._log = log
         self._rest = rest
         self._clock = clock
-        self._pace = Pace(clock, commit_interval_ms / 1000, eager=eager)
+        self._commit_s = commit_interval_ms / 1000
+        self._pace = Pace(clock, self._commit_s, eager=eager)
         self._cache_entries = cache_entries
         self._member = member
         self._add = add
@@ -125,7 +126,9 @@ class Runner:
         self._before = self._committed
         self._records_in = 0
         self._turns = (
-            None if plan.skew_ms is None else Turns(self._log, self._clock, plan.group, plan.decodings, plan.skew_ms)
+            None
+            if plan.skew_ms is None
+            else Turns(self._log, self._clock, plan.group, plan.decodings, plan.skew_ms, self._commit_s)
         )
         if self._member is not None:
             self._member.hand_over = self._hand_over

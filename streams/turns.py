@@ -8,7 +8,9 @@ No result would be wrong, as readers of repartitions go by the slowest; all wind
    is behind, the record that comes next, which stands in the log for all to see.
 2. Somebody always goes on: who is behind all others waits for none. A partition without data holds nobody, and neither
    does one that has not moved for SILENT_S: whoever has it is restoring, is at work on one record, or is gone.
-3. Only sources wait. What is in repartitions is of records that were run.
+3. A partition of another that keeps up with what comes holds nobody either, however old its records are: seen by its
+   commits it always has some data. It keeps up while it is never for KEEPS_UP_S short of where it ended before.
+4. Only sources wait. What is in repartitions is of records that were run.
 
 Not here: which of those whose turn it is comes first (rounds).
 """
@@ -29,6 +31,8 @@ from tailrace.windows.duration import format_ms
 LOOK_S = 0.02
 # Well above a commit interval, and what waiting for somebody who is not there may cost.
 SILENT_S = 5.0
+# A few commits that come soon; where these are further apart, two of them.
+KEEPS_UP_S = 0.5
 # After which it is told what is waited for, once.
 _TOLD_S = 1.0
 
@@ -38,15 +42,18 @@ _logger = logging.getLogger(__name__)
 class Turns:
     """See the module's docstring.
 
-    decodings has the topics that the app reads, but for repartitions.
+    decodings has the topics that the app reads, but for repartitions; commits are commit_s apart at most.
     """
 
-    def __init__(self, log: Log, clock: Clock, app: str, decodings: Mapping[str, Decoding], skew_ms: int) -> None:
+    def __init__(
+        self, log: Log, clock: Clock, app: str, decodings: Mapping[str, Decoding], skew_ms: int, commit_s: float
+    ) -> None:
         self._log = log
         self._clock = clock
         self._app = app
         self._decodings = decodings
         self._skew_ms = skew_ms
+        self._keeps_up_s = max(KEEPS_UP_S, 2 * commit_s)
         self._looked = -LOOK_S
         self._slowest: tuple[int, TopicPartition] | None = None
         """Of the others: time and partition."""
@@ -54,6 +61,8 @@ class Turns:
         """What comes next in others' partitions: the offset from which it was looked for, and its time."""
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
         """Where others' partitions were seen first to stand, and when."""
+        self._reaches: dict[TopicPartition, tuple[int, float]] = {}
+        """Where others' partitions ended when they had last come to such an end, and when that was."""
         self._waits_since: float | None = None
         self._told = False
 
@@ -107,8 +116,9 @@ class Turns:
                 if committed is None:
                     committed = self._log.committed_offsets(self._app)
                 found = committed.get(partition)
-                if found is None or found.offset >= (end if ends is None else min(end, ends.get(partition, end))):
-                    self._moved.pop(partition, None)
+                if found is None or self._keeps_up(partition, found.offset, end, now):
+                    continue
+                if ends is not None and found.offset >= ends.get(partition, end):
                     continue
                 offset, since = self._moved.setdefault(partition, (found.offset, now))
                 if offset != found.offset:
@@ -119,6 +129,15 @@ class Turns:
                     continue
                 if self._slowest is None or at_ms < self._slowest[0]:
                     self._slowest = at_ms, partition
+
+    def _keeps_up(self, partition: TopicPartition, offset: int, end: int, now: float) -> bool:
+        # Where nothing is known yet, what is there has waited for ever.
+        reaches, since = self._reaches.get(partition, (end, -inf))
+        if offset >= reaches:
+            reaches, since = end, now
+            self._moved.pop(partition, None)
+        self._reaches[partition] = reaches, since
+        return offset >= end or now - since < self._keeps_up_s
 
     def _time_at(self, partition: TopicPartition, found: CommittedOffset, furthest_ms: int) -> int | None:
         """How far a partition of another is; None where nothing can be read there now."""

@@ -17,7 +17,7 @@ from tailrace.streams.context import TaskContext
 from tailrace.streams.rounds import oldest
 from tailrace.streams.source import Decoding, SourceInput
 from tailrace.streams.task import Task, TaskId
-from tailrace.streams.turns import SILENT_S, Turns, all_read, hold_sources
+from tailrace.streams.turns import KEEPS_UP_S, SILENT_S, Turns, all_read, hold_sources
 
 SKEW_MS = 100
 # Values are times, and what the log itself says is none.
@@ -45,7 +45,7 @@ class Others:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.clock = ManualClock()
-        self.turns = Turns(log, self.clock, "app", DECODINGS, SKEW_MS)
+        self.turns = Turns(log, self.clock, "app", DECODINGS, SKEW_MS, 0.2)
 
     def send(self, number: int, *times_ms: int) -> None:
         with self.log.producer() as producer:
@@ -117,6 +117,20 @@ def test_who_does_not_move_is_waited_for_no_longer_until_it_does(others: Others)
     assert others.may(task(0, 5_000)) == []
 
 
+def test_who_keeps_up_holds_nobody_however_old_its_records_are(others: Others) -> None:
+    others.send(1, *range(10))
+    others.commit(1, 5, 4)
+    assert others.may(task(0, 5_000)) == [], "as far as is known, it has a backlog"
+    for sent in range(10, 60):
+        others.commit(1, sent, sent)
+        others.send(1, sent)
+        assert others.may(task(0, 5_000)) == [0]
+    others.clock.advance(int(KEEPS_UP_S * 1000) - 50)
+    assert others.may(task(0, 5_000)) == [0]
+    others.clock.advance(50)
+    assert others.may(task(0, 5_000)) == [], "that one record it should have had by now"
+
+
 def test_for_whom_it_waits_is_told(others: Others, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     others.send(1, 10, 20)
@@ -146,11 +160,11 @@ def test_two_members_come_to_the_end_and_are_never_further_apart(times: Sequence
     count = len(times)
     position, clock = [0] * count, [-1] * count
     with Log.open("memory:", background=False) as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "LOOK_S", 0.0)  # always; time stands still, so nobody is silent
+        patch.setattr(turns, "LOOK_S", 0.0)  # always; time stands still, so nobody is silent, and what is there counts
         log.create_topic("t", partitions=count)
         world = Others(log)
         members = [[number for number in range(count) if number % 2 == which] for which in (0, 1)]
-        seen_by = [world.turns, Turns(log, world.clock, "app", DECODINGS, SKEW_MS)]
+        seen_by = [world.turns, Turns(log, world.clock, "app", DECODINGS, SKEW_MS, 0.2)]
         for number, each in enumerate(times):
             if each:
                 world.send(number, *each)
