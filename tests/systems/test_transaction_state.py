@@ -23,13 +23,16 @@ def dumped(decoder: str, file: Path) -> str:
 def test_kafka_reads_our_transactions(tmp_path: Path) -> None:
     with Log.open(str(tmp_path)) as log:
         log.create_topic("t", partitions=2)
+        log.create_topic("read")
+        with log.producer() as plain:
+            plain.send_many("read", [b"r"] * 42)
         with log.producer(transactional_id="orders") as producer:
             for end in (producer.commit, producer.abort):
                 producer.begin()
                 producer.send("t", b"a", partition=0)
                 producer.send("t", b"b", partition=1)
                 producer.flush()
-                producer.send_offsets("readers", {TopicPartition("t", 0): 42})
+                producer.send_offsets("readers", {TopicPartition("read", 0): 42})
                 end()
     found = dumped("--transaction-log-decoder", tmp_path / "__transaction_state-0" / f"{0:020}.log")
     states = [json.loads(each)["data"] for each in re.findall(r"payload: (.*)", found)]
