@@ -99,7 +99,7 @@ async def live(count: int, batch: int, members: int, span_ms: int) -> None:
             await until(lambda: all(each.partitions for each in log.describe_group("counter").members))
             for part in chunks(clicks, span_ms // 1_500):
                 await asyncio.to_thread(send, log, part, batch=batch)
-            await until(lambda: log.committed("counter").items() >= all_ends(log).items())
+            await until(lambda: log.committed("counter").items() >= all_ends(log).items(), max(20, count / 1_000))
             summaries = [app.summary() for app in apps]
             assert not any(each.dropped for each in summaries if each is not None)
         assert last(log) == wanted(count, 3_000, span_ms)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 PATIENCE_S = 20.0
 
 
-async def until(happened: Callable[[], bool]) -> None:
+async def until(happened: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Returns as soon as happened() is true."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not happened():
         assert time.monotonic() < end, "it never happened"
         await asyncio.sleep(0.002)
