@@ -16,10 +16,11 @@ FAILING = ["plain-", "mixed-", "clicks-", "short-", "keyed-", "sink-", "counts-"
 class Chores(Actor):
     """Does one of them in each step."""
 
-    def __init__(self, world: World, *, failing: Sequence[str] = FAILING) -> None:
-        """`failing`: parts of the names of files where an operation may fail."""
+    def __init__(self, world: World, *, failing: Sequence[str] = FAILING, calm: bool = False) -> None:
+        """`failing`: parts of the names of files where an operation may fail; calm: none does, and no end comes."""
         super().__init__(world, "chores")
         self._failing = failing
+        self._calm = calm
 
     def step(self) -> None:
         """One of them."""
@@ -30,10 +31,13 @@ class Chores(Actor):
             (self._checkpoint, 1),
             (self._overdue, 1),
             (self._delete_records, 1),
+        ]
+        trouble: list[tuple[Callable[[], None], float]] = [
             (self._fill_or_free_the_disk, 1 if self.world.disk.capacity is None else 4),
             (self._fail_once, 0.3),
             (self._lose_power_soon, 1.5),
         ]
+        chores += [] if self._calm else trouble
         self.world.random.choices([chore for chore, _ in chores], [weight for _, weight in chores])[0]()
 
     def died(self) -> None:

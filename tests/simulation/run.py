@@ -27,17 +27,32 @@ class Outcome:
     violation: str | None
     crashes: int
     fates: dict[str, int]
+    at: int | None = None
+    """The operation of the disk at which it was ended."""
 
     def __str__(self) -> str:
         """The verdict, and how to see more of it."""
+        what = f"seed {self.seed}" if self.at is None else f"seed {self.seed} ended at operation {self.at}"
         if self.violation is None:
-            return f"seed {self.seed}: nothing wrong, {self.crashes} crashes, {self.fates}"
-        return f"seed {self.seed}: {self.violation}\n    replay with its trace: {REPLAY} {self.seed}"
+            return f"{what}: nothing wrong, {self.crashes} crashes, {self.fates}"
+        how = f"{self.seed}" if self.at is None else f"--each-sync {self.seed} --at {self.at}"
+        return f"{what}: {self.violation}\n    replay with its trace: {REPLAY} {how}"
 
 
 def simulate(seed: int, *, steps: int = STEPS, tell: Callable[[str], None] | None = None) -> Outcome:
     """Runs a seed; `tell` is given each line of the trace as it comes."""
-    life = _log_and_users(seed, tell) if seed % 2 else _program(seed, tell)
+    return play(life_of(seed, tell), seed, steps)
+
+
+def life_of(seed: int, tell: Callable[[str], None] | None, *, calm: bool = False) -> "Life":
+    """The life of a seed; calm: nothing goes wrong by itself."""
+    life = _log_and_users(seed, tell, calm=calm) if seed % 2 else _program(seed, tell, calm=calm)
+    life.calm = calm
+    return life
+
+
+def play(life: "Life", seed: int, steps: int, *, at: int | None = None) -> Outcome:
+    """Runs a life; `at` is for who wants to see it again."""
     world = life.world
     violation: str | None = None
     try:
@@ -46,13 +61,13 @@ def simulate(seed: int, *, steps: int = STEPS, tell: Callable[[str], None] | Non
         violation = str(error)
     except (AssertionError, LookupError, OSError, PowerLossError, TailraceError, TypeError, ValueError) as error:
         violation = f"{type(error).__name__}: {error}"
-    return Outcome(seed, violation, world.crashes, world.model.counts())
+    return Outcome(seed, violation, world.crashes, world.model.counts(), at)
 
 
-def _log_and_users(seed: int, tell: Callable[[str], None] | None) -> "_Life":
+def _log_and_users(seed: int, tell: Callable[[str], None] | None, *, calm: bool) -> "Life":
     """Producers, copiers and a click count beside each other."""
     world = World(seed, tell)
-    return _Life(
+    return Life(
         world,
         [
             (Plain(world, "plain", ["plain", "mixed", "short"]), 2),
@@ -63,27 +78,35 @@ def _log_and_users(seed: int, tell: Callable[[str], None] | None) -> "_Life":
             (Copier(world, "copier-2"), 1),
             (Clicker(world), 2),
             (ClickCount(world), 4),
-            (Chores(world), 2.5),
+            (Chores(world, calm=calm), 2.5),
         ],
     )
 
 
-def _program(seed: int, tell: Callable[[str], None] | None) -> "_Life":
+def _program(seed: int, tell: Callable[[str], None] | None, *, calm: bool) -> "Life":
     """One program, and members of it that come and go."""
     world = World(seed, tell, topics=INPUTS, results=OUTPUTS)
     program = world.random.choice(PROGRAMS)
     feeder = Feeder(world, program.inputs)
-    return _Life(world, [(feeder, 3), (Members(world, feeder, program), 7), (Chores(world, failing=FAILING), 1.5)])
+    return Life(
+        world, [(feeder, 3), (Members(world, feeder, program), 7), (Chores(world, failing=FAILING, calm=calm), 1.5)]
+    )
 
 
-class _Life:
+class Life:
+    """All who act on one machine, and whose turn it is."""
+
     def __init__(self, world: World, actors: list[tuple[Actor, float]]) -> None:
         self.world = world
         self.actors = actors
+        self.calm = False
+        self.healed_at = 0
+        """How many operations the disk had done when nothing could fail any more."""
         self._within = False
         world.meanwhile = self.meanwhile
 
     def run(self, steps: int) -> None:
+        """From beginning to end. Raises Violation."""
         world = self.world
         world.boot()
         for step in range(steps):
@@ -96,6 +119,7 @@ class _Life:
                 self.restart()
             elif world.chance(0.05):
                 self.look(settled=False)
+        self.healed_at = world.disk.operations
         world.say("== all is healed")
         self.heal()
 
@@ -122,7 +146,7 @@ class _Life:
         for actor, _ in self.actors:
             actor.died()
         self.world.end()
-        if self.world.chance(0.3):
+        if not self.calm and self.world.chance(0.3):
             self.world.disk.power_loss_after(self.world.random.randint(1, 40))
         self.world.boot()
         self.look(settled=True)

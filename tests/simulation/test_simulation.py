@@ -1,11 +1,13 @@
 """Some hundred lives of a log and its users; and that a broken promise is noticed, whatever breaks it."""
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tailrace.log.errors import DiskFullError, RetriableError, TailraceError
 from tailrace.log.groups import Groups
 from tailrace.log.partition import Partition
 from tailrace.log.syncer import Syncer
@@ -15,9 +17,11 @@ from tailrace.streams import runner
 from tailrace.streams.clocks import WriterClocks
 from tailrace.streams.commit import commit
 from tailrace.streams.planner import Planner
-from tailrace.tests.simulation.run import simulate
+from tailrace.tests.simulation.each import end_at, points_of
+from tailrace.tests.simulation.run import life_of, simulate
+from tailrace.tests.simulation.world import World
 
-SEEDS = 120
+SEEDS = 100
 PARTS = 10
 PLANTED_SEEDS = 120
 LOG, PROGRAM = 1, 0
@@ -48,6 +52,40 @@ def test_a_seed_is_told_the_same_each_time(seed: int) -> None:
         told.append(lines)
     assert told[0] == told[1]
     assert len(told[0]) > 50
+
+
+@pytest.mark.parametrize(("seed", "of"), [(2, 4), (3, 2)], ids=["program", "log"])
+def test_a_short_life_ended_at_each_sync(seed: int, of: int) -> None:
+    """From its first step on, at some of them: `--each-sync` does all."""
+    began = life_of(seed, None, calm=True)
+    began.world.boot()
+    points = [each for each in points_of(seed, steps=12) if each > began.world.disk.operations]
+    assert len(points) > 100
+    for point in points[::of]:
+        outcome = end_at(seed, point, steps=12)
+        assert outcome.violation is None, str(outcome)
+        assert outcome.crashes == 1
+
+
+def test_an_error_that_the_disk_does_not_explain_is_none_that_is_forgiven() -> None:
+    world = World(1)
+    world.boot()
+    error = OSError(errno.EIO, "Input/output error")
+    named = TailraceError("plain-0 could not be synced to disk")
+    assert not world.excused(named), "nothing has failed"
+    world.disk.fail("sync", error, path="/plain-0/")
+    with pytest.raises(TailraceError, match="plain-0 could not be synced"), world.log.producer() as producer:
+        producer.send("plain", b"v", partition=0).result()
+    assert world.excused(named)
+    assert not world.excused(TailraceError("mixed-1 could not be synced to disk")), "somewhere else"
+    assert not world.excused(error), "it does not say where"
+    assert not world.excused(KeyError("plain-0"))
+    assert not world.excused(RetriableError("not yet")), "there was room"
+    world.was_full = True
+    assert world.excused(DiskFullError("no room"))
+    assert not world.excused(RetriableError("not yet"))
+    world.end()
+    assert not world.excused(named), "the log was opened anew"
 
 
 def _no_sync_of_data(_syncer: Syncer, _targets: Any) -> None:

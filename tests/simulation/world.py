@@ -7,6 +7,7 @@
 """
 
 import atexit
+import posixpath
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from typing import Any, Final
 from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.embedded import EmbeddedLog
-from tailrace.log.errors import FencedError, RetriableError, TailraceError
+from tailrace.log.errors import DiskFullError, FencedError, RetriableError, TailraceError
 from tailrace.log.topic import INT64_MAX
 from tailrace.log.verify import verify
 from tailrace.tests.simulation.model import Model, Violation
@@ -74,6 +75,8 @@ class World:
         self.was_full = False
         self.last_click_ms = START_MS + 100_000_000  # comes after every other, and closes their windows
         self._log: Log | None = None
+        self.machine: bool | None = None
+        """Whether an ending is one of the machine, or of the process alone; None: that is left to chance."""
         self.meanwhile: Callable[[], None] = lambda: None
         """Has others take some steps, while somebody is within one."""
 
@@ -105,12 +108,25 @@ class World:
     # ---- errors
 
     def excused(self, error: BaseException) -> bool:
-        """Whether what the disk does now explains an error."""
+        """Whether what the disk does now explains an error.
+
+        1. The machine has stopped, or is stopping: anything may fail, and nothing that it says counts.
+        2. An operation on a file has failed since the log was opened, and the error, or one that led to it, names
+           that file or its partition. Whoever has no business there is not to be told of it.
+        3. The disk was full since the log was opened, and the error, or one that led to it, says so; it may pass, so
+           it is a RetriableError.
+
+        Not forgiven: an error without a cause of these, one that does not say where, any other kind of exception.
+        """
         if self.disk.down or isinstance(error, PowerLossError):
             return True
-        if self.broken and isinstance(error, OSError | TailraceError):
-            return True
-        return self.was_full and isinstance(error, RetriableError)
+        chain = list(_chain(error))
+        if self.was_full and isinstance(error, RetriableError):
+            return any(isinstance(each, DiskFullError) or "no room" in str(each) for each in chain)
+        told = " ".join(map(str, chain))
+        return isinstance(error, OSError | TailraceError) and any(
+            path in told or posixpath.basename(posixpath.dirname(path)) in told for path in self.disk.failed
+        )
 
     @contextmanager
     def excusing(self, what: str, failed: Callable[[BaseException], None] | None = None) -> Generator[None]:
@@ -154,7 +170,7 @@ class World:
         """The process ends without a word, or the machine does; whatever ails the disk has passed."""
         self.crashes += 1
         self._log = None
-        if self.chance(0.5):
+        if self.chance(0.5) if self.machine is None else self.machine:
             self.say("-- the machine loses its power")
             self.disk.crash()
             self.model.power_lost()
@@ -178,3 +194,10 @@ class World:
         report = verify(self.disk, PATH)
         if not report.ok:
             raise Violation(f"verify found {report.damage[0]}")
+
+
+def _chain(error: BaseException | None) -> Generator[BaseException]:
+    """An error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -29,11 +29,15 @@ class FaultyDisk(MemoryDisk):
         self.random = random.Random(seed)
         self.capacity = capacity
         self.operations = 0
+        self.told: list[str] | None = None
+        """The kinds of the changes so far, where somebody wants to know."""
         self.generation = 0
         self.down = False
         self._stop_at: int | None = None
         self._syncs_left: int | None = None
         self._failures: list[tuple[str, str, Exception]] = []
+        self.failed: list[str] = []
+        """The paths where a failure that was asked for has come, since the process began."""
         self._durable_files: dict[str, MemoryNode] = {}
         self._durable_folders: set[str] = set(self._folders)
         self._unsynced_names: list[tuple[str, Callable[[], None]]] = []  # (folder, the change on what is durable)
@@ -52,6 +56,7 @@ class FaultyDisk(MemoryDisk):
         """The process has ended, and the machine has not."""
         self.generation += 1
         self.down = False
+        self.failed = []
         self.heal()
         self._locks = set()
 
@@ -97,6 +102,8 @@ class FaultyDisk(MemoryDisk):
             self.down = True
             raise PowerLossError(operation)
         self.operations += 1
+        if self.told is not None:
+            self.told.append(operation)
         if self._syncs_left is not None and operation in {"sync", "sync_dir"}:
             self._syncs_left -= 1
             if not self._syncs_left:
@@ -104,6 +111,7 @@ class FaultyDisk(MemoryDisk):
         for index, (wanted, part, error) in enumerate(self._failures):
             if wanted == operation and part in path:
                 del self._failures[index]
+                self.failed.append(path)
                 raise error
         self.down = self._stop_at is not None and self.operations >= self._stop_at
         return self.down
