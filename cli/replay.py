@@ -47,11 +47,15 @@ def replay(
         typer.Option("--diff", metavar="TOPIC", help="Only compare this output with the replay's; may be repeated."),
     ] = None,
     tolerance: Annotated[float, typer.Option("--tolerance", help="By how much numbers may differ, for --diff.")] = 0.0,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Only put the replay in the app's place: readers and the app move to it.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Only take --promote back.")] = False,
     discard: Annotated[bool, typer.Option("--discard", help="Only delete what the replay has made.")] = False,
 ) -> int:
-    """Run an app over old input, beside the live one, into outputs and state of its own; or compare, or discard it."""
-    if diff and discard:
-        raise UsageError("--diff and --discard are two things: give one of them")
+    """Run an app over old input, beside the live one, into outputs and state of its own; then compare, and switch."""
+    if sum([bool(diff), promote, undo, discard]) > 1:
+        raise UsageError("--diff, --promote, --undo and --discard are one thing each: give one of them")
     app = load_app(target)
     app.describe()  # what is wrong with the program is said before a log is opened
     with (
@@ -61,13 +65,15 @@ def replay(
             since=_time("--since", since), until=_time("--until", until) or "end", into=into, share=share
         ) as job,
     ):
-        if discard:
-            job.discard()
-            if session.json:
-                session.output.value({"discarded": job.name})
-            else:
-                session.output.line(f"replay {job.name} is discarded")
-            return 0
+        for asked, step, done in (
+            (promote, job.promote, "promoted"),
+            (undo, job.undo, "undone"),
+            (discard, job.discard, "discarded"),
+        ):
+            if asked:
+                step()
+                _say(session.output, job, done)
+                return 0
         if diff:
             for name in diff:
                 _show(session.output, name, job.diff(job.topic(name), tolerance=tolerance))
@@ -119,6 +125,13 @@ def _report(output: Output, job: ReplayJob, summary: Summary) -> None:
     )
     for before, after in job.outputs.items():
         output.line(f"  {before} -> {after}")
+
+
+def _say(output: Output, job: ReplayJob, done: str) -> None:
+    if output.json:
+        output.value({done: job.name})
+    else:
+        output.line(f"replay {job.name} is {done}")
 
 
 def _show(output: Output, name: str, found: Difference) -> None:

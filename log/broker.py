@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from tailrace.log.catalog import Catalog, Topic
+from tailrace.log.aliases import switched, switched_back
+from tailrace.log.catalog import Catalog
 from tailrace.log.cleaner import Cleaner, StoppedError
 from tailrace.log.client import CommittedOffset, TransactionDescription
 from tailrace.log.clock import Clock
@@ -30,6 +31,8 @@ from tailrace.log.metadata import new_topic_id
 from tailrace.log.partition import Appended, Partition
 from tailrace.log.record import Offsets, TopicPartition
 from tailrace.log.replay import batches_of, records_of
+from tailrace.log.served import Topic
+from tailrace.log.switching import change
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
 from tailrace.log.topic import CONSUMER_OFFSETS, TRANSACTION_STATE, check_not_owned, check_topic_name
@@ -86,6 +89,7 @@ class Broker:
             stable_moved=self.waiting.appended,
             new_id=new_id,
         )
+        self.waiting.canonical = self.catalog.canonical
         self._cleaner = Cleaner(disk, clock, path)
         self._transaction_store = TransactionStore(self, self._commits, clock.now_ms)
         self.transactions = TransactionCoordinator(
@@ -187,10 +191,14 @@ class Broker:
     def delete_topic(self, name: str) -> None:
         """Deletes a topic; see `Log.delete_topic`."""
         self.catalog.check_writable()
-        tps = self.catalog.delete_topic(name).tps
-        self._cleaner.forget(tps)
+        known = {each for each in (name, *self.catalog.aliases.topics) if self.catalog.find(each) is not None}
+        topic = self.catalog.delete_topic(name)
+        self._cleaner.forget(topic.tps)
+        for each in known - {topic.name}:
+            if self.catalog.find(each) is None:
+                self.coordinator.topic_grew(each)
         try:
-            self.coordinator.topic_gone(name)
+            self.coordinator.topic_gone(topic.name)
         except DiskFullError as error:
             logger.warning("the offsets of the deleted topic %r are removed at the next opening: %s", name, error)
 
@@ -198,6 +206,22 @@ class Broker:
         """Adds partitions to a topic; see `Log.create_partitions`."""
         self.catalog.create_partitions(name, total)
         self.coordinator.topic_grew(name)
+
+    # -- other names ---------------------------------------------------------------------------------------------------
+
+    def switch(self, name: str, topics: Mapping[str, str], groups: Mapping[str, str]) -> None:
+        """Has names stand for others; see `Log.switch`."""
+        self.catalog.check_writable()
+        with self.catalog.lock, self._commits:
+            known = {topic.name: topic for topic in self.catalog.topics()}
+            change(self, switched(self.catalog.aliases, name, topics, groups, known))
+
+    def switch_back(self, name: str) -> None:
+        """Takes a switch back; see `Log.switch_back`."""
+        self.catalog.check_writable()
+        with self.catalog.lock, self._commits:
+            known = {topic.name: topic for topic in self.catalog.topics()}
+            change(self, switched_back(self.catalog.aliases, name, known))
 
     def look(self) -> None:
         """Beside a writer: takes in the topics and committed offsets that are new."""
@@ -294,7 +318,7 @@ class Broker:
                     return False
                 stirred.wait(self.look_again_s if left is None else min(left, self.look_again_s))
         finally:
-            self.waiting.remove(partitions, wake)
+            self.waiting.remove(wake)
 
     def wake(self) -> None:
         """Makes every wait return."""
@@ -354,8 +378,9 @@ class Broker:
         self.catalog.check_writable()
         for tp in offsets:
             self.catalog.partition(tp)
-        self.sync_all(self.read_ahead({tp: each.offset for tp, each in offsets.items()}))
-        self.coordinator.commit(group, offsets, check)
+        wanted = {self.catalog.canonical(tp): each for tp, each in offsets.items()}
+        self.sync_all(self.read_ahead({tp: each.offset for tp, each in wanted.items()}))
+        self.coordinator.commit(self.catalog.group(group), wanted, check)
 
     def with_epochs(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
         """The same, each with the leader epoch of the record before it, so that its reader may learn that it is gone.
@@ -389,16 +414,27 @@ class Broker:
         No offset is committed past what is on disk: a crash would take records from under it, and who goes on there
         would miss what is written in their place.
         """
-        topics = {tp: self.catalog.find(tp.topic) for tp in offsets}
+        topics = {tp: self.catalog.place(tp.topic) for tp in offsets}
         logs = {
             tp: topic.logs[tp.partition] for tp, topic in topics.items() if topic and tp.partition < topic.partitions
         }
         return [log for tp, log in logs.items() if log.synced_offset < min(offsets[tp], log.log_end_offset)]
 
     def committed_offsets(self, group: str) -> dict[TopicPartition, CommittedOffset]:
-        """A group's committed offsets."""
+        """A group's committed offsets, under every name that their partitions go by now."""
         self.look()
-        return self.coordinator.committed_offsets(group)
+        found = self.coordinator.committed_offsets(self.catalog.group(group))
+        aliases = self.catalog.aliases.topics
+        if not aliases:
+            return found
+        names: dict[str, list[str]] = {}
+        for name, behind in aliases.items():
+            names.setdefault(behind, []).append(name)
+        return {
+            TopicPartition(name, tp.partition): each
+            for tp, each in found.items()
+            for name in [*names.get(tp.topic, ()), *([] if tp.topic in aliases else [tp.topic])]
+        }
 
     def first_offset(self, group: str, tp: TopicPartition) -> tuple[CommittedOffset | None, bool]:
         """Where a group goes on in a partition, and whether a transaction is open that will say otherwise.
@@ -407,6 +443,7 @@ class Broker:
         """
         self.look()
         with self._commits:
+            group, tp = self.catalog.group(group), self.catalog.canonical(tp)
             return self.coordinator.committed(group, tp), self.coordinator.is_pending(group, tp)
 
     def committed_offset(self, group: str, tp: TopicPartition) -> CommittedOffset | None:
@@ -414,7 +451,7 @@ class Broker:
         if self.catalog.read_only:
             return self.committed_offsets(group).get(tp)
         self.catalog.check_open()
-        return self.coordinator.committed(group, tp)
+        return self.coordinator.committed(self.catalog.group(group), self.catalog.canonical(tp))
 
     # -- retention and compaction --------------------------------------------------------------------------------------
 

@@ -21,12 +21,14 @@ from typing import Any, Final
 from msgspec import structs
 
 from tailrace.log import checkpoint
+from tailrace.log.aliases import AliasesRecord
 from tailrace.log.clock import Clock
 from tailrace.log.codec import encode
 from tailrace.log.directory import LOCK, LogDirectory
 from tailrace.log.disk import Disk, join
 from tailrace.log.errors import CorruptError, DiskFullError, InvalidError, TailraceError, TopicNotFoundError
-from tailrace.log.layout import is_known, named
+from tailrace.log.folders import Folders
+from tailrace.log.layout import named
 from tailrace.log.metadata import (
     FORMAT_VERSION,
     DeletedRecord,
@@ -40,6 +42,7 @@ from tailrace.log.metadata import (
 from tailrace.log.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.replay import records_of
+from tailrace.log.served import Topic
 from tailrace.log.topic import (
     CLUSTER_METADATA,
     TopicConfig,
@@ -54,34 +57,6 @@ from tailrace.log.topic import (
 logger = logging.getLogger(__name__)
 
 METADATA: Final = TopicPartition(CLUSTER_METADATA, 0)
-
-
-class Topic:
-    """A topic as it is served. `logs[n]` is partition n; `gone` once it is deleted.
-
-    It never changes otherwise: a topic that is altered is another object, with the same partitions and maybe more, and
-    `before` is what it was.
-    """
-
-    def __init__(
-        self, record: TopicRecord, config: TopicConfig, logs: list[Partition], before: "Topic | None" = None
-    ) -> None:
-        self.record = record
-        self.name = record.name
-        self.topic_id = record.topic_id
-        self.partitions = record.partitions
-        self.internal = record.internal
-        self.config = config
-        self.logs = logs
-        self.tps = [TopicPartition(record.name, number) for number in range(record.partitions)]
-        self.gone = False
-        self.before = before
-
-    def mark_gone(self) -> None:
-        """For all who hold it, or what it was before it was altered."""
-        each: Topic | None = self
-        while each is not None:
-            each.gone, each = True, each.before
 
 
 class Catalog:
@@ -118,9 +93,11 @@ class Catalog:
         self._pid = os.getpid()
         self._table = TopicTable()
         self._topics: dict[str, Topic] = {}
+        self._views: dict[str, Topic] = {}  # by the names that stand for others
         self._producer_ids: list[int] = []  # of our block
         self._metadata_read = 0
         self._metadata: Partition | None = None
+        self._folders = Folders(disk, path, new_id)
         self._directory = LogDirectory(disk, path, read_only=read_only)
         self.cluster_id = self._directory.cluster_id()
         try:
@@ -189,7 +166,7 @@ class Catalog:
             if folder == str(METADATA):
                 continue
             found = self._directory.topic_id(folder)
-            foreign = self._foreign(folder)
+            foreign = self._folders.foreign(folder)
             if folder not in wanted and foreign:
                 logger.warning(
                     "%s: left as it is: no record of a topic speaks of it, but %s in it is none of the log's files",
@@ -198,34 +175,13 @@ class Catalog:
                 )
             elif folder not in wanted or found not in {None, wanted[folder]}:
                 logger.warning("%s: removed, as no record of a topic speaks of it", join(self.path, folder))
-                self._remove_folder(folder)
-
-    def _remove_folder(self, folder: str) -> None:
-        doomed = folder
-        if not folder.endswith("-delete"):
-            # Kafka's form: a crash from here on leaves a name that nobody takes for a partition.
-            doomed = f"{folder}.{self._new_id()}-delete"
-            self.disk.rename(join(self.path, folder), join(self.path, doomed))
-            self.disk.sync_dir(self.path)
-        foreign = self._foreign(doomed)
-        if not foreign:
-            self.disk.remove_tree(join(self.path, doomed))
-            return
-        logger.warning("%s: left, as %s in it is none of the log's files", join(self.path, doomed), foreign[0])
-        for name in self.disk.list(join(self.path, doomed)):
-            if name not in foreign:
-                self.disk.remove(join(self.path, doomed, name))
-
-    def _foreign(self, folder: str) -> list[str]:
-        """What stands in a partition's folder and was never put there by a log: not ours to remove."""
-        path = join(self.path, folder)
-        return [name for name in self.disk.list(path) if not is_known(name) or self.disk.is_dir(join(path, name))]
+                self._folders.remove(folder)
 
     def _check_no_strangers(self, record: TopicRecord, numbers: range) -> None:
         """Refuses to make partitions in folders that somebody has put things into."""
         for number in numbers:
             folder = str(TopicPartition(record.name, number))
-            foreign = self._foreign(folder) if self.disk.is_dir(join(self.path, folder)) else []
+            foreign = self._folders.foreign(folder) if self.disk.is_dir(join(self.path, folder)) else []
             if foreign:
                 raise InvalidError(
                     f"{join(self.path, folder)} is there already with {foreign[0]} in it, which is none of the log's "
@@ -234,7 +190,7 @@ class Catalog:
 
     def _open_topics(self) -> None:
         """Makes the served topics equal to the table."""
-        for name in set(self._topics) - set(self._table.names(internal=True)):
+        for name in set(self._topics) - {record.name for record in self._table.records()}:
             self._drop(name)
         for record in self._table.records():
             served = self._topics.get(record.name)
@@ -247,6 +203,15 @@ class Catalog:
                 added = self._open_logs(record, range(served.partitions, record.partitions))
                 if added is not None:
                     self._serve_altered(record, [*served.logs, *added])
+        self._look_at_aliases()
+
+    def _look_at_aliases(self) -> None:
+        """Makes the topics known by their other names, too."""
+        aliases = self._table.aliases.topics.items()
+        views = {name: self._topics[behind].under(name) for name, behind in aliases if behind in self._topics}
+        if views != self._views:
+            self._views = views
+            self.version += 1
 
     def _serve(self, record: TopicRecord) -> None:
         logs = self._open_logs(record, range(record.partitions))
@@ -278,6 +243,7 @@ class Catalog:
             log.config = config
         self._topics[record.name] = Topic(record, config, logs, self._topics[record.name])
         self.version += 1
+        self._look_at_aliases()
 
     def _drop(self, name: str) -> Topic:
         topic = self._topics.pop(name)
@@ -285,6 +251,7 @@ class Catalog:
         self.version += 1
         for log in topic.logs:
             log.close()
+        self._look_at_aliases()
         return topic
 
     def check_open(self) -> None:
@@ -339,8 +306,30 @@ class Catalog:
             )
 
     def find(self, name: str) -> Topic | None:
-        """The topic, or None."""
+        """The topic that the name stands for, or None."""
+        return self._views.get(name) or self._topics.get(name)
+
+    def place(self, name: str) -> Topic | None:
+        """The topic of this name itself, whatever the name stands for."""
         return self._topics.get(name)
+
+    def canonical(self, tp: TopicPartition) -> TopicPartition:
+        """What a partition is called on disk."""
+        return tp if tp.topic not in self._views else TopicPartition(self._table.behind(tp.topic), tp.partition)
+
+    @property
+    def aliases(self) -> AliasesRecord:
+        """The names that stand for others."""
+        return self._table.aliases
+
+    def group(self, name: str) -> str:
+        """The group that a name stands for."""
+        return self._table.aliases.groups.get(name, name)
+
+    def set_aliases(self, record: AliasesRecord) -> None:
+        """Has names stand for others, at once; under `lock`. On disk when this returns."""
+        self._record(record)
+        self._look_at_aliases()
 
     def topic(self, name: str) -> Topic:
         """The topic.
@@ -351,13 +340,13 @@ class Catalog:
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
             raise TypeError(f"a topic's name is a str, not {type(name).__name__}")
         self.check_open()
-        topic = self._topics.get(name)
+        topic = self.find(name)
         if topic is None:
             if self.read_only:
                 with self.lock:
                     self.refresh()
                     self._open_topics()
-                    topic = self._topics.get(name)
+                    topic = self.find(name)
             if topic is None:
                 self._table.require(name)
                 raise TopicNotFoundError(
@@ -403,8 +392,8 @@ class Catalog:
         check_partition_count("partitions", partitions)
         given = config_strings(config)
         with self.lock:
-            if exist_ok and name in self._topics:
-                have = self._topics[name]
+            have = self.find(name)
+            if exist_ok and have is not None:
                 check_same(have.config, name, have.partitions, partitions, given)
                 return have
             record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
@@ -429,6 +418,7 @@ class Catalog:
         self.check_writable()
         check_not_owned(name)
         with self.lock:
+            name = self._table.behind(name)
             record = self._table.require(name)
             defaults = TopicConfig().as_strings()
             given = config_strings(
@@ -445,6 +435,7 @@ class Catalog:
         self.check_writable()
         check_note(name, note)
         with self.lock:
+            name = self._table.behind(name)
             record = self._table.require(name)
             if note != record.note:
                 record = structs.replace(record, note=note)
@@ -456,6 +447,7 @@ class Catalog:
         self.check_writable()
         check_partition_count("total", total)
         with self.lock:
+            name = self._table.behind(name)
             record = self._table.require(name)
             check_not_owned(name)
             if total <= record.partitions:
@@ -485,6 +477,8 @@ class Catalog:
         self.check_writable()
         check_not_owned(name)
         with self.lock:
+            name = self._table.behind(name)
+            self._check_not_shadowing(name)
             record = self._table.require(name)
             deletion = DeletedRecord(name=name, topic_id=record.topic_id)
             try:
@@ -499,8 +493,16 @@ class Catalog:
             with suppress(OSError, TailraceError):
                 self.write_checkpoints()
             for tp in topic.tps:
-                self._remove_folder(str(tp))
+                self._folders.remove(str(tp))
             return topic
+
+    def _check_not_shadowing(self, name: str) -> None:
+        for alias, behind in self._table.aliases.topics.items():
+            if behind == name and alias in self._topics:
+                raise InvalidError(
+                    f"{name!r} is read as {alias!r}, and if it went an earlier {alias!r} would come to light: switch "
+                    "back, or delete that one, under its other name, first"
+                )
 
     def new_producer_id(self) -> int:
         """A producer id that was never used in this log, and never will be by another."""

@@ -516,6 +516,39 @@ class Log(AbstractContextManager["Log"]):
         """
 
     @abstractmethod
+    def switch(
+        self, name: str, *, topics: Mapping[str, str] | None = None, groups: Mapping[str, str] | None = None
+    ) -> None:
+        """Has names of topics and groups stand for others, all in one step; on disk when the call returns.
+
+        `{"counts": "counts.v2"}`: who names `counts` reads and writes the topic `counts.v2` from now on; name the topic
+        that stood there (`{"counts.old": "counts"}`) to find it further. Groups that read go on there: behind what is
+        no younger than what they had read. Their members join anew. A crash leaves all of it or nothing.
+
+        Raises:
+            InvalidError: a switch of that name is in force, a topic is not there, or has another number of partitions;
+                a group that is to be another has members.
+            RetriableError: a transaction is open in these topics, or commits offsets of them: try again.
+        """
+
+    @abstractmethod
+    def switch_back(self, name: str) -> None:
+        """Takes a switch back, in one step: names, and the offsets of who reads, as they follow from the topics.
+
+        Raises:
+            InvalidError: there is none of the name in force; a later one has its names; a topic of before is deleted.
+            RetriableError: as `switch`.
+        """
+
+    @abstractmethod
+    def switches(self) -> list[str]:
+        """The names of the switches in force, oldest first."""
+
+    @abstractmethod
+    def group_behind(self, group: str) -> str:
+        """The group that a name stands for: itself, as a rule."""
+
+    @abstractmethod
     def create_partitions(self, name: str, total: int) -> None:
         """Adds partitions to a topic, up to `total`; on disk when the call returns.
 

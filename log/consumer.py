@@ -29,6 +29,7 @@ from tailrace.log.membership import Listener, MemberOptions, Membership
 from tailrace.log.partition import OffsetOutOfRangeError, Partition
 from tailrace.log.record import Instant, Offsets, Record, TopicPartition, as_partition, instant_ms
 from tailrace.log.records import BatchRecords
+from tailrace.log.switching import carried
 from tailrace.log.truncation import still_there
 
 FETCH_BYTES: Final = 1 << 20  # Kafka's max.partition.fetch.bytes
@@ -62,7 +63,7 @@ class EmbeddedConsumer(Consumer):
             raise ValueError("a group's name cannot be empty: give a name, or None for no group")
         member.check(group)
         self._broker = broker
-        self._group = group
+        self._group = None if group is None else broker.catalog.group(group)
         self._committed_only = isolation == "read_committed"
         self._reset: Reset = reset
         self._min_bytes = fetch_min_bytes
@@ -200,7 +201,17 @@ class EmbeddedConsumer(Consumer):
         """Where reading ends."""
         return self._broker.catalog.end_offset(partition, stable=self._committed_only)
 
+    def _log_of(self, source: Source) -> Partition:
+        """What is read; where its topic's name stands for another by now, the position becomes one of that."""
+        log = self._broker.catalog.partition(source.partition)
+        before, source.log = source.log, log
+        if before is not None and before is not log and before.tp != log.tp and source.position >= 0:
+            source.move(carried(before, log, source.position))
+            source.leader_epoch = -1
+        return log
+
     def _has_data(self, source: Source) -> bool:
+        self._log_of(source)
         if source.position < 0:
             self._begin(source)
             if source.position < 0:
@@ -211,11 +222,15 @@ class EmbeddedConsumer(Consumer):
         return source.fetch_offset != end
 
     def _fetch(self, source: Source, max_bytes: int) -> int:
-        end = self._end(source.partition)  # before reading: what is not below it may be committed only later
-        data = self._read(source, max_bytes, end)
+        log = self._log_of(source)
+        # Before reading: what is not below it may be committed only later.
+        end = self._end(source.partition)
+        if not log.read_only:  # of this very one: its name may stand for another any time
+            end = log.last_stable_offset if self._committed_only else log.log_end_offset
+        data = self._read(source, log, max_bytes, end)
         begin = source.fetch_offset
         try:
-            for batch in self._batches(source, data, end):
+            for batch in self._batches(source, log, data, end):
                 source.queue.append(batch)
                 source.fetch_offset = batch.next_offset
         except TailraceError:
@@ -224,19 +239,17 @@ class EmbeddedConsumer(Consumer):
                 raise
         return len(data)
 
-    def _read(self, source: Source, max_bytes: int, end: int) -> bytes:
-        log = self._broker.catalog.partition(source.partition)
+    def _read(self, source: Source, log: Partition, max_bytes: int, end: int) -> bytes:
         limit = end if end < log.log_end_offset else None
         # Once more for a start that moved, and beside a writer once for each time that retention was quicker.
         for _ in range(_RESETS_MAX):
             try:
                 return log.read(source.fetch_offset, max_bytes, limit=limit)
             except OffsetOutOfRangeError:
-                self._out_of_range(source)
+                self._out_of_range(source, log)
         return log.read(source.fetch_offset, max_bytes, limit=limit)
 
-    def _batches(self, source: Source, data: bytes, end: int) -> Iterator[FetchedBatch]:
-        log = self._broker.catalog.partition(source.partition)
+    def _batches(self, source: Source, log: Partition, data: bytes, end: int) -> Iterator[FetchedBatch]:
         position = source.fetch_offset
         if not data and position < end and not log.read_only:
             raise _unreadable(log, position, "no batch that can be read")
@@ -264,8 +277,7 @@ class EmbeddedConsumer(Consumer):
             )
             position = header.next_offset
 
-    def _out_of_range(self, source: Source) -> None:
-        log = self._broker.catalog.partition(source.partition)
+    def _out_of_range(self, source: Source, log: Partition) -> None:
         start, end = log.log_start_offset, log.log_end_offset
         match self._reset:
             case "earliest":
@@ -426,7 +438,7 @@ class EmbeddedConsumer(Consumer):
             if self._membership is not None:
                 self._membership.alive()
         finally:
-            self._broker.waiting.remove(partitions, wake)
+            self._broker.waiting.remove(wake)
 
     # -- positions -----------------------------------------------------------------------------------------------------
 
@@ -514,6 +526,8 @@ class EmbeddedConsumer(Consumer):
         group = self._needed_group()
         if offsets is None:
             with self._lock:
+                for source in self._sources.values():
+                    self._log_of(source)
                 wanted = {
                     source.partition: CommittedOffset(source.position, source.leader_epoch)
                     for source in self._sources.values()

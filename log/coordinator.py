@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tailrace.log.client import CommittedOffset, MemberDescription
 from tailrace.log.clock import Clock
-from tailrace.log.errors import InvalidError
+from tailrace.log.errors import InvalidError, RetriableError
 from tailrace.log.groups import Groups
 from tailrace.log.local_members import PartitionsOf
 from tailrace.log.offsets import OffsetKey, OffsetTable, check_commit, encode_key, encode_value
@@ -132,6 +132,23 @@ class Coordinator:
 
         if rows:
             self._write(encoded, check, apply)
+
+    def offsets_of(self, topic: str) -> dict[str, dict[TopicPartition, CommittedOffset]]:
+        """What groups have committed in a topic, by group.
+
+        Raises:
+            RetriableError: a transaction is open that commits some.
+        """
+        found: dict[str, dict[TopicPartition, CommittedOffset]] = {}
+        with self._lock:
+            for group in self._offsets.groups():
+                held = {each: offset for each, offset in self._offsets.of(group).items() if each.topic == topic}
+                if held:
+                    found[group] = held
+                for each in held:
+                    if self._offsets.is_pending(OffsetKey(group, each)):
+                        raise RetriableError(f"group {group!r} commits offsets of {each} just now: wait until it has")
+        return found
 
     def committed(self, group: str, partition: TopicPartition) -> CommittedOffset | None:
         """One committed offset."""

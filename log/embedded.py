@@ -132,6 +132,26 @@ class EmbeddedLog(Log):
         """See `Log.note_topic`."""
         self._broker.catalog.note_topic(name, note)
 
+    def switch(
+        self, name: str, *, topics: Mapping[str, str] | None = None, groups: Mapping[str, str] | None = None
+    ) -> None:
+        """See `Log.switch`."""
+        self._broker.switch(name, topics or {}, groups or {})
+
+    def switch_back(self, name: str) -> None:
+        """See `Log.switch_back`."""
+        self._broker.switch_back(name)
+
+    def switches(self) -> list[str]:
+        """See `Log.switches`."""
+        self._broker.look()
+        return [each.name for each in self._broker.catalog.aliases.switches]
+
+    def group_behind(self, group: str) -> str:
+        """See `Log.group_behind`."""
+        self._broker.look()
+        return self._broker.catalog.group(group)
+
     def create_partitions(self, name: str, total: int) -> None:
         """See `Log.create_partitions`."""
         self._broker.create_partitions(name, total)
@@ -186,15 +206,17 @@ class EmbeddedLog(Log):
     def groups(self) -> list[str]:
         """See `Log.groups`."""
         self._broker.look()
-        return self._broker.coordinator.groups()
+        return sorted({*self._broker.coordinator.groups(), *self._broker.catalog.aliases.groups})
 
     def describe_group(self, group: str) -> GroupDescription:
         """See `Log.describe_group`."""
         self._broker.look()
-        state, members = self._broker.coordinator.describe(group)
+        state, members = self._broker.coordinator.describe(self._broker.catalog.group(group))
         if self._broker.catalog.beside_a_writer():
             state = UNKNOWN
-        offsets = self.committed(group)
+        aliases = self._broker.catalog.aliases.topics
+        behind_others = set(aliases.values()) - aliases.keys()  # told under the name that is used
+        offsets = {tp: offset for tp, offset in self.committed(group).items() if tp.topic not in behind_others}
         ends = {
             tp: self._broker.catalog.end_offset(tp) for tp in offsets if self._broker.catalog.find(tp.topic) is not None
         }
@@ -204,7 +226,7 @@ class EmbeddedLog(Log):
     def delete_group(self, group: str) -> None:
         """See `Log.delete_group`."""
         self._broker.catalog.check_writable()
-        self._broker.coordinator.delete(group)
+        self._broker.coordinator.delete(self._broker.catalog.group(group))
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         """See `Log.committed`."""
@@ -212,7 +234,7 @@ class EmbeddedLog(Log):
 
     def alter_offsets(self, group: str, offsets: Offsets) -> None:
         """See `Log.alter_offsets`."""
-        self._broker.coordinator.check_empty(group, "alter the offsets")
+        self._broker.coordinator.check_empty(self._broker.catalog.group(group), "alter the offsets")
         wanted = offsets_given(offsets)
         for tp, committed in wanted.items():
             end = self._broker.catalog.end_offset(tp)

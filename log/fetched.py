@@ -12,6 +12,7 @@ from itertools import chain, islice
 
 from tailrace.log.client import FetchedBatch
 from tailrace.log.codec import BatchHeader, batches
+from tailrace.log.partition import Partition
 from tailrace.log.producers import AbortedTransaction
 from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.log.records import BatchRecords
@@ -33,7 +34,7 @@ class Aborted:
 class Source:
     """One assigned partition. position <= offsets in `queue` < fetch_offset; -1 = not known yet."""
 
-    __slots__ = ("fetch_offset", "leader_epoch", "partition", "paused", "position", "queue", "walk")
+    __slots__ = ("fetch_offset", "leader_epoch", "log", "partition", "paused", "position", "queue", "walk")
 
     def __init__(self, partition: TopicPartition) -> None:
         self.partition = partition
@@ -41,6 +42,7 @@ class Source:
         self.fetch_offset = -1
         self.leader_epoch = -1
         self.paused = False
+        self.log: Partition | None = None  # what the position is one of
         self.queue: deque[FetchedBatch] = deque()
         self.walk: Iterator[RawRecord] | None = None  # over the first batch of the queue, where it was begun
 

@@ -284,6 +284,19 @@ class Groups:
                 answers += each.topic_changed(topic, now_ms)
         self._tell(answers)
 
+    def expel(self, topics: Iterable[str]) -> None:
+        """All members of the groups that read one of these are none any more: what they commit is refused."""
+        names = set(topics)
+        answers: list[Answer] = []
+        with self._lock:
+            now_ms = self._now_ms()
+            for each in self._groups.values():
+                if each.reads(names):
+                    for member in list(each.group.members):
+                        _, told = each.group.leave(member, now_ms)
+                        answers += each.take_in(told, now_ms)
+        self._tell(answers)
+
     # -- groups --------------------------------------------------------------------------------------------------------
 
     def living(self) -> list[str]:

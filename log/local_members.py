@@ -199,6 +199,13 @@ class LocalMembers:
         self._owners |= dict.fromkeys(free, member)
         return free
 
+    def reads(self, topics: set[str]) -> bool:
+        """Whether a member here subscribes to one of these."""
+        return any(
+            not topics.isdisjoint(decode_subscription(self.group.members[member].request.protocols[0][1]).topics)
+            for member in self._assigns
+        )
+
     def topic_changed(self, topic: str, now_ms: int) -> list[Answer]:
         """A topic has gone, or has more partitions: who subscribes to it here shares anew."""
         if self._partitions_of(topic) is None:

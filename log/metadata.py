@@ -7,7 +7,8 @@
 
 Not here: folders and files (`broker`). The records lie in `__cluster_metadata-0` as any other: key = the topic's id in
 Kafka's text form, value = one JSON object whose `kind` is `format` (the first of all, with key `format`), `topic`,
-`deleted`, or `producer_ids` (with key `producer_ids`: Kafka's ProducerIdsRecord).
+`deleted`, `producer_ids` (with key `producer_ids`: Kafka's ProducerIdsRecord), or `aliases` (with key `aliases`: all of
+them).
 """
 
 import base64
@@ -17,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace.log.aliases import AliasesRecord, without
 from tailrace.log.errors import InvalidError, TopicExistsError, TopicNotFoundError
 from tailrace.log.topic import TopicConfig, near_names
 
@@ -24,6 +26,7 @@ FORMAT_VERSION: Final = 1
 FORMAT_KEY: Final = b"format"
 PRODUCER_IDS: Final = 1000  # Kafka's ProducerIdsBlock: one record for so many; those not used are lost at a close
 PRODUCER_IDS_KEY: Final = b"producer_ids"
+ALIASES_KEY: Final = b"aliases"
 
 
 class FormatRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="format"):
@@ -57,7 +60,7 @@ class ProducerIdsRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="prod
     next_producer_id: int
 
 
-MetadataRecord = FormatRecord | TopicRecord | DeletedRecord | ProducerIdsRecord
+MetadataRecord = FormatRecord | TopicRecord | DeletedRecord | ProducerIdsRecord | AliasesRecord
 _DECODER: msgspec.json.Decoder[MetadataRecord] = msgspec.json.Decoder(MetadataRecord)
 
 
@@ -68,6 +71,8 @@ def encode_record(record: MetadataRecord) -> tuple[bytes, bytes]:
             key = FORMAT_KEY
         case ProducerIdsRecord():
             key = PRODUCER_IDS_KEY
+        case AliasesRecord():
+            key = ALIASES_KEY
         case _:
             key = record.topic_id.encode()
     return key, msgspec.json.encode(record)
@@ -114,6 +119,7 @@ class TopicTable:
         self._topics: dict[str, TopicRecord] = {}
         self._configs: dict[str, TopicConfig] = {}
         self.next_producer_id = 0
+        self.aliases = AliasesRecord()
 
     def apply(self, record: MetadataRecord) -> None:
         """Adds the next record of the log."""
@@ -124,10 +130,17 @@ class TopicTable:
             case DeletedRecord(name=name, topic_id=topic_id):
                 if name in self._topics and self._topics[name].topic_id == topic_id:
                     del self._topics[name], self._configs[name]
+                    self.aliases = without(self.aliases, name)
             case ProducerIdsRecord(next_producer_id=next_producer_id):
                 self.next_producer_id = next_producer_id
+            case AliasesRecord():
+                self.aliases = record
             case FormatRecord():
                 pass
+
+    def behind(self, name: str) -> str:
+        """The name of the topic that a name stands for: its own, as a rule."""
+        return self.aliases.topics.get(name, name)
 
     def new_producer_ids(self) -> tuple[ProducerIdsRecord, range]:
         """The record that would give out the next block of producer ids, and the block; not applied."""
@@ -160,7 +173,9 @@ class TopicTable:
 
     def names(self, *, internal: bool) -> list[str]:
         """All names, sorted; internal topics only where asked for."""
-        return sorted(name for name, record in self._topics.items() if internal or not record.internal)
+        names = {name: record for name, record in self._topics.items() if name not in self.aliases.topics}
+        names |= {name: self._topics[behind] for name, behind in self.aliases.topics.items() if behind in self._topics}
+        return sorted(name for name, record in names.items() if internal or not record.internal)
 
     def records(self) -> list[TopicRecord]:
         """Every topic's record, by name."""
@@ -175,7 +190,7 @@ class TopicTable:
             TopicExistsError: the name is taken, or differs from one only by `.` for `_` (as in Kafka, whose metrics
                 mix them).
         """
-        if name in self._topics:
+        if name in self._topics or name in self.aliases.topics:
             raise TopicExistsError(f"the topic {name!r} exists already: use it, or pass exist_ok=True")
         for other in self._topics:
             if other.replace(".", "_") == name.replace(".", "_"):

@@ -10,10 +10,10 @@ for a user's argument of a wrong type, which the compiled builder finds but cann
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
-from tailrace.log.catalog import Topic
 from tailrace.log.codec import COMPRESSIONS, BatchBuilder, builder
 from tailrace.log.errors import InvalidError
 from tailrace.log.partitioner import Partitioner
+from tailrace.log.served import Topic
 from tailrace.log.topic import INT64_MAX
 
 

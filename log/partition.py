@@ -574,6 +574,13 @@ class Partition:
             position = segment.position_of(offset)
             return segment.path, -1 if position is None else position
 
+    @property
+    def max_timestamp_ms(self) -> int:
+        """The largest time of a record, or -1; those that were deleted or aborted since may count."""
+        with self._lock:
+            self._check_open()
+            return max(self._segments.loaded(index).max_timestamp_ms for index in range(len(self._segments)))
+
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """The first record, by offset, that is at least as young as `timestamp_ms`: (offset, its time), or None."""
         with self._lock:

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from tailrace.log.catalog import Topic
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import Clock
 from tailrace.log.errors import FencedError, InvalidError, OverdueError, TailraceError
 from tailrace.log.partition import Appended
 from tailrace.log.producers import OpenTransaction
 from tailrace.log.record import TopicPartition
+from tailrace.log.served import Topic
 from tailrace.log.timers import Timers
 from tailrace.log.topic import CONSUMER_OFFSETS
 from tailrace.log.transaction_records import decode_key, decode_value, encode_key, encode_value
@@ -244,7 +244,7 @@ class TransactionCoordinator:
     def append(self, who: Identity, topic: Topic, number: int, batch: bytearray) -> Appended:
         """Appends a batch of the transaction."""
         with self._entry(who.transactional_id).lock:
-            self.add(who, (topic.tps[number],))
+            self.add(who, (topic.places[number],))
             return self._places.append(topic, number, batch)
 
     def append_offsets(

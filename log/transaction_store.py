@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
-from tailrace.log.catalog import Catalog, Topic
+from tailrace.log.catalog import Catalog
 from tailrace.log.client import CommittedOffset
 from tailrace.log.codec import encode
 from tailrace.log.coordinator import Coordinator
@@ -19,6 +19,7 @@ from tailrace.log.errors import TopicNotFoundError
 from tailrace.log.partition import Appended, Partition
 from tailrace.log.producers import OpenTransaction
 from tailrace.log.record import TopicPartition
+from tailrace.log.served import Topic
 from tailrace.log.topic import CONSUMER_OFFSETS, TRANSACTION_STATE
 
 STATE_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": "104857600"}  # Kafka's for this topic
@@ -88,7 +89,7 @@ class TransactionStore:
 
     def append_marker(self, tp: TopicPartition, producer_id: int, producer_epoch: int, *, committed: bool) -> None:
         """Ends a producer's transaction in a partition."""
-        topic = self._writer.catalog.find(tp.topic)
+        topic = self._writer.catalog.place(tp.topic)
         if topic is None or tp.partition >= topic.partitions:
             return
         # Kafka's: the epoch of the coordinator is that of the partition which has its state.
@@ -140,7 +141,7 @@ class TransactionStore:
     def sync_partitions(self, partitions: Iterable[TopicPartition], read: Mapping[TopicPartition, int]) -> None:
         """Returns when all that was appended to these is on disk, and what stands before the offsets in `read`."""
         catalog = self._writer.catalog
-        found = [(catalog.find(tp.topic), tp.partition) for tp in partitions]
+        found = [(catalog.place(tp.topic), tp.partition) for tp in partitions]
         written = [topic.logs[number] for topic, number in found if topic is not None and number < topic.partitions]
         self._writer.sync_all([*written, *self._writer.read_ahead(read)])
 

@@ -136,7 +136,7 @@ class TransactionalProducer(EmbeddedProducer):
         )
 
     def _write_all(self) -> None:
-        lingering = {batch.target.topic.tps[batch.partition] for batch in self._lingering}
+        lingering = {batch.target.topic.places[batch.partition] for batch in self._lingering}
         if lingering:  # one record for all of them
             self._guarded(lambda: self._transactions.add(self._who, sorted(lingering)))
             self._wrote = True
@@ -192,13 +192,16 @@ class TransactionalProducer(EmbeddedProducer):
         member: tuple[str, int] | None = None,
     ) -> None:
         """Commits offsets in the transaction; see `Producer.commit_offsets`."""
-        wanted = {as_partition(tp): each for tp, each in offsets.items()}
+        catalog = self._broker.catalog
+        asked = {as_partition(tp): each for tp, each in offsets.items()}
+        wanted = {catalog.canonical(tp): each for tp, each in asked.items()}
+        group = catalog.group(group)
         with self._changed:
             self._check_begun()
             try:
                 check_commit(group, wanted)
                 self._check_member(group, member)
-                self._broker.check_not_past_end(group, wanted)
+                self._broker.check_not_past_end(group, asked)
             except TailraceError as error:
                 self._refused(error)
                 raise

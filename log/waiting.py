@@ -20,20 +20,25 @@ class Waiting:
         self._lock = threading.Lock()
         # Values are replaced, never changed in place, so that a writer can walk one without the lock.
         self._waiters: dict[TopicPartition, tuple[Wake, ...]] = {}
-        self._every: list[Wake] = []  # also those that wait for no partition: members of a group without a share
+        # With what each waits for; also those that wait for no partition: members of a group without a share.
+        self._every: list[tuple[Wake, tuple[TopicPartition, ...]]] = []
+        self.canonical: Callable[[TopicPartition], TopicPartition] = lambda partition: partition
+        """What a partition is called, whatever name it is asked for by."""
 
     def add(self, partitions: Iterable[TopicPartition], wake: Wake) -> None:
         """`wake` is called, by the writer's thread, after each append to one of `partitions`: it must not block."""
+        places = tuple(map(self.canonical, partitions))
         with self._lock:
-            self._every.append(wake)
-            for partition in partitions:
+            self._every.append((wake, places))
+            for partition in places:
                 self._waiters[partition] = (*self._waiters.get(partition, ()), wake)
 
-    def remove(self, partitions: Iterable[TopicPartition], wake: Wake) -> None:
-        """Takes `wake` out again; once for each `add`, with the same partitions."""
+    def remove(self, wake: Wake) -> None:
+        """Takes `wake` out again; once for each `add`."""
         with self._lock:
-            self._every.remove(wake)
-            for partition in partitions:
+            at = next(index for index, (each, _) in enumerate(self._every) if each is wake)
+            _, places = self._every.pop(at)
+            for partition in places:
                 left = tuple(each for each in self._waiters.get(partition, ()) if each is not wake)
                 if left:
                     self._waiters[partition] = left
@@ -42,12 +47,12 @@ class Waiting:
 
     def appended(self, partition: TopicPartition) -> None:
         """Wakes those who wait for this partition: its end has moved, or its last stable offset."""
-        for wake in self._waiters.get(partition, ()):
+        for wake in self._waiters.get(self.canonical(partition), ()):
             wake()
 
     def wake_all(self) -> None:
         """Wakes everybody: something other than data has changed."""
         with self._lock:
-            every = list(self._every)
+            every = [wake for wake, _ in self._every]
         for wake in every:
             wake()

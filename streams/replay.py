@@ -34,6 +34,7 @@ from tailrace.streams.clocks import NEVER, decode_clocks
 from tailrace.streams.difference import Difference, Range, difference
 from tailrace.streams.operators.table import TableSource
 from tailrace.streams.options import AppOptions
+from tailrace.streams.promotion import own_names, promote, switch_back
 from tailrace.streams.replayed import Renaming, replayed
 from tailrace.streams.reset import delete_all, internal_topics
 from tailrace.streams.signals import stopping
@@ -120,6 +121,7 @@ class ReplayJob:
         self.name = f"{options.name}.{into}"
         """The app that the replay is: its group, and the beginning of its internal topics' names."""
         self._log = log
+        self._into = into
         self._clock = clock
         self._progress = progress
         self._renaming = Renaming(log, into)
@@ -248,6 +250,7 @@ class ReplayJob:
             DiskFullError: no room: it stands at its last commit.
             TaskError, DecodeError: as `App.run`.
         """
+        self._check_not_promoted("run again by itself: run the app")
         self.begin()
         for topic in self._inputs():
             copy_silences(self._log, silences_topic(self.app, topic), silences_topic(self.name, topic))
@@ -360,6 +363,60 @@ class ReplayJob:
             within=Range(self._begun.since_ms, self._begun.until_ms),
         )
 
+    # ------------------------------------------------------------ the switch
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the app goes on as this replay, and its readers read what it wrote."""
+        return self.name in self._log.switches()
+
+    def _check_not_promoted(self, what: str) -> None:
+        if self.promoted:
+            raise InvalidError(f"the replay {self.name!r} was promoted, and cannot be {what}")
+
+    def promote(self) -> None:
+        """Puts the replay in the place of the app and its outputs, in one step; on disk when the call returns.
+
+        Who names an output (`counts`) reads and writes what the replay wrote (`counts.v2`) from now on; what stood
+        there is found as `counts.before-v2`. Groups that read go on there, behind what is no younger than what they had
+        read. The app's own name stands for the replay: its next run, of the new program, goes on with the replay's
+        offsets and state. A crash leaves all of it or nothing.
+
+        Raises:
+            InvalidError: input is left to be worked on (call `run`), the app or the replay runs, it was promoted, it
+                wrote nothing, the name for what stood there is taken.
+            RetriableError: a transaction stays open in an output.
+        """
+        self._check_not_promoted("promoted twice")
+        before = self._before()
+        if before is None or not self._log.committed_offsets(self.name):
+            raise InvalidError(
+                f"the replay {self.name!r} has not begun, so there is nothing to promote: run() it first"
+            )
+        if not before.means(self._begun):
+            raise InvalidError(f"the replay {self.name!r} was begun with {_words(before)}, and this one is another")
+        left = self.left()
+        if left:
+            raise InvalidError(
+                f"the replay {self.name!r} is not at the end: {left:,} records of its input are left; run() it to there"
+            )
+        outputs = {name.removesuffix(f".{self._into}"): name for name in before.outputs}
+        promote(self._log, self.app, self.name, self._into, outputs, own_names(self._own, self.app, self.name))
+
+    def undo(self) -> None:
+        """Takes `promote` back, in one step: names, readers, the app's offsets and state are what they were.
+
+        What the app had worked on in the meantime it works on again, as the old program. Readers go back to the old
+        topics, behind what is no younger than what they have read. The replay stays, and may be promoted again.
+
+        Raises:
+            InvalidError: it was not promoted, the app runs, a later promotion has its names, an old topic was deleted.
+            RetriableError: a transaction stays open in an output.
+        """
+        if not self.promoted:
+            raise InvalidError(f"the replay {self.name!r} is not promoted, so there is nothing to undo")
+        switch_back(self._log, self.app, self.name)
+
     def topic(self, name: str) -> Topic[Any, Any]:
         """One of the app's outputs, by its name.
 
@@ -383,6 +440,7 @@ class ReplayJob:
         Raises:
             InvalidError: it runs.
         """
+        self._check_not_promoted("discarded: undo() first")
         before = self._before()
         delete_all(self._options, self._log, [] if before is None else before.outputs, last=self._record)
 

@@ -115,6 +115,12 @@ def carry_out(plan: ResetPlan, options: AppOptions, log: Log) -> ResetPlan:
         raise InvalidError(
             f"app {plan.app!r} runs now, as {', '.join(plan.members)}: stop it first; nothing was changed"
         )
+    behind = log.group_behind(plan.app)
+    if behind != plan.app:
+        raise InvalidError(
+            f"app {plan.app!r} goes on as {behind!r}, which was promoted in its place: take that back first, with "
+            "undo() of that replay or `tailrace replay --undo`"
+        )
     root = _state_directory(options, log)
     # In case an app on another log uses the directory, or it is none of ours: refused before anything changes.
     own = None if root is None else identity.take(RealDisk(), root, plan.app, _cluster(log))
@@ -153,6 +159,9 @@ def delete_all(options: AppOptions, log: Log, outputs: Sequence[str], *, last: s
     log.commit_offsets(app, {each: CommittedOffset(at, -1, _MARK) for each, at in committed.items()})
     for path in _state(options, log):
         RealDisk().remove_tree(path)
+    for folder in _folders(options, log):
+        KnownTopics(RealDisk(), folder).forget()
+    forget_in_memory(log, app)
     own = internal_topics(log, app) + _topics_of(log, app, _SILENCES)
     for name in [*outputs, *own, dead_letter_topic(app)]:
         if name in known:

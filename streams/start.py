@@ -69,10 +69,11 @@ def started(
     """
     with ExitStack() as stack:
         log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
-        number = stack.enter_context(numbered(log, options.name, program_of(topology, options)))
+        name = log.group_behind(options.name)  # of a replay that was promoted: its state is this app's now
+        number = stack.enter_context(numbered(log, name, program_of(topology, options)))
         root = options.state_dir or log.state_directory
-        state = None if root is None else identity.directory(root, options.name, number)
-        own = _identity(state, options.name, log, number)
+        state = None if root is None else identity.directory(root, name, number)
+        own = _identity(state, name, log, number)
         stack.callback(own.release)
         stores = Stores(state, clock)
         attempts = _Attempts(topology, options, log, clock, stores, own, progress)

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from tailrace.log.checkpoint import read_properties, write_properties
 from tailrace.log.client import Log
 from tailrace.log.disk import Disk, join, parent
-from tailrace.log.errors import InvalidError, TopicNotFoundError
+from tailrace.log.errors import InvalidError, RetriableError, TopicNotFoundError
 
 FILE: Final = "topics.properties"
 # A table is read whole at each start; an output is made when it is missing.
@@ -60,14 +60,24 @@ class TopicsInUse:
 
         Raises:
             InvalidError: one was deleted, and perhaps made anew.
+            RetriableError: its name stands for another one now: from the last commit on, that is to be read.
         """
         for name, topic_id in self.ids.items():
             try:
                 now = self._log.describe_topic(name).topic_id
             except TopicNotFoundError:
                 raise InvalidError(self._told(name, "was deleted")) from None
+            if now != topic_id and self._is_there(topic_id):
+                raise RetriableError(
+                    f"topic {name!r} is another one now, to which its readers were moved while app {self._app!r} ran "
+                    f"({self.used_for[name].told})"
+                )
             if now != topic_id:
                 raise InvalidError(self._told(name, "was deleted and made anew"))
+
+    def _is_there(self, topic_id: str) -> bool:
+        names = self._log.topics(internal=True)
+        return any(self._log.describe_topic(name).topic_id == topic_id for name in names)
 
     def _told(self, name: str, what: str) -> str:
         use = self.used_for[name]

@@ -26,8 +26,6 @@ STILL_TO_COME: list[str] = [
     "Events",
     "Agent",
     "Channel",
-    "ReplayJob.promote",
-    "ReplayJob.undo",
     "App.__init__.version",
     "App.__init__.standbys",
     "App.agent",

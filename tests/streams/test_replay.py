@@ -143,6 +143,8 @@ def test_other_words_under_one_name_are_refused_until_it_is_discarded(log: Log) 
         assert log.committed("counter") == committed
         job.discard()  # nothing is left
         assert job.run().records_in == len(CLICKS)
+        job.discard()
+        assert job.run().records_in == len(CLICKS), "with the same state as the one before"
 
 
 def test_names_that_are_taken_are_left_alone(log: Log) -> None:

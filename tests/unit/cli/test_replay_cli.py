@@ -54,6 +54,19 @@ def test_it_replays_compares_and_discards(shop: Command) -> None:
     assert "out.v2" not in shop.ok("topics", "list").out
 
 
+def test_it_is_promoted_and_undone(shop: Command) -> None:
+    words = ["replay", "shop_replay", "--into", "v2"]
+    assert shop(*words, "--promote").code == 1
+    shop.ok(*words)
+    assert shop.ok(*words, "--promote").out == "replay shop.v2 is promoted\n"
+    assert shop.ok("tail", "out", "--json", "--value-type", "int").json[-1]["value"] in {12, 17}
+    assert "out.before-v2" in shop.ok("topics", "list").out
+    assert shop.ok("run", "shop_replay", "--until", "end").out.startswith("shop: 0 records in")
+    assert shop(*words, "--discard").code == 1
+    assert shop.ok(*words, "--undo", "--json").json == [{"undone": "shop.v2"}]
+    assert shop.ok("tail", "out", "--json", "--value-type", "int").json[-1]["value"] in {6, 9}
+
+
 def test_since_and_until(shop: Command) -> None:
     words = ["--since", "1970-01-01T00:00:01", "--until", "1970-01-01T00:00:03Z"]
     assert shop.ok("replay", "shop_replay", "--into", "part", *words, "--json").json[0]["records_in"] == 2

@@ -46,7 +46,7 @@ def test_only_who_waits_for_a_partition_is_woken() -> None:
     assert woken == ["first"]
     waiting.appended(B)
     assert woken == ["first", "first", "second"]
-    waiting.remove([A, B], first)
+    waiting.remove(first)
     waiting.appended(A)
     waiting.wake_all()
     assert woken == ["first", "first", "second", "second"]
@@ -61,7 +61,7 @@ def test_who_waits_for_nothing_is_woken_with_all() -> None:
 
     waiting.add([], wake)
     waiting.wake_all()
-    waiting.remove([], wake)
+    waiting.remove(wake)
     waiting.wake_all()
     assert woken == [1]
 

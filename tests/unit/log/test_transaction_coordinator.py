@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tailrace.log.catalog import Topic
 from tailrace.log.client import CommittedOffset
 from tailrace.log.clock import ManualClock
 from tailrace.log.errors import DiskFullError, TailraceError
 from tailrace.log.partition import Appended
 from tailrace.log.producers import OpenTransaction
 from tailrace.log.record import TopicPartition
+from tailrace.log.served import Topic
 from tailrace.log.timers import Timers
 from tailrace.log.transaction_coordinator import Identity, TransactionCoordinator
 from tailrace.log.transaction_records import decode_key, decode_value
