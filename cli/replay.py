@@ -1,7 +1,8 @@
 """`tailrace replay MODULE:APP --into NAME`: the program over old input, beside the live one; compare what came of it.
 
 1. The same words go on where a replay was; SIGINT and SIGTERM stop it at a commit, with the code 130 or 143.
-2. The line on a terminal is what the last commit says: nobody is asked to wait for it.
+2. `--to-time` replays nothing but a changelog, and needs no lock.
+3. The line on a terminal is what the last commit says: nobody is asked to wait for it.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from tailrace.cli.output import Output, instant
 from tailrace.cli.run import Target, log_of
 from tailrace.cli.running import at_log, drawn
 from tailrace.cli.session import Session, shared
+from tailrace.log.client import Log
+from tailrace.streams.app import App
 from tailrace.streams.difference import Difference
 from tailrace.streams.replay import ReplayJob
 from tailrace.streams.summary import Summary
@@ -31,8 +34,9 @@ def replay(
     session: Session,
     target: Target,
     into: Annotated[
-        str, typer.Option("--into", metavar="NAME", help="The version: outputs are TOPIC.NAME, the group is APP.NAME.")
-    ],
+        str | None,
+        typer.Option("--into", metavar="NAME", help="The version: outputs are TOPIC.NAME, the group is APP.NAME."),
+    ] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar=_ANY_TIME, help="Input from then on. Else from the beginning.")
     ] = None,
@@ -52,12 +56,24 @@ def replay(
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Only take --promote back.")] = False,
     discard: Annotated[bool, typer.Option("--discard", help="Only delete what the replay has made.")] = False,
+    to_time: Annotated[
+        str | None,
+        typer.Option("--to-time", metavar=_ANY_TIME, help="Only print a store as it was then; with --store."),
+    ] = None,
+    store: Annotated[str | None, typer.Option("--store", metavar="STORE", help="The store, for --to-time.")] = None,
 ) -> int:
     """Run an app over old input, beside the live one, into outputs and state of its own; then compare, and switch."""
     if sum([bool(diff), promote, undo, discard]) > 1:
         raise UsageError("--diff, --promote, --undo and --discard are one thing each: give one of them")
+    if (to_time is None) != (store is None) or (to_time is None) == (into is None):
+        raise UsageError("give --into NAME for a replay, or --to-time TIME and --store STORE to see a table as it was")
     app = load_app(target)
     app.describe()  # what is wrong with the program is said before a log is opened
+    when = _time("--to-time", to_time)
+    if when is not None and store is not None:
+        _show_past(session, app, store, when)
+        return 0
+    assert into is not None
     with (
         log_of(app, session) as log,
         at_log(app, log),
@@ -125,6 +141,21 @@ def _report(output: Output, job: ReplayJob, summary: Summary) -> None:
     )
     for before, after in job.outputs.items():
         output.line(f"  {before} -> {after}")
+
+
+def _show_past(session: Session, app: App, store: str, when: datetime) -> None:
+    own = app.options.log
+    if isinstance(own, Log):
+        rows = [(_plain(key), _plain(value)) for key, value in app.past(store, when).all()]
+    else:
+        session.log = session.log or (own if app.options.log_named else None)
+        with session.open_log(read_only=True) as log, at_log(app, log):
+            rows = [(_plain(key), _plain(value)) for key, value in app.past(store, when).all()]
+    if session.json:
+        for key, value in rows:
+            session.output.value({"key": key, "value": value})
+    else:
+        session.output.table(["key", "value"], rows)
 
 
 def _say(output: Output, job: ReplayJob, done: str) -> None:

@@ -25,7 +25,7 @@ from tailrace.log.arguments import check_int, check_text
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock, SystemClock
 from tailrace.log.errors import InvalidError
-from tailrace.log.record import At, Instant, TopicPartition
+from tailrace.log.record import At, Instant, TopicPartition, instant_ms
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
 from tailrace.streams.codec import Codec
@@ -34,6 +34,7 @@ from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.graph import Graph
 from tailrace.streams.operators.io import Merge
 from tailrace.streams.options import AppOptions
+from tailrace.streams.past import store_as_of
 from tailrace.streams.place import check_function, user_place
 from tailrace.streams.replay import ReplayJob, replaying
 from tailrace.streams.reset import ResetPlan, carry_out, plan_reset
@@ -444,6 +445,23 @@ class App:
             into=into,
             share=share,
         )
+
+    def past(self, store: str, when: Instant) -> Store[Any, Any]:
+        """A store as it was at an instant, to read: from its changelog, into memory. Nothing is changed.
+
+        It is what the store held after the last commit before the first that put anything younger; a replay up to
+        there (`replay(until=when)`) is exact. Changelogs are compacted by and by: where only younger values of a key
+        are left it is missing, and a warning tells how many there are.
+
+        Raises:
+            InvalidError: the program has no such store, or one that cannot be read from outside.
+            TopologyError: it has no changelog yet.
+            ValueError, TypeError: no instant.
+        """
+        when_ms, topology, own = instant_ms(when), self.describe(), self.options.log
+        with ExitStack() as stack:
+            log = own if isinstance(own, Log) else stack.enter_context(Log.open(own, read_only=True))
+            return store_as_of(topology, self.name, log, self.clock, store, when_ms).store
 
     def running(self) -> AbstractAsyncContextManager[Self]:
         """Runs the app in a thread beside the block, which begins when every store is restored that is its own by then.

@@ -13,7 +13,7 @@ from typing import Final
 
 from tailrace.log.client import Log
 from tailrace.log.errors import InvalidError, RetriableError
-from tailrace.streams.topology import Topology, changelog_topic, repartition_topic
+from tailrace.streams.topology import Topology, changelog_topic, repartition_topic, silences_topic
 
 # A transaction of somebody else in an output, or a commit of somebody who reads it, is over in a moment as a rule.
 _TRIES: Final = 500
@@ -24,8 +24,10 @@ def own_names(topology: Topology, app: str, replay: str) -> dict[str, str]:
     """The internal topics of an app, each with the one of its replay."""
     stores = [store for sub in topology.subtopologies for store in sub.stores]
     cuts = [cut.operator.repartition or "" for sub in topology.subtopologies for cut in sub.repartitions_read]
+    read = [topic.name for node in topology.silences().values() if (topic := node.operator.reads) is not None]
     changelogs = {changelog_topic(app, store): changelog_topic(replay, store) for store in stores}
-    return changelogs | {repartition_topic(app, cut): repartition_topic(replay, cut) for cut in cuts}
+    silences = {silences_topic(app, topic): silences_topic(replay, topic) for topic in read}
+    return changelogs | silences | {repartition_topic(app, cut): repartition_topic(replay, cut) for cut in cuts}
 
 
 def promote(

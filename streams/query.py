@@ -20,8 +20,10 @@ from tailrace.state.store import Codec
 from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
 from tailrace.streams.context import FAR, Stored
+from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.fold import shown
 from tailrace.streams.store import Store
+from tailrace.streams.topology import Topology
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.window import AlignedWindow, Window
 from tailrace.windows.windowed import Windowed
@@ -155,6 +157,15 @@ def view_of(name: str, parts: Sequence[Stored], window: Window | None) -> Store[
     if spans and window is not None:
         return SpanView[Any, Any](name, spans, by_start=not isinstance(window, SessionWindow))
     raise InvalidError(f"store {name!r} cannot be read from outside: write its changes to a topic, and read that")
+
+
+def windows_of(topology: Topology) -> dict[str, Window | None]:
+    """The windows of the keys of an app's stores, by store; those without are missing or None."""
+    operators = (node.operator for node in topology.nodes)
+    windows: dict[str, Window | None] = {
+        each.store_name: each.window for each in operators if isinstance(each, Aggregate)
+    }
+    return windows | {store.name: store.window for sub in topology.subtopologies for store in sub.shared_stores}
 
 
 def _parts_of(key: Windowed[K], store: str) -> tuple[K, int, int]:

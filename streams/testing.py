@@ -35,10 +35,9 @@ from tailrace.streams.app import App
 from tailrace.streams.codec import TypeCodec, decode_error, encode_error, windowed_form
 from tailrace.streams.global_rows import GlobalView
 from tailrace.streams.keeping import KeepingProducer, Raw
-from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.io import Sink
 from tailrace.streams.planner import Planner
-from tailrace.streams.query import view_of
+from tailrace.streams.query import view_of, windows_of
 from tailrace.streams.runner import Runner
 from tailrace.streams.store import Store
 from tailrace.streams.topic import Topic, is_topic
@@ -207,10 +206,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
         if name not in stores:
             raise InvalidError(f"app {self._app!r} has no store {name!r}{near_names(name, stores)}")
         parts = [store.node.store for task in self._plan.tasks for store in task.stores if store.node.name == name]
-        operators = (node.operator for node in self._topology.nodes)
-        windows = {each.store_name: each.window for each in operators if isinstance(each, Aggregate)}
-        windows |= {store.name: store.window for sub in self._topology.subtopologies for store in sub.shared_stores}
-        return view_of(name, parts, windows.get(name))
+        return view_of(name, parts, windows_of(self._topology).get(name))
 
     @property
     def dropped(self) -> Mapping[str, int]:

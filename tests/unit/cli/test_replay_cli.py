@@ -79,8 +79,19 @@ def test_since_and_until(shop: Command) -> None:
         (["--diff", "in"], 1, "does not write 'in'"),
         (["--diff", "out"], 3, "there is no topic 'out.v2' yet"),
         (["--diff", "out", "--discard"], 2, "give one of them"),
+        (["--to-time", "1970-01-01"], 2, "give --into NAME for a replay, or --to-time"),
     ],
 )
 def test_what_cannot_be_is_refused(shop: Command, words: list[str], code: int, told: str) -> None:
     found = shop("replay", "shop_replay", "--into", "v2", *words)
     assert (found.code, told in found.err) == (code, True), found
+
+
+def test_a_table_as_it_was(shop: Command) -> None:
+    words = ["replay", "shop_replay", "--to-time", "1970-01-01T00:00:03", "--store", "totals"]
+    with Log.open(shop.log):  # it needs no lock
+        assert shop.ok(*words, "--json").json in ([], [{"key": "b", "value": 4}])
+        assert shop("replay", "shop_replay", "--to-time", "1970-01-01", "--store", "total").code == 1
+        later = ["replay", "shop_replay", "--to-time", "1970-01-02", "--store", "totals"]
+        assert shop.ok(*later, "--json").json == [{"key": "a", "value": 6}, {"key": "b", "value": 9}]
+        assert shop.ok(*later).out.split() == ["key", "value", "a", "6", "b", "9"]

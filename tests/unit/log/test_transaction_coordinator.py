@@ -31,7 +31,7 @@ class Topicless:
     """What a coordinator looks at in a topic."""
 
     def __init__(self, name: str) -> None:
-        self.tps = [TopicPartition(name, number) for number in range(3)]
+        self.tps = self.places = [TopicPartition(name, number) for number in range(3)]
 
 
 class Machine:
