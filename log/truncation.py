@@ -1,8 +1,10 @@
 """Positions that a crash has overtaken: what was read was not on disk yet, and other records stand there by now.
 
-A position is kept with the leader epoch of the record before it. Each opening begins an epoch where the log ends then;
-so a position past the end of its epoch stands for records that are gone, and who went on there would leave out what was
-written in their place. Kafka's consumers find it out the same way (KIP-320, SubscriptionState.maybeCompleteValidation).
+A commit puts on disk what its offsets say was read, but not with `flush="os"`; and a log may have offsets of a time
+before that. A position is kept with the leader epoch of the record before it. Each opening begins an epoch where the
+log ends then; so a position past the end of its epoch stands for records that are gone, and who went on there would
+leave out what was written in their place. Kafka's consumers find it out the same way (KIP-320,
+SubscriptionState.maybeCompleteValidation).
 """
 
 import logging
