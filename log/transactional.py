@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from tailrace.log.arguments import offsets_given
+from tailrace.log.arguments import check_text, offsets_given
 from tailrace.log.broker import Broker
 from tailrace.log.client import Acks, CommittedOffset, Compression, Delivery
 from tailrace.log.errors import ExpelledError, FencedError, InvalidError, RetriableError, TailraceError
@@ -192,6 +192,7 @@ class TransactionalProducer(EmbeddedProducer):
         member: tuple[str, int] | None = None,
     ) -> None:
         """Commits offsets in the transaction; see `Producer.commit_offsets`."""
+        check_text("group", group)
         catalog = self._broker.catalog
         asked = {as_partition(tp): each for tp, each in offsets.items()}
         wanted = {catalog.canonical(tp): each for tp, each in asked.items()}

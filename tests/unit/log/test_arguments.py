@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[list[Any], Call]] = {
     "the offset for t-0": (NO_INTS, lambda log, bad: log.consumer(group="g").commit({T: bad})),
     "the offset for t-0 ": (NO_INTS, lambda log, bad: log.alter_offsets("g", {T: bad})),
     "the offset for t-0  ": (NO_INTS, lambda log, bad: begun(log).send_offsets("g", {T: bad})),
-    "name of a group": (NO_WORDS, lambda log, bad: begun(log).send_offsets(bad, {T: 0})),
+    "group ": (NO_WORDS, lambda log, bad: begun(log).send_offsets(bad, {T: 0})),
     "member": ([True, "x", ("x",), (1, "x")], lambda log, bad: begun(log).send_offsets("g", {T: 0}, member=bad)),
     "flush": (NO_WORDS, lambda _log, bad: Log.open("memory:", flush=bad)),
 }

@@ -149,7 +149,7 @@ def test_a_time_index_that_could_not_be_written_is_made_again() -> None:
     partition.append(at_times(NOW_MS + 9))
     for _ in range(9):
         partition.append(at_times(NOW_MS))
-    disk.fail("create", OSError("Input/output error"), path=".timeindex")
+    disk.fail("create", OSError(5, "Input/output error"), path=".timeindex")
     with pytest.raises(TailraceError, match="Input/output error"):
         partition.checkpoint()
     disk.kill()

@@ -80,7 +80,7 @@ def test_offsets_that_a_full_disk_kept_from_being_removed_are_not_those_of_the_n
         log.create_topic("t")
         send(log, b"old")
         log.commit_offsets("g", {T: CommittedOffset(1)})
-        disk.fail("append", OSError("stopped"), path="__consumer_offsets")
+        disk.fail("append", OSError(5, "stopped"), path="__consumer_offsets")
         with pytest.raises(OSError, match="stopped"):
             log.delete_topic("t")
         assert log.topics() == []

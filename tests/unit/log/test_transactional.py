@@ -256,7 +256,7 @@ def test_offsets_that_could_not_be_written_keep_the_transaction_from_being_commi
             producer.send_offsets("g", {S0: 1})
         producer.begin()
         put(producer, b"a")
-        disk.fail("append", OSError("broken"), path="__consumer_offsets")
+        disk.fail("append", OSError(5, "broken"), path="__consumer_offsets")
         with pytest.raises(OSError, match="broken"):
             producer.send_offsets("g", {S0: 2})
         with pytest.raises(OSError, match="broken"):
@@ -310,7 +310,7 @@ def test_a_record_that_cannot_be_written_keeps_the_transaction_from_being_commit
         producer.begin()
         put(producer, b"a", partition=1)
         producer.flush()
-        disk.fail("append", OSError("broken"), path="t-0")
+        disk.fail("append", OSError(5, "broken"), path="t-0")
         put(producer, b"b")
         with pytest.raises(OSError, match="broken"):
             producer.commit()
@@ -467,7 +467,7 @@ def test_a_decision_that_is_in_doubt_ends_all_writing(disk: FaultyDisk, clock: M
     producer.begin()
     put(producer, b"a")
     producer.flush()
-    disk.fail("sync", OSError("broken"), path="__transaction_state")
+    disk.fail("sync", OSError(5, "broken"), path="__transaction_state")
     for call in (producer.commit, producer.commit, producer.abort, log.close):
         with pytest.raises(TailraceError, match="could not be synced"):
             call()
