@@ -18,6 +18,7 @@ import base64
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from tailrace.log.errors import InvalidError
+from tailrace.windows.duration import TIME_MAX_MS
 
 NEVER = -1
 """The time of a clock that has seen nothing; every real timestamp is larger."""
@@ -89,14 +90,15 @@ class WriterClocks:
     def restore(self, times_ms: Sequence[int]) -> None:
         """Takes up what `snapshot` returned.
 
-        One single time (what is left of very many writers) counts for stream time and for every writer.
+        One single time (what is left of very many writers) counts for stream time and for every writer. The times of
+        another number of writers (an input got partitions since) are nobody's: stream time goes on from what it was,
+        and each writer holds it there until it has spoken.
         """
         if len(times_ms) == 1:
             times_ms = [times_ms[0]] * (1 + len(self._times))
-        if len(times_ms) != 1 + len(self._times):
-            raise ValueError(f"the clocks of {len(self._times)} writers cannot be read from {len(times_ms)} times")
-        self.stream_time_ms = times_ms[0]
-        self._times = dict(zip(self._times, times_ms[1:], strict=True))
+        if len(times_ms) == 1 + len(self._times):
+            self._times = dict(zip(self._times, times_ms[1:], strict=True))
+        self.resume(times_ms[0])
 
 
 def encode_clocks(times_ms: Sequence[int]) -> str:
@@ -120,12 +122,22 @@ def decode_clocks(metadata: str) -> list[int]:
         if data[0] not in (_FORMAT_TIMES, _FORMAT_MINIMUM):
             raise ValueError(f"format {data[0]}")
         deltas = _varints(data[1:])
+        if not deltas:
+            raise ValueError("no time is in it")
+        times_ms = [deltas[0], *(deltas[0] + delta for delta in deltas[1:])]
+        if not NEVER <= min(times_ms) <= max(times_ms) <= TIME_MAX_MS:
+            raise ValueError("a time in it is none")
     except (ValueError, IndexError) as error:
-        raise InvalidError(
-            f"the clocks in a committed offset's metadata cannot be read ({error}): {metadata[:40]!r}; "
-            "commit the offset anew to go on without them"
-        ) from error
-    return [deltas[0], *(deltas[0] + delta for delta in deltas[1:])] if deltas else []
+        raise unreadable(metadata, error) from error
+    return times_ms
+
+
+def unreadable(metadata: str, why: Exception) -> InvalidError:
+    """The error for a committed offset's metadata that holds no clocks."""
+    return InvalidError(
+        f"the clocks in a committed offset's metadata cannot be read ({why}): {metadata[:40]!r}; "
+        "commit the offset anew to go on without them"
+    )
 
 
 def _encode(form: int, times_ms: Sequence[int]) -> str:

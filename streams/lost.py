@@ -11,8 +11,12 @@ import logging
 from collections.abc import Container, Mapping
 from typing import Literal
 
-from tailrace.log.errors import TopologyError
+from tailrace.log.client import CommittedOffset
+from tailrace.log.errors import InvalidError, TopologyError
+from tailrace.log.record import TopicPartition
 from tailrace.state.store import Backend
+from tailrace.streams.clocks import decode_clocks
+from tailrace.streams.markers import decode_known
 from tailrace.streams.positions import ChangelogReader
 from tailrace.streams.topics import StoreOf
 from tailrace.streams.topics_in_use import BEGIN_ANEW, Use
@@ -47,6 +51,20 @@ def look_at_topics_made_anew(
             f"topic {name!r} was deleted since app {app!r} ran last ({use.told}): {lost} cannot be made again, as what "
             f"that came from has been read; {BEGIN_ANEW}"
         )
+
+
+def refuse_strange_clocks(read: Mapping[TopicPartition, CommittedOffset], app: str) -> None:
+    """Raises TopologyError where what was committed beside an offset is not of an app."""
+    for partition, found in read.items():
+        try:
+            if decode_known(found.metadata) is None:
+                decode_clocks(found.metadata)
+        except InvalidError as error:
+            raise TopologyError(
+                f"{partition}: the offset of app {app!r} was committed by something else: its metadata "
+                f"{found.metadata[:40]!r} holds no clocks ({error.__cause__}); set it with "
+                f"log.alter_offsets({app!r}, …) to go on from there without them, or {BEGIN_ANEW}"
+            ) from error
 
 
 def refuse_other_changelog(backend: Backend, store: StoreOf, changelog: ChangelogReader, app: str) -> None:

@@ -24,9 +24,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tailrace.log.client import Log
-from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.clocks import METADATA_CHARS_MAX, NEVER
+from tailrace.streams.clocks import METADATA_CHARS_MAX, NEVER, unreadable
 
 MARKER: Final = "__tailrace.times"
 ORIGIN: Final = "__tailrace.origin"
@@ -167,10 +166,7 @@ def decode_known(metadata: str) -> tuple[int, Known] | None:
             return None
         return _TIME.unpack_from(data, 1)[0], decode(data[1 + _TIME.size :])
     except (ValueError, struct.error, msgspec.MsgspecError) as error:
-        raise InvalidError(
-            f"the clocks in a committed offset's metadata cannot be read ({error}): {metadata[:40]!r}; "
-            "commit the offset anew to go on without them"
-        ) from error
+        raise unreadable(metadata, error) from error
 
 
 class SourceEnds:

@@ -33,7 +33,12 @@ from tailrace.streams.global_rows import GlobalRows
 from tailrace.streams.hop import Hop
 from tailrace.streams.lag import lag_of
 from tailrace.streams.log_hop import LogHop
-from tailrace.streams.lost import look_at_topics_made_anew, refuse_cut_changelog, refuse_other_changelog
+from tailrace.streams.lost import (
+    look_at_topics_made_anew,
+    refuse_cut_changelog,
+    refuse_other_changelog,
+    refuse_strange_clocks,
+)
 from tailrace.streams.markers import SourceEnds
 from tailrace.streams.on_error import Failures, guard
 from tailrace.streams.operators.io import Source
@@ -124,7 +129,10 @@ class Planner:
         anew = self._known.others(self._in_use)
         self._topics.refuse_lost_offsets(committed, anew)
         look_at_topics_made_anew(anew, self._app, {each.topic for each in committed}, self._options.reset)
-        return units_of(self._topology, self._topics.tasks, self._topics.partitions, self._topics.widths)
+        units = units_of(self._topology, self._topics.tasks, self._topics.partitions, self._topics.widths)
+        read = {each: committed[each] for unit in units for each in unit.inputs if each in committed}
+        refuse_strange_clocks(read, self._app)
+        return units
 
     def begin(self, producer: Producer, *, lanes: int) -> Plan:
         """A plan without tasks; `choose` comes before the first."""

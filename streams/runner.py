@@ -60,6 +60,8 @@ _WAIT_MAX_S = 0.5
 _POLL_S = 0.1
 # How often a run to the end looks whether the other members have come to it.
 _OTHERS_S = 0.02
+# How often a run that has nothing to commit looks whether its topics are what they were.
+_TOPICS_S = 1.0
 
 
 class _Counts(NamedTuple):
@@ -108,7 +110,7 @@ class Runner:
         self._trimmer = Trimmer(log, clock)
         self._stopping = threading.Event()
         self._before = self._committed = _Counts(0, 0, Counter())
-        self._polled = 0.0
+        self._polled = self._looked = 0.0
         self._adopt(plan)
         self._expected: set[TopicPartition] = set()
         self._started = clock.monotonic()
@@ -235,7 +237,7 @@ class Runner:
         Raises:
             TaskError: a function of the user raised.
             DecodeError: a record cannot be read, and the app's policy is to fail.
-            InvalidError: a topic that it reads was deleted, and perhaps made anew.
+            InvalidError: a topic that it reads was deleted, and perhaps made anew, or got partitions.
         """
         self._thread = threading.get_ident()
         try:
@@ -392,6 +394,7 @@ class Runner:
 
     def _check_topics(self) -> None:
         """Raises InvalidError where a topic is not the one that the app began with."""
+        self._looked = self._clock.monotonic()
         if self._plan.in_use is not None:
             self._plan.in_use.check()
 
@@ -506,6 +509,8 @@ class Runner:
         return bool(self._expected) and any(source.partition in self._expected for source in task.inputs)
 
     def _wait(self, consumer: Consumer, timeout: float) -> None:
+        if self._clock.monotonic() - self._looked >= _TOPICS_S:
+            self._check_topics()
         if timeout > 0 and self._member is not None:
             # What comes is taken at once: the inputs are empty. The group may want something, too.
             self._member.tell_if_idle()

@@ -6,6 +6,9 @@
    program or was made anew since: the ids are kept in the state directory (`topics.properties`: name=id), from the
    first commit of a start on. Without the file (a run of before there was one) nothing is known, and nothing refused.
 
+3. Partitions that an input gets under a running app belong to no task of it: the run ends with a word, at a commit or
+   while it waits, as nobody would read them.
+
 Not here: what a start makes of a topic that is another one than before (lost).
 """
 
@@ -23,6 +26,8 @@ from tailrace.log.errors import InvalidError, RetriableError, TopicNotFoundError
 FILE: Final = "topics.properties"
 # A table is read whole at each start; an output is made when it is missing.
 _KEPT: Final = ("input", "changelog", "rows")
+# Where a new partition would be left unread.
+_READ: Final = ("input", "table")
 # What to do where an app cannot go on from what it has.
 BEGIN_ANEW: Final = "begin anew, with `tailrace reset` (app.reset), or under another name"
 
@@ -46,7 +51,9 @@ class TopicsInUse:
         self._log = log
         self._app = app
         self.used_for = dict(used_for)
-        self.ids = {name: log.describe_topic(name).topic_id for name in used_for}
+        found = {name: log.describe_topic(name) for name in used_for}
+        self.ids = {name: each.topic_id for name, each in found.items()}
+        self._partitions = {name: found[name].partitions for name, use in used_for.items() if use.kind in _READ}
 
     def without(self, names: Collection[str]) -> "TopicsInUse":
         """The same but for these, which may be anything."""
@@ -59,29 +66,36 @@ class TopicsInUse:
         """Makes sure that they are what they were.
 
         Raises:
-            InvalidError: one was deleted, and perhaps made anew.
+            InvalidError: one was deleted, and perhaps made anew, or an input has more partitions.
             RetriableError: its name stands for another one now: from the last commit on, that is to be read.
         """
         for name, topic_id in self.ids.items():
             try:
-                now = self._log.describe_topic(name).topic_id
+                now = self._log.describe_topic(name)
             except TopicNotFoundError:
                 raise InvalidError(self._told(name, "was deleted")) from None
-            if now != topic_id and self._is_there(topic_id):
+            if now.topic_id != topic_id and self._is_there(topic_id):
                 raise RetriableError(
                     f"topic {name!r} is another one now, to which its readers were moved while app {self._app!r} ran "
                     f"({self.used_for[name].told})"
                 )
-            if now != topic_id:
+            if now.topic_id != topic_id:
                 raise InvalidError(self._told(name, "was deleted and made anew"))
+            before = self._partitions.get(name, now.partitions)
+            if now.partitions != before:
+                raise InvalidError(self._told(name, f"got partitions, {now.partitions} after {before},", grown=True))
 
     def _is_there(self, topic_id: str) -> bool:
         names = self._log.topics(internal=True)
         return any(self._log.describe_topic(name).topic_id == topic_id for name in names)
 
-    def _told(self, name: str, what: str) -> str:
+    def _told(self, name: str, what: str, *, grown: bool = False) -> str:
         use = self.used_for[name]
         match use.kind:
+            case "input" | "table" if grown:
+                what_to_do = (
+                    "start the app again: without stores it reads all of them, with stores the start says how to go on"
+                )
             case "input" | "table":
                 what_to_do = "start the app again to go on with a topic of that name as it is then"
             case "output":

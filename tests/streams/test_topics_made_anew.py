@@ -1,5 +1,6 @@
-"""Topics that are deleted, and perhaps made anew, under a running app or while it was stopped: refused by name."""
+"""Topics that are deleted, and perhaps made anew, or grow, under a running app or while it is stopped: told by name."""
 
+import asyncio
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from typing import Literal
 import pytest
 
 from tailrace import Context, Processor, Record, Store
-from tailrace.log.client import Log
+from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import TopicPartition
+from tailrace.streams import runner
 from tailrace.streams.app import App
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.programs import last
@@ -129,6 +131,63 @@ def test_a_changelog_deleted_while_the_app_was_stopped(tmp_path: Path) -> None:
         log.delete_group("app")
         assert counting(log).run(until="end").records_in == 3
         assert last(log, "out") == {"k": 3}
+
+
+# ---------------------------------------------------------------- partitions that are added
+
+GROWN = r"'in' got partitions, 2 after 1, while app 'app' ran \(it is read at .*:\d+\).*start the app again"
+
+
+async def test_an_idle_app_whose_input_grows_ends_and_a_start_reads_it_all(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_TOPICS_S", 0)
+
+    async def block() -> None:
+        async with copying(log, "in").running():
+            log.create_partitions("in", 2)
+            await asyncio.Event().wait()
+
+    with pytest.raises(InvalidError, match=GROWN):
+        await asyncio.wait_for(block(), 60)
+    feed(log, "in", some("a"), partition=1)
+    assert copying(log, "in").run(until="end").records_in == 1
+
+
+def test_nothing_is_committed_of_an_input_that_has_grown(log: Log) -> None:
+    feed(log, "in", some("a", "now", "b"))
+    with pytest.raises(InvalidError, match=GROWN):
+        counting(log, lambda: log.create_partitions("in", 2)).run(until="end")
+    assert contents(log, "out") == []
+    with pytest.raises(TopologyError, match=r"'app-n-changelog' has 1 partitions, .* needs 2, as topic 'in' has 2"):
+        counting(log).run(until="end")
+
+
+def grouped(log: Log) -> App:
+    """By another key, in as many partitions as it began with."""
+    app = App("app", log=log)
+    stream = app.stream(app.topic("in", key=str, value=str))
+    stream.group_by(str, partitions=1).count(store="n").changes().to(app.topic("out", key=str, value=int))
+    return app
+
+
+def test_a_grouping_with_partitions_of_its_own_goes_on_where_its_input_has_grown(log: Log) -> None:
+    feed(log, "in", some("a", "b"))
+    assert grouped(log).run(until="end").records_in == 2
+    log.create_partitions("in", 3)
+    feed(log, "in", some("a"), partition=2)
+    assert grouped(log).run(until="end").records_in == 1
+    assert last(log, "out") == {"a": 2, "b": 1}
+
+
+def test_an_offset_that_something_else_has_committed_is_refused(log: Log) -> None:
+    feed(log, "in", some("a", "b"))
+    partition = TopicPartition("in", 0)
+    log.commit_offsets("app", {partition: CommittedOffset(1, -1, "mine")})
+    with pytest.raises(TopologyError, match=r"in-0: .* 'app' was .* 'mine' holds no clocks .*log.alter_offsets\('app'"):
+        counting(log).run(until="end")
+    log.alter_offsets("app", {partition: 1})
+    assert counting(log).run(until="end").records_in == 1
 
 
 # ---------------------------------------------------------------- while the app is stopped

@@ -74,11 +74,20 @@ def test_a_restored_clock_goes_on() -> None:
     other = WriterClocks(["a", "b"])
     other.restore(decode_clocks(encode_clocks(clocks.snapshot())))
     assert other.snapshot() == clocks.snapshot()
-    with pytest.raises(ValueError, match="3 writers"):
-        WriterClocks(range(3)).restore([1, 2])
 
 
-@pytest.mark.parametrize("text", ["hello world", "/w==", "AYA="])
+def test_the_times_of_another_number_of_writers_leave_stream_time_until_all_have_spoken() -> None:
+    clocks = WriterClocks(range(3))
+    clocks.restore([7, 7, 9])
+    assert clocks.update() == 7
+    for writer, time_ms in enumerate([20, 30]):
+        clocks.advance(writer, time_ms)
+    assert clocks.update() == 7
+    clocks.advance(2, 25)
+    assert clocks.update() == 20
+
+
+@pytest.mark.parametrize("text", ["hello world", "/w==", "AYA=", "AQ==", "AQM=", "Af///////////////Hw=="])
 def test_text_that_is_not_ours_is_refused(text: str) -> None:
     with pytest.raises(InvalidError, match="clocks"):
         decode_clocks(text)
