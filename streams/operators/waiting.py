@@ -131,8 +131,9 @@ class WaitingRecords:
         """How many records wait for the next commit."""
         return self.store.dirty
 
-    def resume(self, _stream_time_ms: int) -> None:
-        """What waited goes on waiting."""
+    def resume(self, stream_time_ms: int) -> None:
+        """Goes on where a run before this one had come to: what was due then was sent, if by another member."""
+        self.store.expire(stream_time_ms - self._wait_ms + 1)
         self._context.next_close_ms = min(self._context.next_close_ms, self._next())
 
     def close_windows(self, stream_time_ms: int) -> int:
