@@ -10,17 +10,29 @@ Not here: when they are read (runner).
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tailrace.log.client import FetchedBatch, Log
 from tailrace.log.errors import TopicNotFoundError, TopologyError
-from tailrace.log.record import RawRecord
+from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.streams.bad_records import unreadable
 from tailrace.streams.global_table import GlobalTable
 from tailrace.streams.store import Store
 
 _logger = logging.getLogger(__name__)
+
+
+def ends_of(log: Log, table: GlobalTable[Any, Any]) -> Mapping[TopicPartition, int]:
+    """Where the topic of a global table ends, by partition. Raises TopologyError where there is no such topic."""
+    topic = table.topic
+    try:
+        return log.offsets(topic.name, "latest")
+    except TopicNotFoundError as error:
+        raise TopologyError(
+            f"{error}; it is read whole by the global table at {table.place}, declared at {topic.place}; an input "
+            "is never created by itself"
+        ) from error
 
 
 class GlobalRows:
@@ -36,14 +48,7 @@ class GlobalRows:
         """Encoded values by encoded keys."""
         self._fails = fails
         self._left_out = 0
-        topic = table.topic
-        try:
-            self._ends = log.offsets(topic.name, "latest")
-        except TopicNotFoundError as error:
-            raise TopologyError(
-                f"{error}; it is read whole by the global table at {table.place}, declared at {topic.place}; an input "
-                "is never created by itself"
-            ) from error
+        self._ends = ends_of(log, table)
         self._consumer = log.consumer(reset="earliest")
         self._consumer.assign(list(self._ends))
         self._consumer.seek_to_beginning()

@@ -19,6 +19,7 @@ from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
 from tailrace.streams import silence
 from tailrace.streams.bad_records import dead_letter_topic
+from tailrace.streams.global_rows import ends_of
 from tailrace.streams.kept_as import KeptAs, from_note
 from tailrace.streams.operators.io import Repartition, Source
 from tailrace.streams.outputs import OutputTopic
@@ -75,6 +76,8 @@ class AppTopics:
             TopologyError: an input is missing, partition counts do not fit.
         """
         self._count_partitions()
+        for table in self._topology.global_tables:
+            ends_of(self._log, table)
         self._create_topics()
 
     def _count_partitions(self) -> None:
