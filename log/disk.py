@@ -292,7 +292,11 @@ class _RealFile:
         self._ragged = False
 
     def sync(self) -> None:
-        _sync_data(self._fd)
+        try:
+            _sync_data(self._fd)
+        except OSError as error:
+            error.filename = self._path  # as in _full_disk
+            raise
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -347,6 +351,8 @@ def _full_disk(path: str) -> Generator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise disk_full(path) from error
+        if error.filename is None:
+            error.filename = path  # the system does not say where, of a file that is open
         raise
 
 

@@ -204,10 +204,8 @@ class Segment:
         self.settled = False
         try:
             position = self.file.append(batch)
-        except (DiskFullError, OSError) as error:
+        except (DiskFullError, OSError):
             self.settled = True
-            if isinstance(error, OSError) and error.filename is None:
-                error.filename = self.path  # the system does not say where, of a file that is open
             raise
         if position != self.size:
             raise CorruptError(

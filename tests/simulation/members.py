@@ -217,8 +217,9 @@ class Members(Actor):
         def run() -> None:
             # Within, it may commit what it hands over.
             self._may_begin(slot)
+            looked = self.world.clock.monotonic()
             life.run()
-            slot.heard = self.world.clock.monotonic()
+            slot.heard = looked
 
         self._attempt(slot, life, run)
 
@@ -311,8 +312,9 @@ class Members(Actor):
         slot.began = None
         for _ in range(3):
             try:
+                looked = self.world.clock.monotonic()
                 life.again(error)
-                slot.heard = self.world.clock.monotonic()
+                slot.heard = looked
             except PASSING as another:
                 self._excuse(slot, another)
                 error = another

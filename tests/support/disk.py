@@ -112,6 +112,8 @@ class FaultyDisk(MemoryDisk):
             if wanted == operation and part in path:
                 del self._failures[index]
                 self.failed.append(path)
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = path  # as the real disk says it
                 raise error
         self.down = self._stop_at is not None and self.operations >= self._stop_at
         return self.down
