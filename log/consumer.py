@@ -555,9 +555,9 @@ class EmbeddedConsumer(Consumer):
         return self._group
 
     def _check_open(self) -> None:
+        self._broker.catalog.check_open()  # first: it closes the consumers with it
         if self._closed:
             raise InvalidError("the consumer is closed: make another with log.consumer()")
-        self._broker.catalog.check_open()
 
     def close(self) -> None:
         """Leaves the group; see `Consumer.close`."""

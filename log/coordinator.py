@@ -176,7 +176,8 @@ class Coordinator:
         """
         names = self.groups()
         if group not in names:
-            raise InvalidError(f"there is no group {group!r} in this log{near_names(group, names)}")
+            near = near_names(group, names) or "; log.groups(), or `tailrace groups list`, shows them"
+            raise InvalidError(f"there is no group {group!r} in this log{near}")
         return self.members.describe(group)
 
     def check_empty(self, group: str, what: str) -> None:

@@ -216,8 +216,13 @@ class TransactionCoordinator:
                 f"the transaction of {who.transactional_id!r} is decided, if not all of it is written: {word} once more"
             )
         if found is None or (found.producer_id, found.producer_epoch) != who[1:]:
-            kind = OverdueError if entry.overdue == who else FencedError
-            raise kind(
+            if entry.overdue == who:
+                raise OverdueError(
+                    f"the transaction of {who.transactional_id!r} was {entry.fenced}: this producer (id "
+                    f"{who.producer_id}, epoch {who.producer_epoch}) can only be closed; make another with "
+                    "log.producer(transactional_id=…) and do it again"
+                )
+            raise FencedError(
                 f"the transactional id {who.transactional_id!r} was {entry.fenced or 'taken away'}: this producer "
                 f"(id {who.producer_id}, epoch {who.producer_epoch}) can only be closed"
             )

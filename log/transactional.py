@@ -68,6 +68,7 @@ class TransactionalProducer(EmbeddedProducer):
         holder = f"another producer, of thread {threading.current_thread().name} in process {os.getpid()}"
         self._who: Identity = self._transactions.take(transactional_id, transaction_timeout_ms, holder)
         self._begun = False
+        self._committed = False  # how the last one ended
         self._wrote = False  # whether the coordinator knows of this transaction
         self._failed: BaseException | None = None  # what keeps this transaction from being committed
         self._caught: BaseException | None = None  # the same, where `send` has raised it
@@ -87,10 +88,21 @@ class TransactionalProducer(EmbeddedProducer):
         self.begin()
         try:
             yield
+            self._check_not_ended()
             self.commit()
         except BaseException:
             self._abort_undecided()
             raise
+
+    def _check_not_ended(self) -> None:
+        """A block ends its transaction itself, or by an error."""
+        if self._begun or self._closed or self._fenced is not None:
+            return
+        did, instead = ("committed", "leave the commit out") if self._committed else ("aborted", "raise to abort")
+        raise InvalidError(
+            f"the transaction of {self._who.transactional_id!r} was {did} within its block, and stays so: a "
+            f"`with producer.transaction():` commits by itself at its end; {instead}"
+        )
 
     def _abort_undecided(self) -> None:
         """After an error, whose place no other may take."""
@@ -164,6 +176,7 @@ class TransactionalProducer(EmbeddedProducer):
         if self._wrote:
             self._who = self._guarded(lambda: self._transactions.end(self._who, commit=commit))
         self._begun = self._wrote = False
+        self._committed = commit
         self._failed = self._caught = None
         self._sequences = {}
         self._version = -1

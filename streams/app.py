@@ -47,7 +47,7 @@ from tailrace.streams.summary import Summary
 from tailrace.streams.table import Table
 from tailrace.streams.topic import Topic, is_topic
 from tailrace.streams.topology import Topology
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.window import Window
 
 K = TypeVar("K")
@@ -562,7 +562,7 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _not_negative_ms(name: str, value: timedelta) -> int:
     milliseconds = to_ms(value, name)
     if milliseconds < 0:
-        raise ValueError(f"{name} is {value}: a time below 0")
+        raise ValueError(f"{name} is {format_ms(milliseconds)}: a time below 0")
     return milliseconds
 
 
@@ -574,5 +574,5 @@ def _check_window(window: object, name: str) -> None:
 def _positive_ms(name: str, value: timedelta, where: str = "App") -> int:
     milliseconds = to_ms(value, name)
     if milliseconds <= 0:
-        raise ValueError(f"{where}({name}={value!r}) is not above 0")
+        raise ValueError(f"{where}({name}={format_ms(milliseconds)}) is not above 0")
     return milliseconds

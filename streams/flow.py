@@ -48,6 +48,10 @@ def checked_name(graph: Graph, prefix: str, f: Callable[..., Any], where: str) -
 
 def checked_store(store: object, where: str) -> str:
     """A store's name, after it was found to be one."""
+    if store is None:
+        raise TypeError(
+            f'{where} needs store=, a name for what it keeps: store="{where.rsplit(".", 1)[-1]}", for example'
+        )
     if not isinstance(store, str):
         raise TypeError(f"{where}(store={store!r}) is not a name: give a str")
     return store

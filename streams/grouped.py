@@ -19,7 +19,7 @@ from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.reduced import reduced
 from tailrace.streams.reducers import Reducer
 from tailrace.streams.table import Table
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.unlimited import UnlimitedWindow
 from tailrace.windows.window import Window, checked_window
@@ -108,10 +108,14 @@ class Grouped(Generic[K, V]):
         idle_after_ms = None if idle_after is None else to_ms(idle_after, "windowed_by(idle_after)")
         if idle_after_ms is not None:
             if idle_after_ms <= 0:
-                raise ValueError(f"windowed_by(idle_after={idle_after}) is not positive")
+                raise ValueError(f"windowed_by(idle_after={format_ms(idle_after_ms)}) is not positive")
             if clock == "key" or isinstance(window, UnlimitedWindow):
-                what = f'{window}, clock="key"' if clock == "key" else str(window)
-                raise ValueError(f"windowed_by({what}, idle_after=…): stream time closes none of these windows")
+                by_key = clock == "key" and not isinstance(window, UnlimitedWindow)
+                what, more = (f'{window}, clock="key"', ', or take clock="task"') if by_key else (str(window), "")
+                raise ValueError(
+                    f"windowed_by({what}, idle_after=…): stream time closes none of these windows; leave idle_after= "
+                    f"out{more}"
+                )
         return WindowedGrouped(self._grouping, window, clock, idle_after_ms)
 
     def count(self, *, store: str) -> Table[K, int]:

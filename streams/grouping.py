@@ -15,7 +15,7 @@ from tailrace.streams.operators.io import Late
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.reduced import Reduced
 from tailrace.streams.topology import Input
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.unlimited import UnlimitedWindow
 from tailrace.windows.window import Window
@@ -71,7 +71,10 @@ class Fold:
         least = window.retention_ms
         retention_ms = least if retention is None else to_ms(retention, "retention")
         if retention_ms < least:
-            raise ValueError(f"retention={retention} is shorter than the {least} ms in which {window} may still change")
+            raise ValueError(
+                f"retention={format_ms(retention_ms)} is shorter than the {format_ms(least)} in which {window} may "
+                "still change"
+            )
         return replace(self, window=window, emit=emit, retention_ms=retention_ms)
 
     def operator(self, kind: type[Aggregate], name: str, place: Place, key: Slot, **more: Any) -> Aggregate:

@@ -13,7 +13,7 @@ from tailrace.streams.flow import Flow, checked_store, repartitioned
 from tailrace.streams.operators.join import JoinKind, StreamJoin
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.topology import Input
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.join import JoinWindow
 
 _NONE = timedelta(0)
@@ -91,7 +91,7 @@ def join_window(
         raise TypeError(f"{where} needs within=, or before= and after=: how far apart the records of a pair may be")
     within_ms = 0 if within is None else to_ms(within, "within")
     if within_ms < 0:
-        raise ValueError(f"{where}: within={within} is negative")
+        raise ValueError(f"{where}: within={format_ms(within_ms)} is negative")
     return JoinWindow(
         before_ms=within_ms if before is None else to_ms(before, "before"),
         after_ms=within_ms if after is None else to_ms(after, "after"),
@@ -109,8 +109,8 @@ def late_of(flow: Flow) -> Flow:
     join = node.operator
     if not isinstance(join, StreamJoin) or flow.origin.output != "main":
         raise ValueError(
-            f"late is of what a join of two streams returns, and {node.name} at {node.place} is none; late records of "
-            "windows are in the late of what windowed_by() returned"
+            f"{node.name} at {node.place} has no late: take .late from what a join of two streams returned, before any "
+            "map or filter of it, or from what windowed_by() returned"
         )
     value = merged_slot([join.left, join.right], user_place())
     return replace(flow, origin=Input(node.id, "late"), value=value)

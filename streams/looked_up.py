@@ -18,7 +18,7 @@ from tailrace.streams.operators.versioned import versioned_source
 from tailrace.streams.operators.waiting import WaitingJoin
 from tailrace.streams.place import Place, check_function, user_place
 from tailrace.streams.topology import Input
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 
 
 def same_app(flow: Flow, other: Flow, where: str) -> None:
@@ -101,7 +101,7 @@ def found_in(
 def _wait_ms(where: str, grace: timedelta, store: object) -> int:
     wait_ms = to_ms(grace, "grace")
     if wait_ms < 0:
-        raise ValueError(f"{where}: grace={grace} is negative")
+        raise ValueError(f"{where}: grace={format_ms(wait_ms)} is negative")
     if store is None:
         raise TypeError(f"{where}(grace=…) keeps the records that wait: name their store with store=")
     return wait_ms

@@ -2,13 +2,14 @@
 
 1. What stores would be wrong without is refused, and the message names `tailrace reset`.
 2. An input that was deleted and made anew while the app was stopped is read as `reset=` says, with a warning: its
-   records are others, and its offsets went with it.
+   records are others, and its offsets went with it. So is told an output that is gone, and what was in it.
+3. Offsets that somebody set by hand fit the stores as he may know: that is told, too.
 
 Not here: offsets that were deleted (topics), what happens under a running app (topics_in_use).
 """
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Literal
 
 from tailrace.log.client import CommittedOffset
@@ -22,6 +23,8 @@ from tailrace.streams.topics import StoreOf
 from tailrace.streams.topics_in_use import BEGIN_ANEW, Use
 
 _logger = logging.getLogger(__name__)
+# Partitions in a warning.
+_NAMED = 5
 
 
 def look_at_topics_made_anew(
@@ -42,6 +45,15 @@ def look_at_topics_made_anew(
                 use.told,
                 "beginning" if reset == "earliest" else "end",
                 reset,
+                BEGIN_ANEW,
+            )
+        elif use.kind == "output":
+            _logger.warning(
+                "topic %r was deleted since app %r ran last (%s): what the app had written there is gone and is not "
+                "written again, it goes on from its last commit; to have all of it made again, %s",
+                name,
+                app,
+                use.told,
                 BEGIN_ANEW,
             )
     own = {name: use for name, use in anew.items() if use.kind in {"changelog", "rows"}}
@@ -65,6 +77,26 @@ def refuse_strange_clocks(read: Mapping[TopicPartition, CommittedOffset], app: s
                 f"{found.metadata[:40]!r} holds no clocks ({error.__cause__}); set it with "
                 f"log.alter_offsets({app!r}, …) to go on from there without them, or {BEGIN_ANEW}"
             ) from error
+
+
+def tell_offsets_set_by_hand(
+    read: Mapping[TopicPartition, CommittedOffset], stores: Collection[StoreOf], app: str
+) -> None:
+    """Warns of inputs of stores whose offsets come without the clock that an app commits with them.
+
+    `stores` are those that have content.
+    """
+    altered = [f"{partition} ({found.offset})" for partition, found in sorted(read.items()) if not found.metadata]
+    if altered and stores:
+        _logger.warning(
+            "the offsets of app %r in %s were set since it ran last, by log.alter_offsets for example, and its stores "
+            "(%s) hold what they held: what is read again counts twice there, what is skipped is missing; for stores "
+            "that fit, %s",
+            app,
+            ", ".join(altered[:_NAMED]) + (f" and {len(altered) - _NAMED} more" if altered[_NAMED:] else ""),
+            ", ".join(sorted({store.name for store in stores})),
+            BEGIN_ANEW,
+        )
 
 
 def refuse_other_changelog(backend: Backend, store: StoreOf, changelog: ChangelogReader, app: str) -> None:

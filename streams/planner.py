@@ -38,6 +38,7 @@ from tailrace.streams.lost import (
     refuse_cut_changelog,
     refuse_other_changelog,
     refuse_strange_clocks,
+    tell_offsets_set_by_hand,
 )
 from tailrace.streams.markers import SourceEnds
 from tailrace.streams.on_error import Failures, guard
@@ -132,6 +133,7 @@ class Planner:
         units = units_of(self._topology, self._topics.tasks, self._topics.partitions, self._topics.widths)
         read = {each: committed[each] for unit in units for each in unit.inputs if each in committed}
         refuse_strange_clocks(read, self._app)
+        tell_offsets_set_by_hand(read, self._topics.stores_with_content(), self._app)
         return units
 
     def begin(self, producer: Producer, *, lanes: int) -> Plan:

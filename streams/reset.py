@@ -30,7 +30,7 @@ from tailrace.streams.bad_records import dead_letter_topic
 from tailrace.streams.options import AppOptions
 from tailrace.streams.topics_in_use import KnownTopics, forget_in_memory
 from tailrace.streams.topology import Topology
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 
 Target = Literal["earliest", "latest"] | Instant | timedelta | Mapping[TopicPartition, int]
 
@@ -272,7 +272,7 @@ def _wanted(
 def _back_ms(ago: timedelta) -> int:
     back_ms = to_ms(ago, "reset(to=…)")
     if back_ms < 0:
-        raise ValueError(f"reset(to={ago!r}) is a time below 0: give how far back from now")
+        raise ValueError(f"reset(to={format_ms(back_ms)}) is a time below 0: give how far back from now")
     return back_ms
 
 

@@ -248,7 +248,7 @@ class Runner:
                 tell_what_is_behind_transactions(self._log, self._plan.group, outer)
             self._run(ends)
         except InvalidError:
-            self._check_topics()
+            self._check_topics(after_error=True)
             raise
         finally:
             self._thread = 0
@@ -392,11 +392,11 @@ class Runner:
         self._patience.reset()
         self._trimmer.after_commit(self._tasks)
 
-    def _check_topics(self) -> None:
+    def _check_topics(self, *, after_error: bool = False) -> None:
         """Raises InvalidError where a topic is not the one that the app began with."""
         self._looked = self._clock.monotonic()
         if self._plan.in_use is not None:
-            self._plan.in_use.check()
+            self._plan.in_use.check(after_error=after_error)
 
     def expect(self, partition: TopicPartition) -> None:
         """Says that more will come from a partition: its task is not idle, though it has read all there is."""

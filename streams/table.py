@@ -24,7 +24,7 @@ from tailrace.streams.operators.views import kept_below
 from tailrace.streams.place import user_place
 from tailrace.streams.topic import Topic
 from tailrace.streams.topology import Input
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 
 if TYPE_CHECKING:
     from tailrace.streams.stream import Stream
@@ -359,7 +359,7 @@ class Table(Generic[K, V]):
         """
         every_ms = to_ms(every, "throttle")
         if every_ms <= 0:
-            raise ValueError(f"throttle({every!r}) is not above 0")
+            raise ValueError(f"throttle({format_ms(every_ms)}) is not above 0")
         flow = self._flow
         flow.key.need()
         operator = ThrottleTable(

@@ -291,18 +291,23 @@ class AppTopics:
         """
         if committed:
             return
-        for store in (store for sub in self._topology.subtopologies for store in stores_of(sub)):
-            name = changelog_topic(self._app, store.name)
+        for store in self.stores_with_content():
             # Once more: another member of the app may have begun in between.
-            if any(self._log.offsets(name).values()) and not self._log.committed_offsets(self._app):
+            if not self._log.committed_offsets(self._app):
+                name = changelog_topic(self._app, store.name)
                 reads = {node.operator.reads.name for node in self._topology.nodes if node.operator.reads is not None}
                 gone = sorted(each for each in reads if each in anew)
                 cause = f" with topic {gone[0]!r}, which was deleted and made anew" if gone else ""
                 raise TopologyError(
                     f"store {store.name!r} (at {store.of.place}) has content in {name}, but the offsets "
-                    f"of group {self._app!r} are gone{cause}, so records would be counted twice: set them again with "
-                    f"log.alter_offsets({self._app!r}, …), or {BEGIN_ANEW}"
+                    f"of group {self._app!r} are gone{cause}, so records would be counted twice: {BEGIN_ANEW}; or, if "
+                    f"you know up to where the stores hold them, set just that with log.alter_offsets({self._app!r}, …)"
                 )
+
+    def stores_with_content(self) -> list[StoreOf]:
+        """Those whose changelogs have records."""
+        stores = [store for sub in self._topology.subtopologies for store in stores_of(sub)]
+        return [each for each in stores if any(self._log.offsets(changelog_topic(self._app, each.name)).values())]
 
 
 def stores_of(sub: SubTopology) -> list[StoreOf]:

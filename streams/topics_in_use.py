@@ -5,7 +5,6 @@
 2. A topic's committed offsets are deleted with it. So a start cannot tell from the log whether a topic is new to the
    program or was made anew since: the ids are kept in the state directory (`topics.properties`: name=id), from the
    first commit of a start on. Without the file (a run of before there was one) nothing is known, and nothing refused.
-
 3. Partitions that an input gets under a running app belong to no task of it: the run ends with a word, at a commit or
    while it waits, as nobody would read them.
 
@@ -24,8 +23,8 @@ from tailrace.log.disk import Disk, join, parent
 from tailrace.log.errors import InvalidError, RetriableError, TopicNotFoundError
 
 FILE: Final = "topics.properties"
-# A table is read whole at each start; an output is made when it is missing.
-_KEPT: Final = ("input", "changelog", "rows")
+# A table is read whole at each start.
+_KEPT: Final = ("input", "changelog", "rows", "output")
 # Where a new partition would be left unread.
 _READ: Final = ("input", "table")
 # What to do where an app cannot go on from what it has.
@@ -62,19 +61,22 @@ class TopicsInUse:
         rest.ids = {name: each for name, each in self.ids.items() if name not in names}
         return rest
 
-    def check(self) -> None:
+    def check(self, *, after_error: bool = False) -> None:
         """Makes sure that they are what they were.
 
         Raises:
-            InvalidError: one was deleted, and perhaps made anew, or an input has more partitions.
+            InvalidError: one was deleted, and perhaps made anew, or an input has more partitions; the log was closed,
+                which is looked at after an error.
             RetriableError: its name stands for another one now: from the last commit on, that is to be read.
         """
+        if after_error:
+            self._check_open()
         for name, topic_id in self.ids.items():
             try:
                 now = self._log.describe_topic(name)
             except TopicNotFoundError:
                 raise InvalidError(self._told(name, "was deleted")) from None
-            if now.topic_id != topic_id and self._is_there(topic_id):
+            if now.topic_id != topic_id and self.is_there(topic_id):
                 raise RetriableError(
                     f"topic {name!r} is another one now, to which its readers were moved while app {self._app!r} ran "
                     f"({self.used_for[name].told})"
@@ -85,7 +87,18 @@ class TopicsInUse:
             if now.partitions != before:
                 raise InvalidError(self._told(name, f"got partitions, {now.partitions} after {before},", grown=True))
 
-    def _is_there(self, topic_id: str) -> bool:
+    def _check_open(self) -> None:
+        """Raises InvalidError where the log was closed."""
+        try:
+            self._log.consumer().close()
+        except InvalidError as error:
+            raise InvalidError(
+                f"the log was closed while app {self._app!r} ran, so nothing after the last commit was kept: end the "
+                f"app first, and close the log after it ({error})"
+            ) from error
+
+    def is_there(self, topic_id: str) -> bool:
+        """Whether a topic of this id is in the log, whatever its name."""
         names = self._log.topics(internal=True)
         return any(self._log.describe_topic(name).topic_id == topic_id for name in names)
 
@@ -123,7 +136,11 @@ class KnownTopics:
     def others(self, now: TopicsInUse) -> dict[str, Use]:
         """The topics that are other ones than then, by name."""
         return {
-            name: now.used_for[name] for name, topic_id in now.ids.items() if self._ids.get(name, topic_id) != topic_id
+            name: now.used_for[name]
+            for name, topic_id in now.ids.items()
+            if (before := self._ids.get(name, topic_id)) != topic_id
+            # An output's name may have come to stand for another one, which was promoted.
+            and not (now.used_for[name].kind == "output" and now.is_there(before))
         }
 
     def keep(self, now: TopicsInUse) -> None:

@@ -48,6 +48,11 @@ def to_ms(duration: timedelta, name: str = "duration") -> int:
     Raises `TypeError` for anything that is not a `timedelta`, `ValueError` for a part of a millisecond.
     """
     whole, rest = divmod(_timedelta(duration, name), _MILLISECOND)
+    if duration == timedelta.max:
+        raise ValueError(
+            f"{name}=timedelta.max is too large: up to {timedelta.max.days:,} days can be given; for windows "
+            "that never end take unlimited()"
+        )
     if rest:
         raise ValueError(f"{name}={duration!r} is not a whole number of milliseconds; round it before passing it")
     return whole
@@ -87,9 +92,11 @@ _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
 def format_ms(duration_ms: int) -> str:
-    """Return a duration for people in the largest unit that divides it: `1min`, `90s`, `250ms`."""
+    """Return a duration for people in the largest unit that divides it: `1min`, `90s`, `250ms`, `-1s`, `0s`."""
+    if not duration_ms:
+        return "0s"
     for unit_ms, unit in _UNITS:
-        if duration_ms and duration_ms % unit_ms == 0:
+        if duration_ms % unit_ms == 0:
             return f"{duration_ms // unit_ms}{unit}"
     return f"{duration_ms}ms"
 

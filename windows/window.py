@@ -75,14 +75,14 @@ def call(name: str, *durations_ms: int, grace_ms: int) -> str:
 def check_positive(value_ms: int, name: str) -> int:
     """Return `value_ms`; raises `ValueError`, calling it `name`, unless it is above 0."""
     if value_ms <= 0:
-        raise ValueError(f"{name} must be longer than 0, not {value_ms} ms")
+        raise ValueError(f"{name} must be longer than 0, not {format_ms(value_ms)}")
     return value_ms
 
 
 def check_not_negative(value_ms: int, name: str) -> int:
     """Return `value_ms`; raises `ValueError`, calling it `name`, where it is below 0."""
     if value_ms < 0:
-        raise ValueError(f"{name} must not be negative, but is {value_ms} ms")
+        raise ValueError(f"{name} must not be negative, but is {format_ms(value_ms)}")
     return value_ms
 
 

@@ -31,7 +31,7 @@ from tailrace.streams.place import check_function
 from tailrace.streams.processor import Context, Processor
 from tailrace.streams.schedule import Schedule
 from tailrace.streams.topology import Forward
-from tailrace.windows.duration import to_ms
+from tailrace.windows.duration import format_ms, to_ms
 
 
 class RunningProcessor(Context[Any, Any]):
@@ -193,7 +193,7 @@ class RunningProcessor(Context[Any, Any]):
         """See `Context`."""
         every_ms = to_ms(every, "every")
         if every_ms <= 0:
-            raise ValueError(f"schedule(every={every!r}) is not above 0")
+            raise ValueError(f"schedule(every={format_ms(every_ms)}) is not above 0")
         if clock not in {"stream", "wall"}:
             raise ValueError(f'schedule(clock={clock!r}) is neither "stream" nor "wall"')
         check_function(f, "schedule")

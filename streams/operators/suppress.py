@@ -53,7 +53,7 @@ def until_stream_time(after: timedelta) -> Suppress:
     """
     after_ms = to_ms(after, "until_stream_time")
     if after_ms < 0:
-        raise ValueError(f"until_stream_time({after!r}) is negative")
+        raise ValueError(f"until_stream_time({format_ms(after_ms)}) is negative")
     return Suppress(after_ms)
 
 

@@ -267,7 +267,7 @@ def test_what_is_wrong_in_itself_is_refused_at_the_call() -> None:
     with pytest.raises(TypeError, match=r"join\(store='j', on=…\) takes a plain function, and later is async"):
         a.join(b, pair, on=strange, store="j")
     nothing: Any = None
-    with pytest.raises(TypeError, match=r"left_join\(store=None\) is not a name"):
+    with pytest.raises(TypeError, match=r"left_join needs store=, a name"):
         a.left_join(b, pair, on=refers_to, store=nothing)
 
 

@@ -183,13 +183,15 @@ def test_arguments_are_refused_at_the_call() -> None:
         left.join(right, later, store="j", within=ms(1))
     with pytest.raises(TypeError, match=r"left_join needs within=, or before= and after="):
         left.left_join(right, pair, store="j")
-    with pytest.raises(ValueError, match=r"within=-1 day, .* is negative"):
+    with pytest.raises(ValueError, match=r"within=-1\w+ is negative"):
         left.join(right, pair, store="j", within=-ms(1))
     with pytest.raises(ValueError, match=r"before=1ms and after=-2ms leave no time"):
         left.join(right, pair, store="j", before=ms(1), after=-ms(2))
     with pytest.raises(ValueError, match=r"was given a stream of another app"):
         left.join(two(App("other"))[1], pair, store="j", within=ms(1))
-    with pytest.raises(ValueError, match=r"late is of what a join of two streams returns, and source-0 at .* is none"):
+    with pytest.raises(
+        ValueError, match=r"source-0 at .* has no late: take .late from what a join of two streams returned"
+    ):
         _ = left.late
 
 

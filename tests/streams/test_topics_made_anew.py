@@ -264,13 +264,62 @@ def test_state_of_before_the_ids_were_kept_goes_on(tmp_path: Path, caplog: pytes
         feed(log, "in", some("a", "b"))
         counting(log).run(until="end")
         file = tmp_path / "log" / "state" / "app" / "topics.properties"
-        assert [line.split("=")[0] for line in file.read_text().splitlines()] == ["app-n-changelog", "in"]
+        assert [line.split("=")[0] for line in file.read_text().splitlines()] == ["app-n-changelog", "in", "out"]
         file.unlink()
         feed(log, "in", some("c"))
         assert counting(log).run(until="end").records_in == 1
         assert last(log, "out") == {"k": 3}
         assert file.exists()
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_output_that_was_deleted_while_the_app_was_stopped_is_told_once(
+    kept: Log, caplog: pytest.LogCaptureFixture, *, again: bool
+) -> None:
+    counting(kept).run(until="end")
+    kept.delete_topic("out")
+    if again:
+        kept.create_topic("out")
+    feed(kept, "in", some("c"))
+    for _ in range(2):
+        counting(kept).run(until="end")
+    assert last(kept, "out") == {"k": 3}
+    (told,) = caplog.messages
+    assert re.search(
+        rf"'out' was deleted since app 'app' ran last \(it is written at {re.escape(__file__)}:\d+\): .*"
+        r"`tailrace reset`",
+        told,
+    )
+
+
+def test_offsets_that_were_set_by_hand_are_told_once_where_stores_stay_as_they_are(
+    kept: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    counting(kept).run(until="end")
+    kept.alter_offsets("app", {TopicPartition("in", 0): 1})
+    for _ in range(2):
+        counting(kept).run(until="end")
+    assert last(kept, "out") == {"k": 3}
+    (told,) = caplog.messages
+    assert re.search(
+        r"of app 'app' in in-0 \(1\) were set since .* stores \(n\) .* counts twice .*`tailrace reset`", told
+    )
+
+
+def test_offsets_that_were_set_by_hand_are_fine_without_stores(kept: Log, caplog: pytest.LogCaptureFixture) -> None:
+    copying(kept, "in").run(until="end")
+    kept.alter_offsets("app", {TopicPartition("in", 0): 1})
+    assert copying(kept, "in").run(until="end").records_in == 1
+    assert caplog.messages == []
+
+
+def test_a_log_that_is_closed_under_a_running_app_is_named() -> None:
+    log = Log.open("memory:")
+    log.create_topic("in")
+    feed(log, "in", some("a", "now", "b"))
+    with pytest.raises(InvalidError, match=r"the log was closed while app 'app' ran, .* end the app first"):
+        counting(log, log.close).run(until="end")
 
 
 def test_the_changelog_of_a_store_in_memory_deleted_while_the_app_was_stopped(kept: Log) -> None:

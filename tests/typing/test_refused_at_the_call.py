@@ -186,7 +186,7 @@ JOINS: list[Refused] = [
     (lambda s: s.table.join(s.stream, both), TypeError, "join takes a table, not"),
     (lambda s: s.stream.merge(Shop().stream), ValueError, "another app"),
     (lambda s: s.stream.merge(s.table), TypeError, "merge takes streams, not"),
-    (lambda s: s.stream.late, ValueError, "late is of what a join of two streams returns"),
+    (lambda s: s.stream.late, ValueError, "has no late: take .late from what a join of two streams returned"),
     (
         lambda s: s.stream.to("orders"),
         TypeError,

@@ -275,7 +275,7 @@ def test_members_share_partitions_and_hand_them_over(log: Log) -> None:
     ]
     log.delete_group("g")
     assert log.groups() == []
-    with pytest.raises(InvalidError, match="no group"):
+    with pytest.raises(InvalidError, match=r"no group 'g' in this log; log.groups\(\), or `tailrace groups list`"):
         log.describe_group("g")
 
 

@@ -185,3 +185,24 @@ def test_offsets_of_a_topic_that_is_gone_are_refused(log: Log) -> None:
         consumer.assign([T])
         with pytest.raises(TopicNotFoundError):
             consumer.commit({TopicPartition("nowhere", 0): 0})
+
+
+# ---------------------------------------------------------------- ends within a block
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [("commit", "was committed within .* leave the commit out"), ("abort", "was aborted within .* raise")],
+)
+def test_an_end_within_a_block_is_told_as_what_it_did(log: Log, producer: Producer, end: str, told: str) -> None:
+    def block() -> None:
+        with producer.transaction():
+            producer.send("t", b"a")
+            getattr(producer, end)()
+
+    with pytest.raises(InvalidError, match=f"the transaction of 'x' {told}"):
+        block()
+    assert values(log) == ([b"a"] if end == "commit" else [])
+    with producer.transaction():
+        producer.send("t", b"b")
+    assert values(log)[-1:] == [b"b"]

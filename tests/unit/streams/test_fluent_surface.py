@@ -89,7 +89,7 @@ def test_arguments_of_windowed_aggregates(app: App, stream: Stream[str, Click]) 
     windowed = stream.group_by_key().windowed_by(tumbling(minutes(1), grace=seconds(5)))
     with pytest.raises(ValueError, match="emit='final' is neither"):
         windowed.count(store="a", emit=wrong("final"))
-    with pytest.raises(ValueError, match=r"retention=0:01:00 is shorter than the 65000 ms"):
+    with pytest.raises(ValueError, match=r"retention=1min is shorter than the 65s"):
         windowed.count(store="a", retention=minutes(1))
     with pytest.raises(ValueError, match="never sends anything"):
         stream.group_by_key().windowed_by(unlimited()).count(store="a", emit="close")
@@ -162,9 +162,9 @@ def test_functions_and_stores_of_tables(app: App, method: str) -> None:
 def test_tables_need_a_topic_and_a_store(app: App, stream: Stream[str, Click]) -> None:
     with pytest.raises(TypeError, match=r"app\.table takes a topic, as app\.topic\(\) returns it, not 'clicks'"):
         app.table(wrong("clicks"), store="clicks")
-    with pytest.raises(TypeError, match=r"app\.table\(store=None\) is not a name"):
+    with pytest.raises(TypeError, match=r'app\.table needs store=, .*: store="table"'):
         app.table(app.topic("clicks", key=str, value=Click), store=wrong(None))
-    with pytest.raises(TypeError, match=r"to_table\(store=None\) is not a name"):
+    with pytest.raises(TypeError, match=r"to_table needs store="):
         stream.to_table(store=wrong(None))
 
 
@@ -176,7 +176,7 @@ def test_through_and_repartition_are_checked(stream: Stream[str, Click]) -> None
 
 
 def test_store_is_a_name(stream: Stream[str, Click]) -> None:
-    with pytest.raises(TypeError, match=r"count\(store=None\) is not a name"):
+    with pytest.raises(TypeError, match=r"count needs store="):
         stream.group_by_key().count(store=wrong(None))
 
 

@@ -45,4 +45,11 @@ def test_datetimes_at_the_ends_of_time_do_not_fail() -> None:
 
 
 def test_formatted_in_the_largest_unit_that_divides() -> None:
-    assert [format_ms(n) for n in (0, 250, 90_000, 3_600_000, 86_400_000)] == ["0ms", "250ms", "90s", "1h", "1d"]
+    assert [format_ms(n) for n in (0, 250, 90_000, 3_600_000, 86_400_000)] == ["0s", "250ms", "90s", "1h", "1d"]
+
+
+def test_what_is_too_long_or_nothing_is_told_in_our_units() -> None:
+    assert [format_ms(each) for each in (0, -1_000, -86_400_000, -1)] == ["0s", "-1s", "-1d", "-1ms"]
+    with pytest.raises(ValueError, match=r"size=timedelta.max is too large: up to 999,999,999 days"):
+        to_ms(timedelta.max, "size")
+    assert to_ms(days(999_999_999)) == 999_999_999 * 86_400_000
