@@ -639,6 +639,8 @@ class Log(AbstractContextManager["Log"]):
     def alter_offsets(self, group: str, offsets: Offsets) -> None:
         """Sets a group's committed offsets; on disk when the call returns.
 
+        The stores of an app stay as they are: for its group use `App.reset`, which moves both.
+
         Raises:
             InvalidError: the group has members, an offset is negative or past the end; nothing is changed.
             TopicNotFoundError: no such topic or partition.

@@ -54,7 +54,7 @@ class Topic(Generic[K, V]):
         """
         check_topic_name(name)
         if partitions is not None:
-            check_int("partitions", partitions, 1, where=f"topic {name!r}: ")
+            check_int(f"topic {name!r}: partitions", partitions, 1)
         check_is_mapping(config)
         if timestamp is not None:
             check_function(timestamp, f"topic({name!r}, timestamp=…)")
