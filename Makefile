@@ -28,7 +28,7 @@ demo: $(VENV)/installed
 
 test: check
 	@echo "pytest"
-	@$(BIN)/python -m pytest -n auto -rs
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -rs
 
 # pytest says 5 where no test was collected: nothing to run is not a failure.
 test-systems: $(VENV)/installed-dev

@@ -166,7 +166,7 @@ def test_the_result_follows_the_rows(
 
 
 @pytest.mark.parametrize("shape", ["inner", "left", "deleting", "twice"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.lists(st.one_of(left_changes, right_changes), min_size=4, max_size=20),
     seed=st.integers(0, 1000),

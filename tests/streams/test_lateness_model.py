@@ -83,7 +83,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     program=programs(),
     grace_ms=st.sampled_from([0, 5, 20]),

@@ -191,7 +191,7 @@ def skewed(draw: st.DrawFn) -> tuple[int, list[tuple[Hops, list[Sent]]]]:
     return partitions, runs
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     program=skewed(),
     cache_bytes=st.sampled_from([0, 800, 1 << 20]),

@@ -69,7 +69,7 @@ def program(log: Log, *, hop: bool, emit: Emit, cache_bytes: int) -> App:
     return app
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(
     given_clicks=clicks(),
     partitions=st.integers(1, 4),
