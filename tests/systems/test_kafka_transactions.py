@@ -112,8 +112,12 @@ async def fill(address: str) -> tuple[list[bytes], list[bytes]]:
             else:
                 await producer.abort_transaction()
                 aborted += values[number]
-    for producer in producers:
+    for number, producer in enumerate(producers):
         await producer.stop()
+        # Kafka writes markers after it has answered; whoever takes the id next waits for them.
+        successor = clients.AIOKafkaProducer(bootstrap_servers=address, transactional_id=f"t{number}")
+        await successor.start()
+        await successor.stop()
     return committed, aborted
 
 
