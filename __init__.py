@@ -4,24 +4,24 @@ from tailrace import starting  # noqa: F401  # pyright: ignore[reportUnusedImpor
 from tailrace.log.client import Consumer, Delivery, GroupDescription, Log, Producer, TopicDescription
 from tailrace.log.record import At, Headers, Instant, Offsets, Record, RecordMetadata, TopicPartition
 from tailrace.streams.app import App
-from tailrace.streams.codec import Codec, json, msgpack, windowed
-from tailrace.streams.cogrouped import Cogrouped, WindowedCogrouped
-from tailrace.streams.difference import Difference
-from tailrace.streams.global_table import GlobalTable
-from tailrace.streams.grouped import Grouped, WindowedGrouped
-from tailrace.streams.grouped_table import GroupedTable
 from tailrace.streams.operators.aggregate import Emit
 from tailrace.streams.operators.suppress import Suppress, until_stream_time, until_window_closes
-from tailrace.streams.processor import Context, Processor
-from tailrace.streams.reducers import Reducer
-from tailrace.streams.replay import ReplayJob
-from tailrace.streams.reset import ResetPlan
-from tailrace.streams.store import Store
-from tailrace.streams.stream import Stream
-from tailrace.streams.summary import Summary
-from tailrace.streams.table import Table
-from tailrace.streams.topic import Named, Topic
-from tailrace.streams.topology import Topology
+from tailrace.streams.program.global_table import GlobalTable
+from tailrace.streams.program.processor import Context, Processor
+from tailrace.streams.program.reducers import Reducer
+from tailrace.streams.program.store import Store
+from tailrace.streams.program.topic import Named, Topic
+from tailrace.streams.program.topology import Topology
+from tailrace.streams.reprocessing.difference import Difference
+from tailrace.streams.reprocessing.replay import ReplayJob
+from tailrace.streams.reprocessing.reset import ResetPlan
+from tailrace.streams.running.summary import Summary
+from tailrace.streams.surface.cogrouped import Cogrouped, WindowedCogrouped
+from tailrace.streams.surface.grouped import Grouped, WindowedGrouped
+from tailrace.streams.surface.grouped_table import GroupedTable
+from tailrace.streams.surface.stream import Stream
+from tailrace.streams.surface.table import Table
+from tailrace.streams.values.codec import Codec, json, msgpack, windowed
 from tailrace.windows.duration import days, hours, milliseconds, minutes, seconds
 from tailrace.windows.hopping import hopping
 from tailrace.windows.session import session

@@ -3,6 +3,6 @@
 Some have names of built-in functions, so import the module (`from tailrace import reducers`), or these under others.
 """
 
-from tailrace.streams.reducers import collect, count, distinct, first, last, max, mean, min, reducer, sum, top_k  # noqa: A004 - the contract's names
+from tailrace.streams.program.reducers import collect, count, distinct, first, last, max, mean, min, reducer, sum, top_k  # noqa: A004 - the contract's names
 
 __all__ = ["collect", "count", "distinct", "first", "last", "max", "mean", "min", "reducer", "sum", "top_k"]

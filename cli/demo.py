@@ -29,7 +29,7 @@ from tailrace.log.clock import SystemClock
 from tailrace.log.directory import LOCK
 from tailrace.log.disk import RealDisk
 from tailrace.log.errors import LogLockedError
-from tailrace.streams.summary import Summary
+from tailrace.streams.running.summary import Summary
 
 DIRECTORY = "./tailrace-demo"
 PARTITIONS = 4

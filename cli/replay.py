@@ -22,9 +22,9 @@ from tailrace.cli.running import at_log, drawn
 from tailrace.cli.session import Session, shared
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.difference import Difference
-from tailrace.streams.replay import ReplayJob
-from tailrace.streams.summary import Summary
+from tailrace.streams.reprocessing.difference import Difference
+from tailrace.streams.reprocessing.replay import ReplayJob
+from tailrace.streams.running.summary import Summary
 
 _ANY_TIME = "TIME"
 

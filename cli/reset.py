@@ -21,8 +21,8 @@ from tailrace.cli.session import Session, shared
 from tailrace.log.client import Log
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
-from tailrace.streams.reset import ResetPlan
-from tailrace.streams.reset import Target as Place
+from tailrace.streams.reprocessing.reset import ResetPlan
+from tailrace.streams.reprocessing.reset import Target as Place
 
 _METAVAR: Final = "earliest|latest|OFFSET|TIME|DURATION"
 _DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d)")

@@ -19,7 +19,7 @@ from tailrace.cli.running import Status, drawn, run_app
 from tailrace.cli.session import Session, shared
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.summary import Summary
+from tailrace.streams.running.summary import Summary
 
 Target = Annotated[
     str,

@@ -20,7 +20,7 @@ from tailrace.log.clock import SystemClock
 from tailrace.log.errors import TailraceError
 from tailrace.state.restore import Progress
 from tailrace.streams.app import App
-from tailrace.streams.summary import Summary
+from tailrace.streams.running.summary import Summary
 
 _REFRESH_SECONDS = 0.25
 

@@ -28,25 +28,25 @@ from tailrace.log.errors import InvalidError
 from tailrace.log.record import At, Instant, TopicPartition, instant_ms
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
-from tailrace.streams.codec import Codec
-from tailrace.streams.flow import Flow, checked_store, merged, source
-from tailrace.streams.global_table import GlobalTable
-from tailrace.streams.graph import Graph
-from tailrace.streams.operators.io import Merge
-from tailrace.streams.options import AppOptions
-from tailrace.streams.past import store_as_of
-from tailrace.streams.place import check_function, user_place
-from tailrace.streams.replay import ReplayJob, replaying
-from tailrace.streams.reset import ResetPlan, carry_out, plan_reset
+from tailrace.streams.program.global_table import GlobalTable
+from tailrace.streams.program.graph import Graph
+from tailrace.streams.program.io import Merge
+from tailrace.streams.program.options import AppOptions
+from tailrace.streams.program.store import DeclaredStore, Kind, Store
+from tailrace.streams.program.topic import Topic, is_topic
+from tailrace.streams.program.topology import Topology
+from tailrace.streams.reprocessing.past import store_as_of
+from tailrace.streams.reprocessing.replay import ReplayJob, replaying
+from tailrace.streams.reprocessing.reset import ResetPlan, carry_out, plan_reset
 from tailrace.streams.runner import Runner
-from tailrace.streams.signals import stopping
+from tailrace.streams.running.signals import stopping
+from tailrace.streams.running.summary import Summary
 from tailrace.streams.start import started
-from tailrace.streams.store import DeclaredStore, Kind, Store
-from tailrace.streams.stream import Stream, table_of
-from tailrace.streams.summary import Summary
-from tailrace.streams.table import Table
-from tailrace.streams.topic import Topic, is_topic
-from tailrace.streams.topology import Topology
+from tailrace.streams.surface.flow import Flow, checked_store, merged, source
+from tailrace.streams.surface.stream import Stream, table_of
+from tailrace.streams.surface.table import Table
+from tailrace.streams.values.codec import Codec
+from tailrace.streams.values.place import check_function, user_place
 from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.window import Window
 

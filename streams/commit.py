@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from tailrace.log.client import CommittedOffset, Delivery, Log, Producer
 from tailrace.log.record import TopicPartition
 from tailrace.state.store import WriteSet
-from tailrace.streams.clocks import encode_clocks
-from tailrace.streams.log_hop import LogHop
-from tailrace.streams.markers import Said
-from tailrace.streams.outputs import Outputs
+from tailrace.streams.chain.clocks import encode_clocks
+from tailrace.streams.chain.log_hop import LogHop
+from tailrace.streams.chain.markers import Said
+from tailrace.streams.chain.outputs import Outputs
 from tailrace.streams.task import Task, TaskStore
 
 

@@ -29,21 +29,21 @@ from tailrace.log.client import Consumer, FetchedBatch, Log
 from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.collector import seldom_collected
+from tailrace.streams.chain.positions import tell_what_is_behind_transactions, warn_deleted
+from tailrace.streams.chain.schedule import NONE_DUE
+from tailrace.streams.chain.source import SourceInput
 from tailrace.streams.commit import Committer, commit
-from tailrace.streams.member import Member, PlanOverError
-from tailrace.streams.pace import Pace
-from tailrace.streams.patience import PASSING, Passing, Patience
-from tailrace.streams.plan import Loaded, Plan
-from tailrace.streams.positions import tell_what_is_behind_transactions, warn_deleted
-from tailrace.streams.rounds import Rounds, oldest
-from tailrace.streams.schedule import NONE_DUE
-from tailrace.streams.source import SourceInput
-from tailrace.streams.summary import Summary
+from tailrace.streams.planning.plan import Loaded, Plan
+from tailrace.streams.planning.units import Unit
+from tailrace.streams.running.collector import seldom_collected
+from tailrace.streams.running.member import Member, PlanOverError
+from tailrace.streams.running.pace import Pace
+from tailrace.streams.running.patience import PASSING, Passing, Patience
+from tailrace.streams.running.rounds import Rounds, oldest
+from tailrace.streams.running.summary import Summary
+from tailrace.streams.running.trimming import Trimmer
+from tailrace.streams.running.turns import Turns, all_read, hold_sources
 from tailrace.streams.task import Task
-from tailrace.streams.trimming import Trimmer
-from tailrace.streams.turns import Turns, all_read, hold_sources
-from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
 

@@ -24,20 +24,20 @@ from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
 from tailrace.state.store import Backend
-from tailrace.streams import identity
-from tailrace.streams.identity import Identity
-from tailrace.streams.loading import Loader, NewLoader
-from tailrace.streams.member import Member
-from tailrace.streams.options import AppOptions
-from tailrace.streams.patience import Passing
-from tailrace.streams.plan import Loaded, Plan
-from tailrace.streams.planner import Planner
-from tailrace.streams.programs import numbered, program_of
+from tailrace.streams.planning.plan import Loaded, Plan
+from tailrace.streams.planning.planner import Planner
+from tailrace.streams.planning.topics_in_use import known_in_memory
+from tailrace.streams.planning.units import Unit
+from tailrace.streams.program.options import AppOptions
+from tailrace.streams.program.topology import Topology
 from tailrace.streams.runner import Runner
+from tailrace.streams.running import identity
+from tailrace.streams.running.identity import Identity
+from tailrace.streams.running.loading import Loader, NewLoader
+from tailrace.streams.running.member import Member
+from tailrace.streams.running.patience import Passing
+from tailrace.streams.running.programs import numbered, program_of
 from tailrace.streams.task import TaskId
-from tailrace.streams.topics_in_use import known_in_memory
-from tailrace.streams.topology import Topology
-from tailrace.streams.units import Unit
 
 _logger = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 from tailrace.log.record import TopicPartition
 from tailrace.state.checkpoint import Checkpoint
-from tailrace.streams.clocks import NEVER, WriterClocks
-from tailrace.streams.context import FAR, StateNode, TaskContext
-from tailrace.streams.log_hop import LogHop
-from tailrace.streams.markers import End, Said
-from tailrace.streams.operators.processor import RunningProcessor
-from tailrace.streams.schedule import NONE_DUE
-from tailrace.streams.silence import Listening
-from tailrace.streams.source import SourceInput, WriterId
-from tailrace.streams.topology import Forward
+from tailrace.streams.chain.chain import ProcessorLink
+from tailrace.streams.chain.clocks import NEVER, WriterClocks
+from tailrace.streams.chain.context import FAR, StateNode, TaskContext
+from tailrace.streams.chain.log_hop import LogHop
+from tailrace.streams.chain.markers import End, Said
+from tailrace.streams.chain.schedule import NONE_DUE
+from tailrace.streams.chain.silence import Listening
+from tailrace.streams.chain.source import SourceInput, WriterId
+from tailrace.streams.program.topology import Forward
 
 # Records between two looks at the clock: a function of the user may turn slow in the middle of a slice.
 _STRETCH = 250
@@ -99,7 +99,7 @@ class Task:
     """The partitions it reads through repartitions in memory, and up to where they were read when they had rows."""
     stores: list[TaskStore] = field(default_factory=list[TaskStore])
     """In the order in which records reach them; those that processors write to last."""
-    processors: list[RunningProcessor] = field(default_factory=list[RunningProcessor])
+    processors: list[ProcessorLink] = field(default_factory=list[ProcessorLink])
     listening: Listening | None = None
     """Where wall time moves its time when nothing comes."""
     closes_behind_caches_ms: int = NEVER

@@ -32,15 +32,15 @@ from tailrace.log.record import Headers, Record, TopicPartition
 from tailrace.log.topic import INT64_MAX, near_names
 from tailrace.state.memory import MemoryBackend
 from tailrace.streams.app import App
-from tailrace.streams.codec import TypeCodec, decode_error, encode_error, windowed_form
-from tailrace.streams.global_rows import GlobalView
+from tailrace.streams.chain.global_rows import GlobalView
 from tailrace.streams.keeping import KeepingProducer, Raw
-from tailrace.streams.operators.io import Sink
-from tailrace.streams.planner import Planner
-from tailrace.streams.query import view_of, windows_of
+from tailrace.streams.planning.planner import Planner
+from tailrace.streams.planning.query import view_of, windows_of
+from tailrace.streams.program.io import Sink
+from tailrace.streams.program.store import Store
+from tailrace.streams.program.topic import Topic, is_topic
 from tailrace.streams.runner import Runner
-from tailrace.streams.store import Store
-from tailrace.streams.topic import Topic, is_topic
+from tailrace.streams.values.codec import TypeCodec, decode_error, encode_error, windowed_form
 from tailrace.windows.duration import to_ms
 
 K = TypeVar("K")

@@ -22,12 +22,31 @@ ALLOWED: dict[str, set[str]] = {
     "tests": {"", "examples", "windows", "log", "state", "streams", "server", "cluster", "connect", "cli"},
 }
 
+# Within streams: a folder imports those before it, and the files beside the folders stand where they are named here.
+STREAMS = [
+    ["values"],
+    ["program"],
+    ["chain"],
+    ["operators"],
+    ["task"],
+    ["commit"],
+    ["surface", "planning"],
+    ["running"],
+    ["runner"],
+    ["start"],
+    ["reprocessing"],
+    ["app"],
+    ["keeping"],
+    ["testing"],
+]
+
 # What a program outside would import; examples may name nothing else.
 PUBLIC = {"tailrace", "tailrace.errors", "tailrace.testing", "tailrace.reducers"}
 
 # The fluent surface: classes that return each other.
 FLUENT = {
-    f"tailrace.streams.{name}" for name in ("stream", "table", "grouped", "grouped_table", "grouping", "cogrouped")
+    f"tailrace.streams.surface.{name}"
+    for name in ("stream", "table", "grouped", "grouped_table", "grouping", "cogrouped")
 }
 
 # Modules by which time, chance and files come in.
@@ -105,6 +124,24 @@ def test_no_cycle_between_folders() -> None:
         there = {folder_of(edge.module) or edge.module for edge in imports(path, known) if edge.module in known}
         graph.setdefault(here, set()).update(there - {here})
     assert find_cycle(graph) == []
+
+
+def test_the_folders_of_streams_know_those_before_them() -> None:
+    place = {name: floor for floor, names in enumerate(STREAMS) for name in names}
+    known = {name: path for name, path in sources().items() if name.startswith("tailrace.streams.")}
+    edges = {
+        (_room(name), _room(edge.module))
+        for name, path in known.items()
+        for edge in imports(path, known)
+        if edge.module in known
+    }
+    assert {room for edge in edges for room in edge} <= set(place), "name it in STREAMS"
+    upwards = [(here, there) for here, there in edges if here != there and place[here] <= place[there]]
+    assert sorted(upwards) == []
+
+
+def _room(module: str) -> str:
+    return module.split(".")[2]
 
 
 def test_no_edge_hides_under_type_checking() -> None:

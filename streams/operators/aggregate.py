@@ -7,11 +7,11 @@ from typing import Any, Literal
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session_rows import SessionLayout
 from tailrace.state.window import WindowStore
-from tailrace.streams.codec import TypeCodec, codec_of
-from tailrace.streams.derived import Slot
-from tailrace.streams.kept_as import KeptAs, kept_as
-from tailrace.streams.reduced import Reduced
-from tailrace.streams.topology import KeptStore, Operator, Output
+from tailrace.streams.program.kept_as import KeptAs, kept_as
+from tailrace.streams.program.reduced import Reduced
+from tailrace.streams.program.topology import KeptStore, Operator, Output
+from tailrace.streams.values.codec import TypeCodec, codec_of
+from tailrace.streams.values.derived import Slot
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.unlimited import UnlimitedWindow

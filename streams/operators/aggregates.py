@@ -6,8 +6,7 @@ from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore
 from tailrace.state.window import WindowStore
-from tailrace.streams.chain import Chain, Sides
-from tailrace.streams.codec import TypeCodec, codec_of, guarded
+from tailrace.streams.chain.chain import Chain, Sides
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.aligned import AlignedAggregate
 from tailrace.streams.operators.by_key import AlignedSpans, ByKey
@@ -25,7 +24,8 @@ from tailrace.streams.operators.session import (
 from tailrace.streams.operators.sliding import SlidingAggregate
 from tailrace.streams.operators.spans import SpanAggregate
 from tailrace.streams.operators.suppress import SuppressUntilClose, passes_windows
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import TypeCodec, codec_of, guarded
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.window import AlignedWindow

@@ -17,10 +17,10 @@ from typing import Any
 
 from tailrace.state.store import Entry
 from tailrace.state.window import WindowStore
-from tailrace.streams.clocks import NEVER
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.chain.clocks import NEVER
+from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Ways, count_fold
-from tailrace.streams.topology import Forward, Together
+from tailrace.streams.program.topology import Forward, Together
 from tailrace.windows.tumbling import TumblingWindow
 from tailrace.windows.window import AlignedWindow
 from tailrace.windows.windowed import Windowed

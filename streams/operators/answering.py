@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.chain import Chain
-from tailrace.streams.context import TaskContext
+from tailrace.streams.chain.chain import Chain
+from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.operators.foreign import STANDING, Answer, ForeignResult, Standing
 from tailrace.streams.operators.kept import KeptTable, build_table
 from tailrace.streams.operators.plain import Beside
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node
 
 Answers = KeyValueStore[Any, list[Standing]]
 """By left key; the last one is shown."""

@@ -19,11 +19,11 @@ from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore, Span
-from tailrace.streams.clocks import NEVER
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.chain.clocks import NEVER
+from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Ways
 from tailrace.streams.operators.spans import SpanAggregate
-from tailrace.streams.topology import Forward
+from tailrace.streams.program.topology import Forward
 from tailrace.windows.window import AlignedWindow
 from tailrace.windows.windowed import Windowed
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.fold import Fold
-from tailrace.streams.topology import Forward
+from tailrace.streams.program.topology import Forward
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tailrace.streams.operators.results import look_at_effect
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import Forward, Operator
+from tailrace.streams.program.results import look_at_effect
+from tailrace.streams.program.topology import Forward, Operator
+from tailrace.streams.values.place import function_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tailrace.state.store import Codec
-from tailrace.streams.codec import TypeCodec
-from tailrace.streams.context import TaskContext
-from tailrace.streams.topology import Forward
+from tailrace.streams.chain.context import TaskContext
+from tailrace.streams.program.topology import Forward
+from tailrace.streams.values.codec import TypeCodec
 
 Fold = Callable[[Any, Any], Any]
 """(aggregate so far or None, value) -> new aggregate; None deletes."""

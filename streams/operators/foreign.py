@@ -20,13 +20,13 @@ import msgspec
 from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.subscription import SubscriptionStore
-from tailrace.streams.codec import TypeCodec, type_name
-from tailrace.streams.derived import UNKNOWN, Slot
-from tailrace.streams.fitting import fits
-from tailrace.streams.kept_as import KeptAs, kept_as
 from tailrace.streams.operators.table import TableNode
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import KeptStore, OldValues, Operator
+from tailrace.streams.program.kept_as import KeptAs, kept_as
+from tailrace.streams.program.topology import KeptStore, OldValues, Operator
+from tailrace.streams.values.codec import TypeCodec, type_name
+from tailrace.streams.values.derived import UNKNOWN, Slot
+from tailrace.streams.values.fitting import fits
+from tailrace.streams.values.place import function_name
 
 
 class Subscription(NamedTuple):

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.streams.chain import Chain
-from tailrace.streams.codec import guarded
-from tailrace.streams.global_table import GlobalTable
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import Forward, Node, Operator
+from tailrace.streams.chain.chain import Chain
+from tailrace.streams.program.global_table import GlobalTable
+from tailrace.streams.program.topology import Forward, Node, Operator
+from tailrace.streams.values.codec import guarded
+from tailrace.streams.values.place import function_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from tailrace.log.errors import TaskError
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.store import Entry
 from tailrace.state.waiting import Waiting, decode_waiting, encode_waiting
-from tailrace.streams.chain import Chain
-from tailrace.streams.codec import TypeCodec, guarded
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.chain.chain import Chain
+from tailrace.streams.chain.context import FAR, TaskContext
+from tailrace.streams.chain.schedule import NONE_DUE, Schedule
 from tailrace.streams.operators.suppress import (
     Holding,
     SuppressTable,
@@ -33,8 +33,8 @@ from tailrace.streams.operators.suppress import (
     SuppressUntilTime,
     ThrottleTable,
 )
-from tailrace.streams.schedule import NONE_DUE, Schedule
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import TypeCodec, guarded
 
 
 def build_holding(chain: Chain, node: Node, operator: Holding) -> Forward:

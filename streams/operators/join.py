@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tailrace.state.session_rows import SessionLayout
-from tailrace.streams.codec import TypeCodec
-from tailrace.streams.derived import Slot
-from tailrace.streams.kept_as import Form, KeptAs
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import KeptStore, Operator, Output
+from tailrace.streams.program.kept_as import Form, KeptAs
+from tailrace.streams.program.topology import KeptStore, Operator, Output
+from tailrace.streams.values.codec import TypeCodec
+from tailrace.streams.values.derived import Slot
+from tailrace.streams.values.place import function_name
 from tailrace.windows.join import JoinWindow
 
 JoinKind = Literal["join", "left_join", "outer_join"]

@@ -19,11 +19,11 @@ from typing import Any
 
 from tailrace.state.held import VALUE_AT, HeldCodec, HeldValues, held, held_matched, held_values, held_with, is_matched
 from tailrace.state.session import SessionStore, Span
-from tailrace.streams.chain import Chain, Sides
-from tailrace.streams.codec import TypeCodec, guarded
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.chain.chain import Chain, Sides
+from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.join import StreamJoin
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import TypeCodec, guarded
 
 Pair = Callable[[Any, Any], Any]
 """(the value of the record at hand, its partner's) to the result."""

@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.chain import Chain, Sides
-from tailrace.streams.codec import guarded
-from tailrace.streams.context import TaskContext
+from tailrace.streams.chain.chain import Chain, Sides
+from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.operators.fold import InFlight, emitter
 from tailrace.streams.operators.kept import KeptTable
 from tailrace.streams.operators.plain import RowsNode
@@ -32,7 +31,8 @@ from tailrace.streams.operators.views import (
     sent,
     view_of,
 )
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import guarded
 
 
 def build_table_join(chain: Chain, node: Node, operator: TableJoin) -> Sides:

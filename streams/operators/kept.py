@@ -13,14 +13,14 @@ from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.store import Codec
-from tailrace.streams.chain import Chain
-from tailrace.streams.codec import guarded
-from tailrace.streams.context import TaskContext
+from tailrace.streams.chain.chain import Chain
+from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.operators.fold import Emitter, emitter, snapshot
 from tailrace.streams.operators.foreign import ForeignResult
 from tailrace.streams.operators.plain import KeyValueNode
 from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import guarded
 
 Rule = Callable[[Any, Any], Any]
 """(key, value) to the value in the derived table; None where there is none."""

@@ -20,16 +20,16 @@ from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.session import SessionStore
 from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
-from tailrace.streams.chain import Chain, Sides, nowhere
-from tailrace.streams.derived import Slot, same_keys
+from tailrace.streams.chain.chain import Chain, Sides, nowhere
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.fold import shown
 from tailrace.streams.operators.retraction import TableAggregate
 from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.operators.table_join import TableJoin
 from tailrace.streams.operators.views import joiner
-from tailrace.streams.place import Place, function_name
-from tailrace.streams.topology import Forward, Node, Operator
+from tailrace.streams.program.topology import Forward, Node, Operator
+from tailrace.streams.values.derived import Slot, same_keys
+from tailrace.streams.values.place import Place, function_name
 
 Look = Callable[[Any, int], Any]
 """(key, time in ms) to the value of that row, None where there is none: a value that nobody else has."""

@@ -18,9 +18,9 @@ from tailrace.state.session import SessionStore
 from tailrace.state.store import Codec, Keyspace
 from tailrace.state.versioned import VersionedStore
 from tailrace.state.window import WindowStore
-from tailrace.streams.context import FAR, TaskContext
-from tailrace.streams.derived import EXACT
-from tailrace.streams.store import DeclaredStore, Store
+from tailrace.streams.chain.context import FAR, TaskContext
+from tailrace.streams.program.store import DeclaredStore, Store
+from tailrace.streams.values.derived import EXACT
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.sliding import SlidingWindow
 from tailrace.windows.window import AlignedWindow, Window

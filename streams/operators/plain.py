@@ -10,9 +10,9 @@ from typing import Any
 
 from tailrace.state.changelog import unpack_int64
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Emitter, Fold, shown, shown_of
-from tailrace.streams.topology import Forward
+from tailrace.streams.program.topology import Forward
 
 
 class RowsNode(ABC):

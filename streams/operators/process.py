@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, ForwardRef, get_args, get_origin
 
-from tailrace.streams.derived import UNKNOWN, Slot, returned, without_none
-from tailrace.streams.place import check_function, function_name, is_async
-from tailrace.streams.processor import Processor
-from tailrace.streams.store import DeclaredStore
-from tailrace.streams.topology import Operator
+from tailrace.streams.program.processor import Processor
+from tailrace.streams.program.store import DeclaredStore
+from tailrace.streams.program.topology import Operator
+from tailrace.streams.values.derived import UNKNOWN, Slot, returned, without_none
+from tailrace.streams.values.place import check_function, function_name, is_async
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,15 +22,15 @@ from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import Headers, Record
 from tailrace.log.topic import near_names
-from tailrace.streams.context import TaskContext, WithHeaders
-from tailrace.streams.derived import key_check
+from tailrace.streams.chain.context import TaskContext, WithHeaders
+from tailrace.streams.chain.schedule import Schedule
 from tailrace.streams.operators.own_stores import OwnStore, processor_store
 from tailrace.streams.operators.process import Process, check_methods, is_processor
-from tailrace.streams.operators.results import look_at_effect
-from tailrace.streams.place import check_function
-from tailrace.streams.processor import Context, Processor
-from tailrace.streams.schedule import Schedule
-from tailrace.streams.topology import Forward
+from tailrace.streams.program.processor import Context, Processor
+from tailrace.streams.program.results import look_at_effect
+from tailrace.streams.program.topology import Forward
+from tailrace.streams.values.derived import key_check
+from tailrace.streams.values.place import check_function
 from tailrace.windows.duration import format_ms, to_ms
 
 

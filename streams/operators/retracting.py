@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.chain import Chain
-from tailrace.streams.codec import TypeCodec
-from tailrace.streams.context import TaskContext
-from tailrace.streams.derived import key_check
+from tailrace.streams.chain.chain import Chain
+from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.operators.aggregates import fold_of, guarded_value
 from tailrace.streams.operators.fold import Emitter, Fold, careful_fold, emitter, snapshot
 from tailrace.streams.operators.plain import KeyValueNode
-from tailrace.streams.operators.results import look_once, pair
 from tailrace.streams.operators.retraction import Replaced, TableAggregate, TableGroup
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.results import look_once, pair
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import TypeCodec
+from tailrace.streams.values.derived import key_check
 
 _Pair = tuple[Any, Any]
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tailrace.streams.codec import TypeCodec
-from tailrace.streams.derived import Slot
 from tailrace.streams.operators.aggregate import Aggregate
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import OldValues, Operator, Output
+from tailrace.streams.program.topology import OldValues, Operator, Output
+from tailrace.streams.values.codec import TypeCodec
+from tailrace.streams.values.derived import Slot
+from tailrace.streams.values.place import function_name
 
 
 class Replaced(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 
 from tailrace.state.session import SessionStore, Span
 from tailrace.state.store import Codec
-from tailrace.streams.context import TaskContext
+from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.operators.fold import Ways, snapshot
 from tailrace.streams.operators.spans import SpanAggregate
 from tailrace.windows.session import SessionWindow

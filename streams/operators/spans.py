@@ -14,10 +14,10 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from tailrace.state.session import SessionStore, Span
-from tailrace.streams.clocks import NEVER
-from tailrace.streams.context import FAR, TaskContext
+from tailrace.streams.chain.clocks import NEVER
+from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Ways
-from tailrace.streams.topology import Forward
+from tailrace.streams.program.topology import Forward
 from tailrace.windows.windowed import Windowed
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, ClassVar
 
-from tailrace.streams.derived import Slot, key_check
-from tailrace.streams.operators.results import items, pair, refuse_coroutine, truth
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import Forward, Operator
+from tailrace.streams.program.results import items, pair, refuse_coroutine, truth
+from tailrace.streams.program.topology import Forward, Operator
+from tailrace.streams.values.derived import Slot, key_check
+from tailrace.streams.values.place import function_name
 
 
 @dataclass(frozen=True, kw_only=True)

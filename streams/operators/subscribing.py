@@ -17,14 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 from tailrace.state.subscription import SubscriptionStore
-from tailrace.streams.chain import Chain, Sides
-from tailrace.streams.codec import guarded
-from tailrace.streams.context import FAR
-from tailrace.streams.derived import Slot, key_check
+from tailrace.streams.chain.chain import Chain, Sides
+from tailrace.streams.chain.context import FAR
 from tailrace.streams.operators.foreign import Answer, ForeignLookup, Subscribe, Subscription
-from tailrace.streams.operators.results import look_once
 from tailrace.streams.operators.views import look_at
-from tailrace.streams.topology import Forward, Node
+from tailrace.streams.program.results import look_once
+from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.values.codec import guarded
+from tailrace.streams.values.derived import Slot, key_check
 
 _IMMUTABLE = (int, str, float, bytes, bool, type(None))
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.derived import Slot
-from tailrace.streams.graph import Graph
-from tailrace.streams.kept_as import Form, KeptAs
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.table import TableFilter, TableMap
 from tailrace.streams.operators.table_join import TableJoin
-from tailrace.streams.topology import Input, KeptStore, Node, OldValues, Operator
+from tailrace.streams.program.graph import Graph
+from tailrace.streams.program.kept_as import Form, KeptAs
+from tailrace.streams.program.topology import Input, KeptStore, Node, OldValues, Operator
+from tailrace.streams.values.derived import Slot
 from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.session import SessionWindow
 from tailrace.windows.unlimited import UnlimitedWindow

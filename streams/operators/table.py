@@ -10,11 +10,11 @@ from types import CoroutineType
 from typing import Any
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.derived import Slot
-from tailrace.streams.kept_as import KeptAs, kept_as
-from tailrace.streams.operators.results import refuse_coroutine, truth
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import Forward, KeptStore, OldValues, Operator
+from tailrace.streams.program.kept_as import KeptAs, kept_as
+from tailrace.streams.program.results import refuse_coroutine, truth
+from tailrace.streams.program.topology import Forward, KeptStore, OldValues, Operator
+from tailrace.streams.values.derived import Slot
+from tailrace.streams.values.place import function_name
 
 
 @dataclass(frozen=True, kw_only=True)

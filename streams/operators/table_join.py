@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tailrace.log.errors import TopologyError
-from tailrace.streams.codec import type_name
-from tailrace.streams.derived import UNKNOWN, Slot
-from tailrace.streams.fitting import fits
 from tailrace.streams.operators.table import TableNode
-from tailrace.streams.place import function_name
-from tailrace.streams.topology import OldValues
+from tailrace.streams.program.topology import OldValues
+from tailrace.streams.values.codec import type_name
+from tailrace.streams.values.derived import UNKNOWN, Slot
+from tailrace.streams.values.fitting import fits
+from tailrace.streams.values.place import function_name
 
 JoinKind = Literal["inner", "left", "outer"]
 """Which rows there are: those that both tables have, those of the left one, or those of either."""

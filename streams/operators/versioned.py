@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 
 from tailrace.state.store import Codec
 from tailrace.state.versioned import VersionedStore
-from tailrace.streams.chain import Chain
-from tailrace.streams.clocks import NEVER
-from tailrace.streams.codec import guarded
-from tailrace.streams.context import FAR, TaskContext
-from tailrace.streams.kept_as import KeptAs, kept_as
+from tailrace.streams.chain.chain import Chain
+from tailrace.streams.chain.clocks import NEVER
+from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.fold import Emitter, emitter, shown, snapshot
 from tailrace.streams.operators.plain import RowsNode
 from tailrace.streams.operators.table import TableSource
-from tailrace.streams.topology import Forward, KeptStore, Node
+from tailrace.streams.program.kept_as import KeptAs, kept_as
+from tailrace.streams.program.topology import Forward, KeptStore, Node
+from tailrace.streams.values.codec import guarded
 from tailrace.windows.duration import format_ms
 
 

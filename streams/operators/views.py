@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tailrace.log.errors import TopologyError
-from tailrace.streams.chain import Chain
+from tailrace.streams.chain.chain import Chain
 from tailrace.streams.operators.aggregate import Aggregate
 from tailrace.streams.operators.plain import RowsNode
 from tailrace.streams.operators.table import TableFilter, TableMap, TableNode
 from tailrace.streams.operators.table_join import JoinKind, TableJoin
-from tailrace.streams.place import Place
-from tailrace.streams.topology import Node
+from tailrace.streams.program.topology import Node
+from tailrace.streams.values.place import Place
 
 Row = tuple[Any, int]
 """Value (None: there is none) and its time in ms, -1 where there is none."""

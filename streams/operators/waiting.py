@@ -19,13 +19,13 @@ from tailrace.log.errors import TopologyError
 from tailrace.state.held import HeldCodec, HeldValues, held, held_values, held_with
 from tailrace.state.session import SessionStore, Span
 from tailrace.state.session_rows import SessionLayout
-from tailrace.streams.chain import Chain, Sides, nowhere
-from tailrace.streams.codec import TypeCodec, guarded
-from tailrace.streams.context import FAR, TaskContext, WithHeaders
-from tailrace.streams.derived import Slot
-from tailrace.streams.kept_as import KeptAs, kept_as
+from tailrace.streams.chain.chain import Chain, Sides, nowhere
+from tailrace.streams.chain.context import FAR, TaskContext, WithHeaders
 from tailrace.streams.operators.lookup import StreamTableJoin, join_link
-from tailrace.streams.topology import Forward, KeptStore, Node
+from tailrace.streams.program.kept_as import KeptAs, kept_as
+from tailrace.streams.program.topology import Forward, KeptStore, Node
+from tailrace.streams.values.codec import TypeCodec, guarded
+from tailrace.streams.values.derived import Slot
 from tailrace.windows.duration import format_ms
 
 

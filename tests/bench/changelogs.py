@@ -20,7 +20,7 @@ from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.state.changelog import KeyValueLayout
 from tailrace.state.restore import restore
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
-from tailrace.streams.positions import ChangelogReader
+from tailrace.streams.chain.positions import ChangelogReader
 from tailrace.tests.bench.files import pieces
 from tailrace.tests.bench.measure import Setting, Stopwatch, Values, percentile
 

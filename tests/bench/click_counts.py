@@ -18,7 +18,7 @@ import msgspec
 
 from tailrace import App, Log, Windowed, minutes, seconds, tumbling
 from tailrace.log.codec import batches, decode
-from tailrace.streams.options import Guarantee
+from tailrace.streams.program.options import Guarantee
 from tailrace.tests.bench.clicks import (
     BY_PRODUCT,
     BY_USER,

@@ -9,7 +9,7 @@ from tailrace import reducers as r
 from tailrace.log.client import Log
 from tailrace.log.errors import DecodeError, EncodeError, TaskError, TopologyError
 from tailrace.streams.app import App
-from tailrace.streams.reducers import Reducer
+from tailrace.streams.program.reducers import Reducer
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.reducing import Click, agg, cents, grouped, itself
 from tailrace.windows.duration import milliseconds as ms

@@ -9,7 +9,7 @@ from tailrace.log.client import Log
 from tailrace.log.errors import TopologyError
 from tailrace.log.partitioner import partition_of
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.tests.support.engine import contents, decoded, feed
 from tailrace.windows.duration import milliseconds as ms
 from tailrace.windows.duration import seconds

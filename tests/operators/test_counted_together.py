@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tailrace.log.client import Log
 from tailrace.streams import task
 from tailrace.streams.app import App
-from tailrace.streams.options import OnError
-from tailrace.streams.source import SourceInput
+from tailrace.streams.chain.source import SourceInput
+from tailrace.streams.program.options import OnError
 from tailrace.tests.support.engine import contents
 from tailrace.windows.duration import milliseconds
 from tailrace.windows.tumbling import tumbling

@@ -12,7 +12,7 @@ from tailrace import App, Window, Windowed, hours, seconds, session, tumbling, u
 from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.errors import ExpelledError, RetriableError, TopologyError
-from tailrace.streams.member import PlanOverError
+from tailrace.streams.running.member import PlanOverError
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.driven import Driven
 from tailrace.tests.support.engine import contents, decoded, feed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tailrace.log.client import Log
 from tailrace.streams.app import App
 from tailrace.streams.operators.join import JoinKind
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents
 from tailrace.windows.duration import milliseconds as ms

@@ -11,7 +11,7 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.semantics import Case, Output, case

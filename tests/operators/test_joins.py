@@ -8,7 +8,7 @@ from msgspec import Struct
 from tailrace.log.client import Log
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.windows.duration import milliseconds as ms

@@ -12,7 +12,7 @@ from tailrace import until_stream_time
 from tailrace.log.client import Log
 from tailrace.log.errors import TopologyError
 from tailrace.streams.app import App
-from tailrace.streams.table import Table
+from tailrace.streams.surface.table import Table
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.cases import step_by_step, through_the_driver
 from tailrace.tests.support.engine import contents, decoded, feed

@@ -4,7 +4,7 @@ import pytest
 
 from tailrace.errors import InvalidError, TopologyError
 from tailrace.streams.app import App
-from tailrace.streams.topic import Topic
+from tailrace.streams.program.topic import Topic
 from tailrace.testing import TopologyDriver
 
 Numbers = Topic[str, int]

@@ -5,7 +5,7 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.log.errors import TaskError
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.tests.support.engine import contents, decoded, feed
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.grouped import Grouped
-from tailrace.streams.table import Table
+from tailrace.streams.surface.grouped import Grouped
+from tailrace.streams.surface.table import Table
 from tailrace.tests.support.engine import contents, decoded, feed
 from tailrace.windows.duration import milliseconds as ms
 from tailrace.windows.hopping import hopping

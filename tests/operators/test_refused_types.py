@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from tailrace.errors import EncodeError, TopologyError
 from tailrace.streams.app import App
-from tailrace.streams.codec import json
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
+from tailrace.streams.values.codec import json
 from tailrace.testing import TopologyDriver
 
 

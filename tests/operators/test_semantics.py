@@ -14,9 +14,9 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.grouped import Grouped
-from tailrace.streams.stream import Stream
-from tailrace.streams.table import Table
+from tailrace.streams.surface.grouped import Grouped
+from tailrace.streams.surface.stream import Stream
+from tailrace.streams.surface.table import Table
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.source import ROOT

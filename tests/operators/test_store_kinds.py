@@ -12,8 +12,8 @@ from tailrace.log.client import Log
 from tailrace.log.errors import InvalidError, TaskError, TopologyError
 from tailrace.log.record import Record
 from tailrace.streams.app import App
-from tailrace.streams.processor import Context, Processor
-from tailrace.streams.store import Store
+from tailrace.streams.program.processor import Context, Processor
+from tailrace.streams.program.store import Store
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.cases import step_by_step, through_the_driver
 from tailrace.tests.support.engine import contents, feed

@@ -11,9 +11,9 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
-from tailrace.streams.table import Table
-from tailrace.streams.topic import Topic
+from tailrace.streams.program.topic import Topic
+from tailrace.streams.surface.stream import Stream
+from tailrace.streams.surface.table import Table
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.semantics import Case, Output, case
 

@@ -11,7 +11,7 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.table import Table
+from tailrace.streams.surface.table import Table
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.semantics import Case, Output, case

@@ -11,7 +11,7 @@ from msgspec import Struct
 from tailrace import Context, Grouped, Processor, Record, milliseconds, reducers
 from tailrace.log.errors import DecodeError, EncodeError, TaskError
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.testing import TopologyDriver
 
 Chain = Callable[[App, Stream[str, str]], Any]

@@ -27,11 +27,11 @@ from tailrace.state.restore import restore
 from tailrace.state.store import Backend
 from tailrace.streams import start
 from tailrace.streams.app import App
-from tailrace.streams.identity import Identity
-from tailrace.streams.options import Guarantee
-from tailrace.streams.patience import Passing
-from tailrace.streams.plan import Plan
-from tailrace.streams.positions import ChangelogReader
+from tailrace.streams.chain.positions import ChangelogReader
+from tailrace.streams.planning.plan import Plan
+from tailrace.streams.program.options import Guarantee
+from tailrace.streams.running.identity import Identity
+from tailrace.streams.running.patience import Passing
 from tailrace.streams.task import TaskId
 from tailrace.tests.simulation.actors import Actor, Plain
 from tailrace.tests.simulation.model import Row, Sent, Violation, read_committed

@@ -18,9 +18,9 @@ import msgspec
 from tailrace.log.client import Log
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
-from tailrace.streams.options import Hops
-from tailrace.streams.stream import Stream
-from tailrace.streams.table import Table
+from tailrace.streams.program.options import Hops
+from tailrace.streams.surface.stream import Stream
+from tailrace.streams.surface.table import Table
 from tailrace.tests.simulation.model import Row, Violation, read_committed
 from tailrace.tests.support.programs import Click, row
 from tailrace.windows.duration import seconds

@@ -14,9 +14,9 @@ from tailrace.log.syncer import Syncer
 from tailrace.log.transaction_coordinator import TransactionCoordinator
 from tailrace.state.memory import MemoryBackend
 from tailrace.streams import runner
-from tailrace.streams.clocks import WriterClocks
+from tailrace.streams.chain.clocks import WriterClocks
 from tailrace.streams.commit import commit
-from tailrace.streams.planner import Planner
+from tailrace.streams.planning.planner import Planner
 from tailrace.tests.simulation.each import end_at, points_of
 from tailrace.tests.simulation.run import life_of, simulate
 from tailrace.tests.simulation.world import World

@@ -20,9 +20,10 @@ from tailrace.log.record import Record
 from tailrace.log.transactional import TransactionalProducer
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.rocksdb import RocksBackend
-from tailrace.streams import patience, runner
+from tailrace.streams import runner
 from tailrace.streams.app import App
-from tailrace.streams.processor import Context, Processor
+from tailrace.streams.program.processor import Context, Processor
+from tailrace.streams.running import patience
 from tailrace.tests.support.disk import FaultyDisk
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.programs import Click, arrivals, click_app, last, plain_count, results, send

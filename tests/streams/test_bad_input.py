@@ -11,7 +11,7 @@ from msgspec import Struct
 from tailrace.log.client import Log
 from tailrace.log.errors import DecodeError, EncodeError, InvalidError, TaskError, TopologyError
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.tests.support.engine import Fed, contents, feed
 from tailrace.tests.support.programs import last
 from tailrace.windows.duration import minutes

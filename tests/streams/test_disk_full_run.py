@@ -9,7 +9,8 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.log.disk import disk_full
 from tailrace.log.errors import DiskFullError
-from tailrace.streams import patience, runner
+from tailrace.streams import runner
+from tailrace.streams.running import patience
 from tailrace.tests.support.disk import FaultyDisk
 from tailrace.tests.support.programs import arrivals, click_app, last, plain_count, send
 

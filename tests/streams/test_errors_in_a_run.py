@@ -69,7 +69,7 @@ def test_what_fails_is_kept_once_and_the_rest_is_counted_once(log: Log) -> None:
 
 def test_the_first_of_each_node_is_told_in_the_log(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     feed(log, "in", [("k", value, 1) for value in ("x", "13", "y", "13", "z")])
-    with caplog.at_level(logging.WARNING, logger="tailrace.streams.on_error"):
+    with caplog.at_level(logging.WARNING, logger="tailrace.streams.chain.on_error"):
         assert totals(log, on_error="skip").run(until="end").dropped == {"error": 5}
     first, second = [record.getMessage() for record in caplog.records]
     assert first.startswith("ValueError in map-1 at in-0@0: invalid literal")
@@ -115,9 +115,9 @@ def test_a_log_that_refuses_to_write_is_no_error_of_the_program(
     feed(log, "in", [("k", str(n), n) for n in range(40)])
     app = App("app", log=log, on_error=policy)
     app.stream(app.topic("in", key=str, value=str)).map(number).to(app.topic("out", key=str, value=int))
-    monkeypatch.setattr("tailrace.streams.patience.GIVE_UP_S", 0)
-    monkeypatch.setattr("tailrace.streams.outputs._ROWS_MAX", 10)
-    monkeypatch.setattr("tailrace.streams.outputs.Columns.send", full)
+    monkeypatch.setattr("tailrace.streams.running.patience.GIVE_UP_S", 0)
+    monkeypatch.setattr("tailrace.streams.chain.outputs._ROWS_MAX", 10)
+    monkeypatch.setattr("tailrace.streams.chain.outputs.Columns.send", full)
     with pytest.raises(DiskFullError):
         app.run(until="end")
     monkeypatch.undo()

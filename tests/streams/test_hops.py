@@ -14,7 +14,7 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.streams import runner
 from tailrace.streams.app import App
-from tailrace.streams.topic import Topic
+from tailrace.streams.program.topic import Topic
 from tailrace.tests.support.engine import Fed, contents, feed
 from tailrace.tests.support.programs import (
     BEGIN_MS,

@@ -8,8 +8,8 @@ from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.record import Record
 from tailrace.streams.app import App
-from tailrace.streams.processor import Context, Processor
-from tailrace.streams.store import Store
+from tailrace.streams.program.processor import Context, Processor
+from tailrace.streams.program.store import Store
 from tailrace.tests.support.engine import contents, feed
 
 DAY_MS = 86_400_000

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from tailrace.log.client import Log
 from tailrace.log.errors import RetriableError
 from tailrace.log.transactional import TransactionalProducer
-from tailrace.streams import outputs, pace, patience, runner
+from tailrace.streams import runner
 from tailrace.streams.app import App
-from tailrace.streams.markers import MARKER, ORIGIN
-from tailrace.streams.options import Hops
-from tailrace.streams.trimming import Trimmer
+from tailrace.streams.chain import outputs
+from tailrace.streams.chain.markers import MARKER, ORIGIN
+from tailrace.streams.program.options import Hops
+from tailrace.streams.running import pace, patience
+from tailrace.streams.running.trimming import Trimmer
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.programs import (
     BEGIN_MS,

@@ -15,10 +15,11 @@ from tailrace.log.client import Log
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.log.errors import RetriableError, TaskError
 from tailrace.log.record import Record
-from tailrace.streams import patience, runner
+from tailrace.streams import runner
 from tailrace.streams.app import App
-from tailrace.streams.processor import Context, Processor
-from tailrace.streams.store import Store
+from tailrace.streams.program.processor import Context, Processor
+from tailrace.streams.program.store import Store
+from tailrace.streams.running import patience
 from tailrace.tests.support.programs import Click, Sent, arrivals, chunks, last, plain_count, row, send
 from tailrace.tests.support.waiting import until
 from tailrace.windows.duration import minutes, seconds

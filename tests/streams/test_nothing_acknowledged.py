@@ -73,7 +73,7 @@ def written(log: Log) -> list[int]:
 def test_a_result_that_is_too_large_acknowledges_nothing(
     log: Log, guarantee: str, on_error: str, made: type[Swallowing], counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tailrace.streams.outputs._ROWS_MAX", 100)
+    monkeypatch.setattr("tailrace.streams.chain.outputs._ROWS_MAX", 100)
     app = app_of(log, made, counted=counted, guarantee=guarantee, on_error=on_error)
     for _ in range(2):
         with pytest.raises(TailraceError, match=r"max\.message\.bytes") as raised:

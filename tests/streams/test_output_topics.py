@@ -9,7 +9,7 @@ from msgspec import Struct
 from tailrace.log.client import Log
 from tailrace.log.errors import EncodeError
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.tests.support.engine import Fed, contents, feed
 
 GOOD: Fed = ("a", '{"n": 1}', 10)

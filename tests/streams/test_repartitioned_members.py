@@ -18,10 +18,11 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.log.errors import RetriableError, TaskError
 from tailrace.log.record import TopicPartition
-from tailrace.streams import patience, runner, trimming, turns
+from tailrace.streams import runner
 from tailrace.streams.app import App
-from tailrace.streams.repartition_input import RepartitionInput
-from tailrace.streams.turns import Turns
+from tailrace.streams.chain.repartition_input import RepartitionInput
+from tailrace.streams.running import patience, trimming, turns
+from tailrace.streams.running.turns import Turns
 from tailrace.tests.support.engine import contents
 from tailrace.tests.support.programs import (
     BEGIN_MS,
@@ -178,7 +179,7 @@ async def test_a_member_waits_for_another_that_is_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is held up at its first record: over a backlog the other comes as far as max_skew allows, and says so."""
-    caplog.set_level("INFO", "tailrace.streams.turns")
+    caplog.set_level("INFO", "tailrace.streams.running.turns")
     monkeypatch.setattr(turns, "_TOLD_S", 0.0)
 
     def has_none(_turns: Turns, _partition: TopicPartition, offset: int, end: int, _now: float) -> bool:

@@ -12,7 +12,7 @@ from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
-from tailrace.streams.replay import _Rest  # pyright: ignore[reportPrivateUsage]
+from tailrace.streams.reprocessing.replay import _Rest  # pyright: ignore[reportPrivateUsage]
 from tailrace.tests.support.programs import BEGIN_MS, arrivals, chunks, click_app, last, plain_count, results, send
 from tailrace.tests.support.waiting import wait_until
 

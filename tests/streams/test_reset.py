@@ -12,7 +12,7 @@ from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
-from tailrace.streams.reset import internal_topics
+from tailrace.streams.reprocessing.reset import internal_topics
 from tailrace.tests.support.programs import BEGIN_MS, arrivals, chunks, click_app, last, plain_count, results, send
 
 CLICKS = arrivals(2_000, disorder_ms=4_000)

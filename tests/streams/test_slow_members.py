@@ -15,9 +15,11 @@ from tailrace.log.clock import ManualClock
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.log.errors import ExpelledError, FencedError, OverdueError
 from tailrace.log.record import TopicPartition
-from tailrace.streams import outputs, patience, positions, start
+from tailrace.streams import start
 from tailrace.streams.app import App
-from tailrace.streams.positions import BrokenOffError, ChangelogReader
+from tailrace.streams.chain import outputs, positions
+from tailrace.streams.chain.positions import BrokenOffError, ChangelogReader
+from tailrace.streams.running import patience
 from tailrace.tests.support.driven import Driven
 from tailrace.tests.support.engine import contents, feed
 

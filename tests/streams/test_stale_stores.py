@@ -8,7 +8,7 @@ import pytest
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
+from tailrace.streams.surface.stream import Stream
 from tailrace.tests.support.engine import contents
 from tailrace.windows.duration import milliseconds, seconds
 from tailrace.windows.session import session

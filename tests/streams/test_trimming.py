@@ -12,8 +12,9 @@ from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.disk import disk_full
 from tailrace.log.errors import TopologyError
-from tailrace.streams import runner, trimming
+from tailrace.streams import runner
 from tailrace.streams.app import App
+from tailrace.streams.running import trimming
 from tailrace.tests.support.disk import FaultyDisk
 from tailrace.tests.support.engine import feed
 from tailrace.tests.support.programs import Click, arrivals, chunks, click_app, last, plain_count, results, send

@@ -14,8 +14,8 @@ from tailrace.log.client import Log
 from tailrace.log.record import TopicPartition
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
 from tailrace.streams.app import App
-from tailrace.streams.stream import Stream
-from tailrace.streams.topic import Topic
+from tailrace.streams.program.topic import Topic
+from tailrace.streams.surface.stream import Stream
 from tailrace.windows.duration import milliseconds, seconds
 from tailrace.windows.session import session
 from tailrace.windows.sliding import sliding

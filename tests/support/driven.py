@@ -19,16 +19,16 @@ from tailrace.log.clock import Clock
 from tailrace.log.errors import TailraceError
 from tailrace.streams import start
 from tailrace.streams.app import App
-from tailrace.streams.identity import Identity, in_memory
-from tailrace.streams.loading import Load, Loader
-from tailrace.streams.member import PlanOverError
-from tailrace.streams.patience import Passing
-from tailrace.streams.plan import Loaded, Plan
-from tailrace.streams.positions import UnsettledError
+from tailrace.streams.chain.positions import UnsettledError
+from tailrace.streams.planning.plan import Loaded, Plan
+from tailrace.streams.planning.units import Unit
 from tailrace.streams.runner import Runner
+from tailrace.streams.running.identity import Identity, in_memory
+from tailrace.streams.running.loading import Load, Loader
+from tailrace.streams.running.member import PlanOverError
+from tailrace.streams.running.patience import Passing
 from tailrace.streams.start import Stores
 from tailrace.streams.task import Task
-from tailrace.streams.units import Unit
 
 
 class StepLoader(Loader):

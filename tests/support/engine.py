@@ -5,7 +5,7 @@ from typing import Any
 
 from tailrace.log.client import Log
 from tailrace.log.record import Record
-from tailrace.streams.topic import Topic
+from tailrace.streams.program.topic import Topic
 
 Fed = tuple[str | None, str | None, int]
 """key, value, timestamp in ms."""

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.store import Keyspace, WriteSet
-from tailrace.streams.context import StateNode, TaskContext
-from tailrace.streams.topology import Forward
+from tailrace.streams.chain.context import StateNode, TaskContext
+from tailrace.streams.program.topology import Forward
 from tailrace.tests.support.semantics import Output
 from tailrace.windows.windowed import Windowed
 

@@ -18,7 +18,7 @@ from msgspec.json import encode
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.streams.options import Hops
+from tailrace.streams.program.options import Hops
 from tailrace.tests.support.engine import contents
 from tailrace.windows.tumbling import tumbling
 from tailrace.windows.windowed import Windowed

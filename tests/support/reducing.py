@@ -7,9 +7,9 @@ from hypothesis import strategies as some
 
 from tailrace import reducers as r
 from tailrace.streams.app import App
-from tailrace.streams.grouped import Grouped
-from tailrace.streams.reducers import Reducer
-from tailrace.streams.table import Table
+from tailrace.streams.program.reducers import Reducer
+from tailrace.streams.surface.grouped import Grouped
+from tailrace.streams.surface.table import Table
 from tailrace.windows.window import Window
 
 

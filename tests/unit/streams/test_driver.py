@@ -20,7 +20,7 @@ from tailrace.log.errors import (
     TopologyError,
 )
 from tailrace.streams.app import App
-from tailrace.streams.topic import Topic
+from tailrace.streams.program.topic import Topic
 from tailrace.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, decoded, feed
 from tailrace.windows.duration import milliseconds as ms

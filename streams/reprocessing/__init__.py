@@ -1,0 +1,1 @@
+"""The past once more: replay, comparison, switch, reset, and tables as they were."""

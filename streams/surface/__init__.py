@@ -1,0 +1,1 @@
+"""The fluent surface: each method checks its arguments and adds to the graph."""
