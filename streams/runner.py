@@ -1,44 +1,45 @@
-"""Runs the tasks of one app: reads, chooses which task is next, commits, stops.
+"""Runs the tasks of one app: chooses which is next, commits, begins anew from the last commit, stops.
 
 1. The task with the oldest record that waits runs next, a slice at a time: event time advances evenly over partitions,
    so that few windows are open at once. What is late does not depend on it.
-2. A partition counts as idle only when its task has taken everything up to the partition's end.
-3. Everything runs in one thread, unless there are several lanes: then slices of these run side by side, and all else
+2. Everything runs in one thread, unless there are several lanes: then slices of these run side by side, and all else
    in one thread while none does (rounds). `stop` and `summary` may be called from any other: the slice at hand is
    finished, and committed before `run` returns.
-4. An error that may pass aborts: all tasks are dropped with whatever they hold, and made anew from the last commit, as
+3. An error that may pass aborts: all tasks are dropped with whatever they hold, and made anew from the last commit, as
    a restart would make them (start). So nothing that is added to a task can be forgotten by an abort. The same happens
    to a member that its group has expelled, and where the log has aborted a transaction after its time-out.
-5. With a member, tasks come and go between two slices: `hand_over` is called within a poll, and leaves none of what it
+4. With a member, tasks come and go between two slices: `hand_over` is called within a poll, and leaves none of what it
    was given behind.
-6. A plan that is over at a commit (PlanOverError) is followed by another: where all tasks have come together, so that
+5. A plan that is over at a commit (PlanOverError) is followed by another: where all tasks have come together, so that
    repartitions may be in memory, and where some of them go again.
 
-Not here: what a task does (task), what a commit does (commit), which tasks there are (plan).
+A run is a loop of turns, and a turn never waits: whoever drives an app by hand takes the same ones.
+
+Not here: what is read (reader), what a task does (task), what a commit does (commit), which tasks there are (plan), how
+much was done (account).
 """
 
 import logging
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
 
-from tailrace.log.client import Consumer, FetchedBatch, Log
+from tailrace.log.client import Log
 from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.chain.positions import tell_what_is_behind_transactions, warn_deleted
+from tailrace.streams.chain.positions import tell_what_is_behind_transactions
 from tailrace.streams.chain.schedule import NONE_DUE
-from tailrace.streams.chain.source import SourceInput
 from tailrace.streams.commit import Committer, commit
 from tailrace.streams.planning.plan import Loaded, Plan
 from tailrace.streams.planning.units import Unit
+from tailrace.streams.running.account import Account
 from tailrace.streams.running.collector import seldom_collected
 from tailrace.streams.running.member import Member, PlanOverError
 from tailrace.streams.running.pace import Pace
 from tailrace.streams.running.patience import PASSING, Passing, Patience
+from tailrace.streams.running.reader import Reader
 from tailrace.streams.running.rounds import Rounds, oldest
 from tailrace.streams.running.summary import Summary
 from tailrace.streams.running.trimming import Trimmer
@@ -53,23 +54,17 @@ _SLICE = 1_000
 _SLICE_SECONDS = 0.02
 # A commit is due at this many updates in the caches, however long the interval.
 _DIRTY_MAX = 5_000
-_FETCH_BYTES = 1 << 20
-# How long a stop may go unseen while there is nothing to do.
+# How long at most nothing is looked at while there is nothing to do: a `stop` between the look at `_stopping` and the
+# beginning of the wait wakes nobody.
 _WAIT_MAX_S = 0.5
-# How long the group may go unseen while there is much to do.
-_POLL_S = 0.1
-# How often a run to the end looks whether the other members have come to it.
-_OTHERS_S = 0.02
 # How often a run that has nothing to commit looks whether its topics are what they were.
 _TOPICS_S = 1.0
 
+Ends = dict[TopicPartition, int]
+"""Where a run to the end ends."""
 
-class _Counts(NamedTuple):
-    """What was done, for the summary."""
-
-    records_in: int
-    records_out: int
-    dropped: Counter[str]
+Waits = Literal["records", "others"]
+"""What there is to wait for after a turn: records, all being read; or what other members do."""
 
 
 class Runner:
@@ -109,24 +104,19 @@ class Runner:
         self._patience = Patience(clock)
         self._trimmer = Trimmer(log, clock)
         self._stopping = threading.Event()
-        self._before = self._committed = _Counts(0, 0, Counter())
-        self._polled = self._looked = 0.0
+        self._looked = 0.0
+        self._account = Account(log, clock)
         self._adopt(plan)
-        self._expected: set[TopicPartition] = set()
-        self._started = clock.monotonic()
         # By lane; they begin with one record: nobody knows yet how slow the user's functions are.
         self._slices = [1] * len(plan.lanes)
         self._rounds = Rounds(len(plan.lanes), clock) if len(plan.lanes) > 1 else None
-        self._thread = 0
-        self._asked: deque[Future[Summary]] = deque()
 
     def _adopt(self, plan: Plan) -> None:
         """Takes a plan up whose tasks stand at the last commit."""
         self._plan = plan
-        self._tasks = plan.tasks
-        self._uncommitted = False
-        self._before = self._committed
-        self._records_in = 0
+        self._ran = False
+        self._account.begin(plan)
+        self._reader = Reader(plan, self._log, self._clock, self._member)
         self._turns = (
             None
             if plan.skew_ms is None
@@ -134,12 +124,13 @@ class Runner:
         )
         if self._member is not None:
             self._member.hand_over = self._hand_over
-        self._index()
+        self._follow()
 
-    def _index(self) -> None:
-        """Follows the tasks that the plan has now."""
+    def _follow(self) -> None:
+        """Goes on with the tasks that the plan has now."""
         plan = self._plan
         stores = sum(len(task.stores) for task in plan.tasks) or 1
+        self._reader.follow()
         self._committer = Committer(
             plan.group,
             self._log,
@@ -151,50 +142,6 @@ class Runner:
             plan.transactional,
             None if self._member is None else self._member.who,
         )
-        self._by_partition: dict[TopicPartition, tuple[Task, SourceInput]] = {
-            source.partition: (task, source) for task in plan.tasks for source in task.inputs
-        }
-        self._listening = [task for task in plan.tasks if task.listening is not None]
-
-    # ------------------------------------------------------------ members
-
-    def _hand_over(self, units: Sequence[Unit]) -> None:
-        """Commits what was run, and lets go of tasks that are going to run elsewhere."""
-        self._check_topics()
-        if self._uncommitted:
-            self.commit()
-        gone = self._plan.remove(units)
-        dropped = self._before.dropped.copy()
-        for task in gone:
-            dropped.update(task.context.dropped)
-        self._before = self._before._replace(dropped=dropped)
-        self._index()
-
-    def _take_over(self, member: Member) -> None:
-        """Adds the tasks that are ready to be run here."""
-        loaded = member.work()
-        if not loaded:
-            return
-        assert self._add is not None
-        self._add(self._plan, loaded)
-        self._index()
-        for each in loaded:
-            self._go_to_positions(member.consumer, each.unit.inputs)
-        if self._plan.through_log:
-            self.commit()
-
-    def _go_to_positions(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
-        for partition in partitions:
-            consumer.seek(partition, self._by_partition[partition][1].position)
-
-    def _look_at_group(self, consumer: Consumer, *, after_s: float = _POLL_S) -> None:
-        """Polls where reading would not, so that the group knows that we are here, and we what it wants."""
-        if self._clock.monotonic() - self._polled >= after_s:
-            consumer.pause(consumer.assignment())
-            consumer.poll_batches(0)
-            self._polled = self._clock.monotonic()
-
-    # ------------------------------------------------------------ what was done
 
     def stop(self) -> None:
         """Has `run` finish its slice, commit and return."""
@@ -202,32 +149,10 @@ class Runner:
         self._log.wake()
 
     def summary(self) -> Summary:
-        """What was done so far. While the app runs its own thread answers, between two slices: the stores are its."""
-        if self._thread in {0, threading.get_ident()}:
-            return self._summary()
-        answer = Future[Summary]()
-        self._asked.append(answer)
-        self._log.wake()
-        if not self._thread:  # it ended meanwhile, and may have missed this one
-            self._answer()
-        return answer.result()
+        """What was done so far; any thread may ask."""
+        return self._account.summary()
 
-    def _summary(self) -> Summary:
-        counts = self._counts()
-        return Summary(
-            records_in=counts.records_in,
-            records_out=counts.records_out,
-            dropped=dict(counts.dropped),
-            open_windows=sum(task.open_windows() for task in self._tasks),
-            seconds=self._clock.monotonic() - self._started,
-        )
-
-    def _counts(self) -> _Counts:
-        before = self._before
-        dropped = before.dropped.copy()
-        for task in self._tasks:
-            dropped.update(task.context.dropped)
-        return _Counts(before.records_in + self._records_in, before.records_out + self._plan.sent, dropped)
+    # ------------------------------------------------------------ a run
 
     def run(self, *, until_end: bool, stop_at: Mapping[TopicPartition, int] | None = None) -> Summary:
         """Runs until `stop`, or until every input was read to where it ended at the start; commits and returns.
@@ -239,25 +164,25 @@ class Runner:
             DecodeError: a record cannot be read, and the app's policy is to fail.
             InvalidError: a topic that it reads was deleted, and perhaps made anew, or got partitions.
         """
-        self._thread = threading.get_ident()
-        try:
-            ends = self._ends() | dict(stop_at or {}) if until_end else None
-            if ends is not None:
-                asked = {*(stop_at or ()), *(each for each in ends if each.topic in self._plan.inner_topics)}
-                outer = {each: end for each, end in ends.items() if each not in asked}
-                tell_what_is_behind_transactions(self._log, self._plan.group, outer)
-            self._run(ends)
-        except InvalidError:
-            self._check_topics(after_error=True)
-            raise
-        finally:
-            self._thread = 0
-            self._answer()
-            if self._rounds is not None:
-                self._rounds.close()
-        return self._summary()
+        with self._account.running():
+            try:
+                self._run(self._first_ends(stop_at or {}) if until_end else None)
+            except InvalidError:
+                self._check_topics(after_error=True)
+                raise
+            finally:
+                if self._rounds is not None:
+                    self._rounds.close()
+        return self.summary()
 
-    def _run(self, ends: dict[TopicPartition, int] | None) -> None:
+    def _first_ends(self, stop_at: Mapping[TopicPartition, int]) -> Ends:
+        ends = self._reader.ends() | dict(stop_at)
+        asked = {*stop_at, *(each for each in ends if each.topic in self._plan.inner_topics)}
+        outer = {each: end for each, end in ends.items() if each not in asked}
+        tell_what_is_behind_transactions(self._log, self._plan.group, outer)
+        return ends
+
+    def _run(self, ends: Ends | None) -> None:
         with seldom_collected():
             while True:
                 try:
@@ -269,65 +194,134 @@ class Runner:
                 else:
                     return
                 if ends is not None:
-                    ends = self._ends() | ends
+                    ends = self._reader.ends() | ends
 
-    def _run_plan(self, ends: dict[TopicPartition, int] | None) -> None:
-        with self.reading() as consumer:
-            pace = self._pace
-            pace.begin()
-            if self._plan.through_log:
-                # Before its first row: who reads both it and others must not go on past it.
-                self.commit()
+    def _run_plan(self, ends: Ends | None) -> None:
+        with self.reading():
+            self.speak_first()
             while not self._stopping.is_set():
-                self._answer()
-                if self._member is not None:
-                    self._take_over(self._member)
-                self._fetch(consumer, ends)  # after it: what was taken over is not at its end because nothing waits
-                if ends is None:
-                    self._listen()
-                leaves_log = self._set_limits(ends)
-                task = oldest(self._tasks)
-                if task is not None:
-                    handed_over = self._plan.handed_over()
-                    self._run_oldest(task)
-                    if self._plan.handed_over() != handed_over:
-                        pace.sent_ahead()
-                # At the end a schedule shorter than a commit would put that off.
-                if not leaves_log and (task is not None or ends is None):
-                    self._call_by_the_clock()
-                if self._uncommitted and (pace.left(caught_up=task is None) <= 0 or self._dirty() >= _DIRTY_MAX):
-                    self.commit()
-                if task is None:
-                    if leaves_log:
-                        self._leave_log(consumer)
-                        continue
-                    if self._turns is not None and self._turns.waits(self._tasks):
-                        self._wait_for_others(consumer)
-                        continue
-                    if ends is not None:
-                        if self._uncommitted:
-                            # Once more: behind a cache the readers learn from the commit that this is the end.
-                            self.commit()
-                        elif not self._done_elsewhere(ends):
-                            self._wait_for_others(consumer)
-                        elif not self._grown(ends):
-                            break
-                        continue
-                    left = pace.left(caught_up=True) if self._uncommitted else _WAIT_MAX_S
-                    self._wait(consumer, min(left, self._next_call()))
-                    if not self._uncommitted:
-                        pace.begin()
+                self._account.answer()
+                waits_for = self.turn(ends)
+                if waits_for == "others":
+                    self._reader.wait_for_others()
+                elif waits_for == "records":
+                    if ends is None:
+                        self._wait()
+                    elif self._at_end(ends):
+                        break
             if self._uncommitted:
                 self.commit()
-            self._trimmer.trim(self._tasks)
+            self._trimmer.trim(self._plan.tasks)
 
-    def _begin_another(self) -> None:
-        """Goes on with another plan, where the one at hand is over."""
-        assert self._again is not None
-        try:
-            self._adopt(self._again(None))
-        except PASSING as error:
-            self._abort(error)
+    def reading(self) -> AbstractContextManager[None]:
+        """Around the turns of a plan: its inputs are read, from its positions on."""
+        return self._reader.reading()
+
+    def speak_first(self) -> None:
+        """Before the first turn of a plan, a commit of where it stands: who reads its rows must not go on past them."""
+        self._pace.begin()
+        if self._plan.through_log:
+            self.commit()
+
+    def turn(self, ends: Ends | None) -> Waits | None:
+        """Reads, runs a slice of the task with the oldest record, and commits if it is time to. Raises as `run`.
+
+        Returns what there is to wait for, None where it is nothing. PlanOverError: another plan is to be made.
+        """
+        self._take_over()
+        self._reader.fetch(ends)  # after it: what was taken over is not at its end because nothing waits
+        if ends is None:
+            self._reader.listen()
+        leaves_log = self._set_limits(ends)
+        task = oldest(self._plan.tasks)
+        if task is not None:
+            self._run_oldest(task)
+        # At the end a schedule shorter than a commit would put that off.
+        if not leaves_log and (task is not None or ends is None):
+            self._call_by_the_clock()
+        if self._uncommitted and (self._pace.left(caught_up=task is None) <= 0 or self._dirty() >= _DIRTY_MAX):
+            self.commit()
+        if task is not None:
+            return None
+        if leaves_log:
+            return self._leave_log()
+        return "others" if self._turns is not None and self._turns.waits(self._plan.tasks) else "records"
+
+    def run_waiting(self) -> None:
+        """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `turn`.
+
+        What is written meanwhile to topics that the app reads waits for the next call. A member looks at its group
+        first: that may commit what is handed over.
+        """
+        self._reader.look_at_group(after_s=0)
+        self._take_over()
+        ends, leaves_log = self._reader.ends(), False
+        while True:
+            self._reader.fetch(ends)
+            self._reader.listen()
+            if self._member is not None:
+                leaves_log = self._set_limits(ends)
+            task = oldest(self._plan.tasks)
+            if task is None:
+                break
+            self._run_oldest(task)
+        if leaves_log:
+            self._leave_log()
+        else:
+            self._call_by_the_clock()
+
+    def _at_end(self, ends: Ends) -> bool:
+        """Whether all is committed up to the ends, where all was read."""
+        if self._uncommitted:
+            # Once more: behind a cache the readers learn from the commit that this is the end.
+            self.commit()
+            return False
+        if self._member is not None and not self._member.done_elsewhere(ends, self._reader.partitions):
+            self._reader.wait_for_others()
+            return False
+        return not self._reader.grown(ends)
+
+    def _wait(self) -> None:
+        """Until there may be records, or something is due."""
+        if self._clock.monotonic() - self._looked >= _TOPICS_S:
+            self._check_topics()
+        due = min(self._next_call(), self._reader.next_silence())
+        if self._uncommitted:
+            due = min(due, self._pace.left(caught_up=True))
+        self._reader.wait(min(due, _WAIT_MAX_S))
+        if not self._uncommitted:
+            self._pace.begin()
+
+    def expect(self, partition: TopicPartition) -> None:
+        """Says that more will come from a partition: its task is not idle, though it has read all there is."""
+        self._reader.expect(partition)
+
+    def expect_nothing(self) -> None:
+        """Takes back every `expect`."""
+        self._reader.expect_nothing()
+
+    # ------------------------------------------------------------ a commit
+
+    @property
+    def _uncommitted(self) -> bool:
+        return self._ran or self._reader.moved
+
+    def commit(self) -> None:
+        """Commits what was run. Raises as `run`."""
+        self._check_topics()
+        began = self._clock.monotonic()
+        commit(self._plan.tasks, self._committer)
+        self._pace.committed(began)
+        self._ran = self._reader.moved = False
+        self._account.committed()
+        self._patience.reset()
+        self._trimmer.after_commit(self._plan.tasks)
+
+    def _check_topics(self, *, after_error: bool = False) -> None:
+        """Raises InvalidError where a topic is not the one that the app began with."""
+        self._looked = self._clock.monotonic()
+        if self._plan.in_use is not None:
+            self._plan.in_use.check(after_error=after_error)
 
     def _abort(self, error: Passing) -> None:
         """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""
@@ -346,214 +340,71 @@ class Runner:
                 return
         raise error
 
-    def _answer(self) -> None:
-        with suppress(IndexError):  # nobody waits any more
-            while True:
-                answer = self._asked.popleft()
-                try:
-                    answer.set_result(self._summary())
-                except Exception as error:  # noqa: BLE001 - it is for whoever asked
-                    answer.set_exception(error)
+    # ------------------------------------------------------------ tasks that come and go
 
-    # ------------------------------------------------------------ by hand
-
-    def run_waiting(self, consumer: Consumer) -> None:
-        """Runs what the log has by now, then what is due by the wall clock; commits nothing. Raises as `run`.
-
-        What is written meanwhile to topics that the app reads waits for the next call. A member looks at its group
-        first: that may commit what is handed over. PlanOverError: another plan is to be made.
-        """
-        if self._member is not None:
-            self._look_at_group(consumer, after_s=0)
-            self._take_over(self._member)
-        ends, leaves_log = self._ends(), False
-        while True:
-            self._fetch(consumer, ends)
-            self._listen()
-            if self._member is not None:
-                leaves_log = self._set_limits(ends)
-            task = oldest(self._tasks)
-            if task is None:
-                break
-            self._run_oldest(task)
-        if not leaves_log:
-            self._call_by_the_clock()
-        elif self._uncommitted or all_read(self._tasks, self._log):
-            self._leave_log(consumer)
-
-    def commit(self) -> None:
-        """Commits what was run. Raises as `run`."""
-        self._check_topics()
-        began = self._clock.monotonic()
-        commit(self._tasks, self._committer)
-        self._pace.committed(began)
-        self._uncommitted = False
-        self._committed = self._counts()
-        self._patience.reset()
-        self._trimmer.after_commit(self._tasks)
-
-    def _check_topics(self, *, after_error: bool = False) -> None:
-        """Raises InvalidError where a topic is not the one that the app began with."""
-        self._looked = self._clock.monotonic()
-        if self._plan.in_use is not None:
-            self._plan.in_use.check(after_error=after_error)
-
-    def expect(self, partition: TopicPartition) -> None:
-        """Says that more will come from a partition: its task is not idle, though it has read all there is."""
-        self._expected.add(partition)
-
-    def expect_nothing(self) -> None:
-        """Takes back every `expect`."""
-        self._expected.clear()
-
-    # ------------------------------------------------------------ reading
-
-    @contextmanager
-    def reading(self) -> Generator[Consumer]:
-        """A consumer of all inputs, at their positions."""
-        if self._member is not None:
-            self._go_to_positions(self._member.consumer, self._by_partition)
-            yield self._member.consumer
+    def _take_over(self) -> None:
+        """Adds the tasks that are ready to be run here."""
+        loaded = [] if self._member is None else self._member.work()
+        if not loaded:
             return
-        with self._log.consumer(reset="none") as consumer:
-            consumer.assign(list(self._by_partition))
-            self._go_to_positions(consumer, self._by_partition)
-            yield consumer
+        assert self._add is not None
+        self._add(self._plan, loaded)
+        self._follow()
+        self._reader.seek(partition for each in loaded for partition in each.unit.inputs)
+        if self._plan.through_log:
+            self.commit()
 
-    def _ends(self) -> dict[TopicPartition, int]:
-        topics = self._plan.topics_read
-        return {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+    def _hand_over(self, units: Sequence[Unit]) -> None:
+        """Commits what was run, and lets go of tasks that are going to run elsewhere."""
+        self._check_topics()
+        if self._uncommitted:
+            self.commit()
+        self._account.removed(self._plan.remove(units))
+        self._follow()
 
-    def _done_elsewhere(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Whether what other members run is committed up to the ends."""
-        return self._member is None or self._member.done_elsewhere(ends, set(self._by_partition))
-
-    def _wait_for_others(self, consumer: Consumer) -> None:
-        consumer.pause(consumer.assignment())
-        consumer.poll_batches(_OTHERS_S)
-
-    def _grown(self, ends: dict[TopicPartition, int]) -> bool:
-        """Moves the ends of topics that the app writes itself to what is there now; returns whether any did."""
-        topics = {partition.topic for partition in ends} & self._plan.inner_topics
-        now = {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
-        grown = any(end > ends[partition] for partition, end in now.items())
-        ends.update(now)
-        return grown
-
-    def _fetch(self, consumer: Consumer, ends: Mapping[TopicPartition, int] | None) -> None:
-        """Fills the inputs that have nothing buffered, and says of each task whether it has read all there is."""
-        for rows in self._plan.global_rows.values():
-            rows.read_on()
-        if self._member is not None:
-            self._look_at_group(consumer)
-        while True:
-            empty = [source for _, source in self._by_partition.values() if source.head_ms is None]
-            if ends is not None:
-                empty = [source for source in empty if source.position < ends[source.partition]]
-            wanted = {source.partition for source in empty}
-            if not wanted:
-                break
-            consumer.pause([partition for partition in self._by_partition if partition not in wanted])
-            consumer.resume(list(wanted))
-            try:
-                batches = consumer.poll_batches(0, _FETCH_BYTES)
-            except InvalidError:
-                if not self._skip_deleted(consumer, empty):
-                    raise
-                continue
-            self._polled = self._clock.monotonic()
-            for batch in batches:
-                end = None if ends is None else ends[batch.partition]
-                self._take(batch, end)
-                if end is not None and batch.next_offset > end:
-                    consumer.seek(batch.partition, end)  # of what the app writes itself, the end may yet move on
-            if not batches:
-                break
-        self._tell_idle()
-
-    def _take(self, batch: FetchedBatch, end: int | None) -> None:
-        source = self._by_partition[batch.partition][1]
-        source.add(batch, end)
-        # Past markers and what was aborted: a commit moves on, too.
-        self._uncommitted |= source.head_ms is None
-
-    def _skip_deleted(self, consumer: Consumer, empty: Iterable[SourceInput]) -> bool:
-        """Goes on behind what was deleted before it was read, counting it; returns whether anything was."""
-        found = False
-        for source in empty:
-            if source.partition not in self._by_partition:  # handed over in between
-                continue
-            start = self._log.offsets(source.partition.topic, "earliest")[source.partition]
-            if source.position < start:
-                warn_deleted(source.partition, self._plan.group, source.position, start)
-                task, _ = self._by_partition[source.partition]
-                task.context.drop("deleted", source.skip_to(start))
-                consumer.seek(source.partition, start)
-                self._uncommitted = found = True
-        return found
-
-    def _tell_idle(self) -> None:
-        self._plan.ends.forget()
-        for task in self._tasks:
-            with self._plan.failing(task):
-                self._uncommitted |= task.hear_inputs(self._expected)
-            idle = task.head_ms() is None and (task.clocks is None or task.clocks.all_idle) and not self._expects(task)
-            if idle != task.idle:
-                task.idle = idle
-                with self._plan.failing(task):
-                    task.tell_time(flushed=False)
-                # Behind a cache idleness is told with the next commit, so there must be one.
-                self._uncommitted |= bool(task.outgoing)
-
-    def _expects(self, task: Task) -> bool:
-        return bool(self._expected) and any(source.partition in self._expected for source in task.inputs)
-
-    def _wait(self, consumer: Consumer, timeout: float) -> None:
-        if self._clock.monotonic() - self._looked >= _TOPICS_S:
-            self._check_topics()
-        if timeout > 0 and self._member is not None:
-            # What comes is taken at once: the inputs are empty. The group may want something, too.
-            self._member.tell_if_idle()
-            for batch in consumer.poll_batches(min(timeout, _WAIT_MAX_S), _FETCH_BYTES):
-                self._take(batch, None)
-        elif timeout > 0:
-            positions = {partition: consumer.position(partition) for partition in self._by_partition}
-            # Never without end: a `stop` between the look at `_stopping` and the beginning of the wait wakes nobody.
-            self._log.wait_for_data(positions, min(timeout, _WAIT_MAX_S))
-
-    def _set_limits(self, ends: dict[TopicPartition, int] | None) -> bool:
+    def _set_limits(self, ends: Ends | None) -> bool:
         """Says which sources wait for others; returns whether all do, until what is in repartitions was read."""
         if self._plan.may_change and self._member is not None and self._member.runs_all():
-            hold_sources(self._tasks)
+            hold_sources(self._plan.tasks)
             if ends is not None:
-                self._grown(ends)
+                self._reader.grown(ends)
             return True
         if self._turns is not None:
-            self._turns.set_limits(self._tasks, ends)
+            self._turns.set_limits(self._plan.tasks, ends)
         return False
 
-    def _leave_log(self, consumer: Consumer) -> None:
+    def _leave_log(self) -> Waits | None:
         """Ends the plan when nothing is left in the topics of repartitions, so that another may have them in memory."""
         if self._uncommitted:
             self.commit()
-        elif all_read(self._tasks, self._log):
-            self._trimmer.trim(self._tasks)
-            raise PlanOverError
-        else:  # a transaction that nobody will commit
-            self._wait_for_others(consumer)
+            return None
+        if not all_read(self._plan.tasks, self._log):
+            return "others"  # a transaction that nobody will commit
+        self._trimmer.trim(self._plan.tasks)
+        raise PlanOverError
 
-    # ------------------------------------------------------------ running
+    def _begin_another(self) -> None:
+        """Goes on with another plan, where the one at hand is over."""
+        assert self._again is not None
+        try:
+            self._adopt(self._again(None))
+        except PASSING as error:
+            self._abort(error)
+
+    # ------------------------------------------------------------ a slice
 
     def _run_oldest(self, task: Task) -> None:
         """Runs a slice of the task with the oldest record; where there are several lanes, a round of all."""
-        self._uncommitted = True
-        began = self._clock.monotonic()
+        self._ran = True
+        began, handed_over = self._clock.monotonic(), self._plan.handed_over()
         if self._rounds is None:
-            self._records_in += self._run_slice(task, 0)
+            self._account.ran(self._run_slice(task, 0))
         else:
-            self._records_in += self._rounds.run(self._plan.lanes, self._run_slice)
+            self._account.ran(self._rounds.run(self._plan.lanes, self._run_slice))
         if self._rest is not None:
             self._stopping.wait(self._rest(self._clock.monotonic() - began))
+        if self._plan.handed_over() != handed_over:
+            self._pace.sent_ahead()
 
     def _run_slice(self, task: Task, lane: int) -> int:
         began = self._clock.monotonic()
@@ -570,31 +421,20 @@ class Runner:
             self._slices[lane] = min(self._slices[lane] * 2, _SLICE)
         return records
 
-    def _listen(self) -> None:
-        """Lets the time of tasks go on to which nothing has come for long."""
-        now_s = self._clock.monotonic() if self._listening else 0.0
-        for task in self._listening:
-            self._uncommitted |= task.listen(now_s)
-
     def _call_by_the_clock(self) -> None:
         """Calls what processors have scheduled on the wall clock and is due."""
-        calls = [task for task in self._tasks if task.context.wall_calls.next_ms < NONE_DUE]
+        calls = [task for task in self._plan.tasks if task.context.wall_calls.next_ms < NONE_DUE]
         now_ms = self._clock.now_ms() if calls else 0
         for task in calls:
             if task.context.wall_calls.next_ms <= now_ms:
-                self._uncommitted = True
+                self._ran = True
                 with self._plan.failing(task):
                     task.context.wall_calls.run(now_ms)
 
     def _next_call(self) -> float:
         """In how many seconds something is due by the wall clock."""
-        due_ms = min((task.context.wall_calls.next_ms for task in self._tasks), default=NONE_DUE)
-        left = (due_ms - self._clock.now_ms()) / 1000
-        if not self._listening:
-            return left
-        return min(
-            left, min(task.listening.due_s for task in self._listening if task.listening) - self._clock.monotonic()
-        )
+        due_ms = min((task.context.wall_calls.next_ms for task in self._plan.tasks), default=NONE_DUE)
+        return (due_ms - self._clock.now_ms()) / 1000
 
     def _dirty(self) -> int:
-        return sum(task.dirty() for task in self._tasks)
+        return sum(task.dirty() for task in self._plan.tasks)

@@ -96,7 +96,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             stack.push(self._plan.stop)
             cache_entries = _CACHE_ENTRIES if cache else 0
             self._runner = Runner(self._plan, log, self._clock, commit_interval_ms=1, cache_entries=cache_entries)
-            self._consumer = stack.enter_context(self._runner.reading())
+            stack.enter_context(self._runner.reading())
             self._known = log.topics(internal=True)
             sinks = [node.operator for node in self._topology.nodes if isinstance(node.operator, Sink)]
             self._choosing = any(sink.topic is None for sink in sinks)
@@ -233,7 +233,7 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
         """Runs until nothing is left to run, and hands the results over."""
         rounds, made = 0, 0
         while True:
-            self._runner.run_waiting(self._consumer)
+            self._runner.run_waiting()
             for outputs in self._plan.outputs:
                 outputs.send()
             rounds += 1

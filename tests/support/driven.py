@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from tailrace.log.client import Consumer, Log
+from tailrace.log.client import Log
 from tailrace.log.clock import Clock
 from tailrace.log.errors import TailraceError
 from tailrace.streams import start
@@ -128,8 +128,8 @@ class Driven:
                 member=self.member if in_group else None,
                 add=self._attempts.add,
             )
-            self._consumer: Consumer = self._reading.enter_context(self.runner.reading())
-            self._speak_first()
+            self._reading.enter_context(self.runner.reading())
+            self.runner.speak_first()
         except BaseException as error:
             with suppress(TailraceError, OSError):
                 self.end(error)
@@ -151,10 +151,6 @@ class Driven:
         setattr(plan.producer, "commit_offsets", commit_offsets_later)  # noqa: B010
         return plan
 
-    def _speak_first(self) -> None:
-        if self.plan.through_log:
-            self.commit()
-
     @property
     def plan(self) -> Plan:
         """What it runs now."""
@@ -170,7 +166,7 @@ class Driven:
     def run(self) -> None:
         """Looks at the group, and runs what there is."""
         try:
-            self.runner.run_waiting(self._consumer)
+            self.runner.run_waiting()
         except PlanOverError:
             self.again(None)
 
@@ -194,7 +190,7 @@ class Driven:
         return True
 
     def _next(self, pick: Callable[[Sequence[Task]], Task | None]) -> Task | None:
-        self.runner._fetch(self._consumer, None)
+        self.runner._reader.fetch(None)
         return pick(self.plan.tasks)
 
     def commit(self) -> None:
@@ -205,8 +201,8 @@ class Driven:
         """Drops what was not committed; None: nothing, as the plan is over, and another is begun."""
         self._reading.close()
         self.runner._adopt(self._slowed(self._attempts.again(error)))
-        self._consumer = self._reading.enter_context(self.runner.reading())
-        self._speak_first()
+        self._reading.enter_context(self.runner.reading())
+        self.runner.speak_first()
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends without a commit, as it should or with an error."""
