@@ -26,9 +26,9 @@ from tailrace.examples import click_counts
 from tailrace.log.checkpoint import META_PROPERTIES
 from tailrace.log.client import Consumer, Log
 from tailrace.log.clock import SystemClock
-from tailrace.log.directory import LOCK
 from tailrace.log.disk import RealDisk
 from tailrace.log.errors import LogLockedError
+from tailrace.log.topics.directory import LOCK
 from tailrace.streams.running.summary import Summary
 
 DIRECTORY = "./tailrace-demo"

@@ -1,7 +1,7 @@
 """`tailrace log verify [PATH]` and `tailrace log dump [PATH]`: on a log, a partition's folder or one segment.
 
-Both only read, take no lock and may run beside a writer; what they check and print is `tailrace.log.verify` and
-`tailrace.log.dump`. Both end with 4 where something is damaged, after they have shown all they could.
+Both only read, take no lock and may run beside a writer; what they check and print is `log/checking/verify.py` and
+`log/checking/dump.py`. Both end with 4 where something is damaged, after they have shown all they could.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ import typer
 from tailrace.cli.errors import CommandError, NotFoundError
 from tailrace.cli.output import Output, instant, size
 from tailrace.cli.session import Session, group, shared
+from tailrace.log.checking.dump import dump
+from tailrace.log.checking.verify import Report, verify
 from tailrace.log.clock import SystemClock
 from tailrace.log.disk import Disk, RealDisk
-from tailrace.log.dump import dump
 from tailrace.log.errors import CorruptError
-from tailrace.log.verify import Report, verify
 
 log = group("Check and print the files of a log.")
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tailrace.cli.output import instant, readable
-from tailrace.log.dump import bytes_as_json
+from tailrace.log.checking.dump import bytes_as_json
 from tailrace.log.errors import DecodeError
 
 

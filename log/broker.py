@@ -17,27 +17,27 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from tailrace.log.aliases import switched, switched_back
-from tailrace.log.catalog import Catalog
-from tailrace.log.cleaner import Cleaner, StoppedError
 from tailrace.log.client import CommittedOffset, TransactionDescription
 from tailrace.log.clock import Clock
 from tailrace.log.codec import decode, encode
-from tailrace.log.coordinator import Coordinator, Rows
+from tailrace.log.compaction.cleaner import Cleaner, StoppedError
 from tailrace.log.disk import Disk
 from tailrace.log.errors import DiskFullError, InvalidError, TailraceError, TopicNotFoundError
-from tailrace.log.markers import decode_marker
-from tailrace.log.metadata import new_topic_id
-from tailrace.log.partition import Appended, Partition
+from tailrace.log.groups.coordinator import Coordinator, Rows
+from tailrace.log.partition.markers import decode_marker
+from tailrace.log.partition.partition import Appended, Partition
 from tailrace.log.record import Offsets, TopicPartition
-from tailrace.log.replay import batches_of, records_of
-from tailrace.log.served import Topic
-from tailrace.log.switching import change
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
 from tailrace.log.topic import CONSUMER_OFFSETS, TRANSACTION_STATE, check_not_owned, check_topic_name
-from tailrace.log.transaction_coordinator import TransactionCoordinator
-from tailrace.log.transaction_store import TransactionStore
+from tailrace.log.topics.aliases import switched, switched_back
+from tailrace.log.topics.catalog import Catalog
+from tailrace.log.topics.metadata import new_topic_id
+from tailrace.log.topics.replay import batches_of, records_of
+from tailrace.log.topics.served import Topic
+from tailrace.log.topics.switching import change
+from tailrace.log.transactions.coordinator import TransactionCoordinator
+from tailrace.log.transactions.store import TransactionStore
 from tailrace.log.waiting import Waiting
 
 logger = logging.getLogger(__name__)

@@ -31,17 +31,17 @@ from tailrace.log.client import (
     TopicDescription,
     TransactionDescription,
 )
+from tailrace.log.clients.consumer import EmbeddedConsumer
+from tailrace.log.clients.producer import EmbeddedProducer
+from tailrace.log.clients.transactional import TransactionalProducer
 from tailrace.log.clock import Clock, SystemClock
-from tailrace.log.consumer import EmbeddedConsumer
 from tailrace.log.disk import Disk, MemoryDisk, RealDisk
 from tailrace.log.errors import InvalidError
-from tailrace.log.group import UNKNOWN
-from tailrace.log.layout import MEMORY_PATH
-from tailrace.log.membership import MemberOptions
-from tailrace.log.producer import EmbeddedProducer
+from tailrace.log.groups.group import UNKNOWN
+from tailrace.log.groups.membership import MemberOptions
 from tailrace.log.record import At, Offsets, TopicPartition, instant_ms
 from tailrace.log.topic import check_is_mapping, near_names
-from tailrace.log.transactional import TransactionalProducer
+from tailrace.log.topics.layout import MEMORY_PATH
 
 OPTIONS: Final = ("disk", "clock", "background", "retention_check_interval_ms", "cleaner_backoff_ms")
 

@@ -5,6 +5,8 @@ The tables below are the rules; each exception has its reason beside it, and one
 
 import ast
 
+import pytest
+
 from tailrace.tests.support.source import Import, find_cycle, folder_of, imports, python_files, sources
 
 # What a folder may import besides itself. "" is the root: __init__.py, errors.py, … hand on names from the folders.
@@ -22,23 +24,38 @@ ALLOWED: dict[str, set[str]] = {
     "tests": {"", "examples", "windows", "log", "state", "streams", "server", "cluster", "connect", "cli"},
 }
 
-# Within streams: a folder imports those before it, and the files beside the folders stand where they are named here.
-STREAMS = [
-    ["values"],
-    ["program"],
-    ["chain"],
-    ["operators"],
-    ["task"],
-    ["commit"],
-    ["surface", "planning"],
-    ["running"],
-    ["runner"],
-    ["start"],
-    ["reprocessing"],
-    ["app"],
-    ["keeping"],
-    ["testing"],
-]
+# Within two folders: a room imports those on the floors below it, and nothing beside it. A room is a folder, or a file
+# beside the folders.
+FLOORS = {
+    "log": [
+        ["errors", "clock", "partitioner", "record", "syncer"],
+        ["disk", "codec", "topic", "waiting", "timers", "client"],
+        ["arguments", "checkpoint", "records"],
+        ["partition"],
+        ["compaction", "groups"],
+        ["topics"],
+        ["checking", "transactions"],
+        ["broker"],
+        ["clients"],
+        ["embedded"],
+    ],
+    "streams": [
+        ["values"],
+        ["program"],
+        ["chain"],
+        ["operators"],
+        ["task"],
+        ["commit"],
+        ["surface", "planning"],
+        ["running"],
+        ["runner"],
+        ["start"],
+        ["reprocessing"],
+        ["app"],
+        ["keeping"],
+        ["testing"],
+    ],
+}
 
 # What a program outside would import; examples may name nothing else.
 PUBLIC = {"tailrace", "tailrace.errors", "tailrace.testing", "tailrace.reducers"}
@@ -68,7 +85,7 @@ THROUGH_THE_DOOR: dict[tuple[str, str], str] = {
     ("tailrace.cli.session", "os.devnull"): "the same",
     ("tailrace.cli.session", "os.dup2"): "the same",
     ("tailrace.cli.session", "os.open"): "the same",
-    ("tailrace.log.metadata", "uuid"): "a topic's id; whoever opens a log may hand in another source",
+    ("tailrace.log.topics.metadata", "uuid"): "a topic's id; whoever opens a log may hand in another source",
     ("tailrace.state.rocksdb", "pathlib"): "RocksDB's files are outside our disk: is the directory one of ours?",
 }
 IMPORTLIB: dict[str, str] = {
@@ -126,18 +143,18 @@ def test_no_cycle_between_folders() -> None:
     assert find_cycle(graph) == []
 
 
-def test_the_folders_of_streams_know_those_before_them() -> None:
-    place = {name: floor for floor, names in enumerate(STREAMS) for name in names}
-    known = {name: path for name, path in sources().items() if name.startswith("tailrace.streams.")}
+@pytest.mark.parametrize("folder", FLOORS)
+def test_rooms_know_the_floors_below_them(folder: str) -> None:
+    floor = {room: number for number, rooms in enumerate(FLOORS[folder]) for room in rooms}
+    known = {name: path for name, path in sources().items() if name.startswith(f"tailrace.{folder}.")}
     edges = {
         (_room(name), _room(edge.module))
         for name, path in known.items()
         for edge in imports(path, known)
         if edge.module in known
     }
-    assert {room for edge in edges for room in edge} <= set(place), "name it in STREAMS"
-    upwards = [(here, there) for here, there in edges if here != there and place[here] <= place[there]]
-    assert sorted(upwards) == []
+    assert {_room(name) for name in known} == set(floor), "name it in FLOORS"
+    assert sorted((here, there) for here, there in edges if here != there and floor[here] <= floor[there]) == []
 
 
 def _room(module: str) -> str:

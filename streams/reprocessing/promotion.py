@@ -4,7 +4,7 @@
    internal topics and of the group, so that the app itself goes on with the replay's state and offsets.
 2. Neither the app nor the replay runs meanwhile: the log refuses where their groups have members.
 
-Not here: how a log does that (tailrace.log.switching), whether a replay is ready (replay).
+Not here: how a log does that (tailrace.log.topics.switching), whether a replay is ready (replay).
 """
 
 import threading

@@ -19,7 +19,7 @@ from typing import Final
 from tailrace.log.checkpoint import TEMPORARY, read_properties, write_properties
 from tailrace.log.disk import Disk, Lock, join, parent
 from tailrace.log.errors import CorruptError, InvalidError, LogLockedError
-from tailrace.log.metadata import new_topic_id
+from tailrace.log.topics.metadata import new_topic_id
 from tailrace.streams.planning.topics_in_use import FILE as TOPICS
 from tailrace.streams.planning.topics_in_use import KnownTopics
 

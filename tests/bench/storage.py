@@ -13,7 +13,7 @@ from tailrace import Log
 from tailrace.log.clock import SystemClock
 from tailrace.log.codec import batches, check_crc
 from tailrace.log.disk import RealDisk
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.records import BatchRecords
 from tailrace.log.topic import TopicConfig

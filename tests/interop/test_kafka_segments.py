@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from tailrace.log import checkpoint
+from tailrace.log.checking.dump import dump
+from tailrace.log.checking.verify import verify
 from tailrace.log.clock import ManualClock
 from tailrace.log.disk import RealDisk
-from tailrace.log.dump import dump
-from tailrace.log.index import Indexer
-from tailrace.log.layout import partition_of
-from tailrace.log.partition import Partition
+from tailrace.log.partition.index import Indexer
+from tailrace.log.partition.partition import Partition
+from tailrace.log.partition.segment import scan
 from tailrace.log.record import TopicPartition
-from tailrace.log.segment import scan
 from tailrace.log.topic import TopicConfig
-from tailrace.log.verify import verify
+from tailrace.log.topics.layout import partition_of
 from tailrace.tests.support.shared import SEGMENTS, needs_segments
 
 pytestmark = needs_segments

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tailrace.log.errors import DiskFullError, RetriableError, TailraceError
-from tailrace.log.groups import Groups
-from tailrace.log.partition import Partition
+from tailrace.log.groups.groups import Groups
+from tailrace.log.partition.partition import Partition
 from tailrace.log.syncer import Syncer
-from tailrace.log.transaction_coordinator import TransactionCoordinator
+from tailrace.log.transactions.coordinator import TransactionCoordinator
 from tailrace.state.memory import MemoryBackend
 from tailrace.streams import runner
 from tailrace.streams.chain.clocks import WriterClocks

@@ -13,12 +13,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from tailrace.log.checking.verify import verify
 from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.log.errors import DiskFullError, FencedError, RetriableError, TailraceError
 from tailrace.log.topic import INT64_MAX
-from tailrace.log.verify import verify
 from tailrace.tests.simulation.model import Model, Violation
 from tailrace.tests.support.disk import FaultyDisk, PowerLossError
 

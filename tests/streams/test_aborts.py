@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tailrace.log.client import Log
+from tailrace.log.clients.producer import EmbeddedProducer
+from tailrace.log.clients.transactional import TransactionalProducer
 from tailrace.log.disk import disk_full
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.log.errors import CorruptError, RetriableError
-from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import Record
-from tailrace.log.transactional import TransactionalProducer
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.rocksdb import RocksBackend
 from tailrace.streams import runner

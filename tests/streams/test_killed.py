@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
+from tailrace.log.checking.verify import verify
 from tailrace.log.client import Log
 from tailrace.log.disk import RealDisk
-from tailrace.log.verify import verify
 from tailrace.tests.support.engine import contents
 from tailrace.tests.support.programs import Click, arrivals, click_app, last, plain_count, send
 from tailrace.tests.support.source import ROOT

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.log.client import Log
+from tailrace.log.clients.transactional import TransactionalProducer
 from tailrace.log.errors import RetriableError
-from tailrace.log.transactional import TransactionalProducer
 from tailrace.streams import runner
 from tailrace.streams.app import App
 from tailrace.streams.chain import outputs

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tailrace.log.client import Log
+from tailrace.log.clients.producer import EmbeddedProducer
+from tailrace.log.clients.transactional import TransactionalProducer
 from tailrace.log.embedded import EmbeddedLog
 from tailrace.log.errors import TopologyError
-from tailrace.log.producer import EmbeddedProducer
-from tailrace.log.transactional import TransactionalProducer
 from tailrace.state.rocksdb import RocksBackend
 from tailrace.streams import runner
 from tailrace.streams.app import App

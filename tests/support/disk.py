@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from tailrace.log.disk import Data, File, MemoryDisk, MemoryFile, MemoryNode, disk_full
-from tailrace.log.recovery import PAGE_BYTES
+from tailrace.log.partition.recovery import PAGE_BYTES
 
 
 class PowerLossError(Exception):

@@ -3,7 +3,7 @@
 from tailrace.log import codec
 from tailrace.log.clock import Clock, ManualClock
 from tailrace.log.disk import Disk
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
 

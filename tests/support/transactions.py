@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tailrace.log import codec
-from tailrace.log.partition import Appended, Partition
+from tailrace.log.partition.partition import Appended, Partition
 from tailrace.tests.support.partitions import NOW_MS
 
 Row = tuple[int, bytes | None, bytes | None]

@@ -8,9 +8,9 @@ import pytest
 
 from tailrace.log import codec
 from tailrace.log.clock import ManualClock
-from tailrace.log.compaction import clean
+from tailrace.log.compaction.cleaning import clean
 from tailrace.log.disk import RealDisk
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.shared import KAFKA, needs_kafka

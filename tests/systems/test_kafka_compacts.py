@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tailrace.log import codec
+from tailrace.log.checking.dump import dump
+from tailrace.log.checking.verify import verify
 from tailrace.log.clock import ManualClock
-from tailrace.log.compaction import clean
+from tailrace.log.compaction.cleaning import clean
 from tailrace.log.disk import RealDisk
-from tailrace.log.dump import dump
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
-from tailrace.log.verify import verify
 from tailrace.tests.support.shared import needs_kafka
 from tailrace.tests.support.waiting import until
 

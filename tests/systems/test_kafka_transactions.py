@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from tailrace.log.checking.verify import verify
 from tailrace.log.clock import ManualClock
-from tailrace.log.compaction import clean
+from tailrace.log.compaction.cleaning import clean
 from tailrace.log.disk import RealDisk
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
+from tailrace.log.partition.txn_index import pack
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
-from tailrace.log.txn_index import pack
-from tailrace.log.verify import verify
 from tailrace.tests.support.partitions import NOW_MS
 from tailrace.tests.support.shared import needs_kafka
 from tailrace.tests.support.transactions import committed_rows, ended, sent

@@ -12,7 +12,7 @@ import pytest
 from tailrace.log.client import Log
 from tailrace.log.clock import SystemClock
 from tailrace.log.disk import RealDisk
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.command import Command

@@ -13,8 +13,8 @@ import pytest
 
 from tailrace.cli.session import Session
 from tailrace.log.client import Delivery, FetchedBatch, Log
+from tailrace.log.clients.producer import EmbeddedProducer
 from tailrace.log.errors import DiskFullError
-from tailrace.log.producer import EmbeddedProducer
 from tailrace.log.record import RawRecord
 from tailrace.tests.support.command import Command
 from tailrace.tests.support.disk import FaultyDisk

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from tailrace.log.checking.verify import verify
 from tailrace.log.disk import RealDisk
 from tailrace.log.errors import DiskFullError, TailraceError
-from tailrace.log.partition import Partition
+from tailrace.log.partition.partition import Partition
 from tailrace.log.topic import TopicConfig
-from tailrace.log.verify import verify
 from tailrace.tests.support.disk import FaultyDisk, void
 from tailrace.tests.support.partitions import FOLDER, a_batch, opened, read_all
 
 BATCH = len(a_batch(b"a"))
 CONFIG = TopicConfig(index_interval_bytes=0, segment_bytes=100)
-STORAGE = ("log/partition.py", "log/segment.py", "log/disk.py", "log/index.py")
+STORAGE = ("log/partition/partition.py", "log/partition/segment.py", "log/disk.py", "log/partition/index.py")
 
 
 def ready(disk: FaultyDisk, config: TopicConfig | None = None) -> Partition:

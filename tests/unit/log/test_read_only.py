@@ -2,10 +2,10 @@
 
 import pytest
 
-from tailrace.log.dump import dump
+from tailrace.log.checking.dump import dump
+from tailrace.log.checking.verify import verify
 from tailrace.log.errors import TopicNotFoundError
 from tailrace.log.topic import TopicConfig
-from tailrace.log.verify import verify
 from tailrace.tests.support.disk import FaultyDisk
 from tailrace.tests.support.partitions import FOLDER, a_batch, opened, read_all
 

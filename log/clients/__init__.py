@@ -1,0 +1,1 @@
+"""The producers and consumers of the embedded log."""

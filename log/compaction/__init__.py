@@ -1,0 +1,1 @@
+"""Compaction: of the records with the same key only the last stays."""

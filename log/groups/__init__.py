@@ -1,0 +1,1 @@
+"""Consumer groups: who their members are, what they own, which offsets they committed."""

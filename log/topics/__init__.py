@@ -1,0 +1,1 @@
+"""Topics: which there are, where they lie, by which names they go."""
