@@ -28,6 +28,7 @@ from tailrace.log.errors import InvalidError
 from tailrace.log.record import At, Instant, TopicPartition, instant_ms
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
+from tailrace.streams.chain.backed import check_backing
 from tailrace.streams.program.global_table import GlobalTable
 from tailrace.streams.program.graph import Graph
 from tailrace.streams.program.io import Merge
@@ -253,7 +254,14 @@ class App:
         flows = [self._source(each, "app.stream") for each in dict.fromkeys(topics)]
         return Stream(merged(self.graph, "merge", flows, lambda name: Merge(name=name, place=place)))
 
-    def table(self, topic: Topic[K, V], *, store: str, history: timedelta | None = None) -> Table[K, V]:
+    def table(
+        self,
+        topic: Topic[K, V],
+        *,
+        store: str,
+        history: timedelta | None = None,
+        changelog: Literal["own", "source"] = "own",
+    ) -> Table[K, V]:
         """Reads a topic as a table: the latest value of each key, kept in a store. It must exist when the app runs.
 
         A null value deletes its key; a record with a null key is dropped and counted ("null_key").
@@ -266,14 +274,24 @@ class App:
                 stream that is joined finds what was true at its records' time. A record older than that is dropped and
                 counted ("late"); one that a newer one of its key precedes is passed on, and does not change the newest
                 rows that joins of tables and groups are made of.
+            changelog: "source" keeps no copy of the topic in the log: a store that is lost is restored from the topic,
+                up to where it was read. For tables that are looked up: the topic must be compacted, its keys bytes, str
+                or int, and nothing behind the table may need the value that a change replaces (groups and joins of
+                tables do).
 
         Raises:
             TypeError: no topic, `store` is no name, or `history` no timedelta.
-            ValueError: `history` is negative, or no whole number of milliseconds.
+            ValueError: `history` is negative, or no whole number of milliseconds; `changelog` is neither, or "source"
+                beside `history`, or for keys of another type.
         """
         name = checked_store(store, "app.table")
+        _check_choice("changelog", changelog, ("own", "source"), "app.table")
         history_ms = None if history is None else _not_negative_ms("app.table(history=…)", history)
-        return table_of(self._source(topic, "app.table"), name, user_place(), history_ms)
+        flow = self._source(topic, "app.table")
+        if changelog == "own":
+            return table_of(flow, name, user_place(), history_ms)
+        check_backing(topic, history_ms)
+        return table_of(flow, name, user_place(), source=topic)
 
     def global_table(self, topic: Topic[K, V], *, store: str) -> GlobalTable[K, V]:
         """Reads a topic whole, in every process, so that streams can look up any of its keys. It must exist.
@@ -554,9 +572,9 @@ class App:
         return self.graph.topology(self.name)
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, allowed: tuple[str, ...], where: str = "App") -> None:
     if value not in allowed:
-        raise ValueError(f"App({name}={value!r}) is none of {', '.join(map(repr, allowed))}")
+        raise ValueError(f"{where}({name}={value!r}) is none of {', '.join(map(repr, allowed))}")
 
 
 def _not_negative_ms(name: str, value: timedelta) -> int:

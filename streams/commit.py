@@ -73,7 +73,9 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
         to.log.commit_offsets(to.group, offsets)
     # 4. State, one write per task.
     for store, delivery in changelogs:
-        if delivery is not None:
+        if store.source is not None:
+            store.stands_at_source()
+        elif delivery is not None:
             store.changelog_end = delivery.result().offset + 1
     for task in tasks:
         writes = WriteSet()
@@ -117,7 +119,7 @@ def _tell_times(tasks: Iterable[Task]) -> None:
 
 def _send_changelog(store: TaskStore, producer: Producer) -> Delivery | None:
     rows = store.node.store.take_changelog()
-    if not rows:
+    if not rows or store.source is not None:
         return None
     keys, values, timestamps_ms = zip(*rows, strict=True)
     topic, partition = store.changelog

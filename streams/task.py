@@ -71,12 +71,21 @@ class TaskStore:
     """A cache stands before the node: its windows may close only when that was flushed."""
     retention_ms: int | None = None
     """How long windows are kept after their start, or sessions after their end; None where nothing expires."""
+    source: SourceInput | None = None
+    """Where it has no changelog: what it is restored from (backed)."""
 
     def expired_before_ms(self, stream_time_ms: int) -> int:
         """What begins (a session: ends) before this has expired for a task that is at stream_time_ms."""
         if self.retention_ms is None:
             return 0
         return max(stream_time_ms - self.lag_ms - self.retention_ms + 1, 0)
+
+    def stands_at_source(self) -> None:
+        """Has the store stand for what was read of its source: what is committed."""
+        assert self.source is not None
+        self.changelog_end = self.source.position
+        if self.source.leader_epoch >= 0:
+            self.leader_epoch = self.source.leader_epoch
 
     def checkpoint(self, now_ms: int) -> Checkpoint:
         """What the store stands for once the pending writes are in it, by the wall clock at now_ms."""

@@ -85,6 +85,8 @@ class TopologyDriver(AbstractContextManager["TopologyDriver"]):
             for topic in self._topics.values():
                 # The wall clock may stand at 0: no timestamp is in the future.
                 config = {"message.timestamp.after.max.ms": INT64_MAX, **topic.config}
+                if topic.name in self._topology.backing:
+                    config["cleanup.policy"] = "compact"
                 log.create_topic(topic.name, partitions=partitions, config=config, exist_ok=True)
             self._producer = stack.enter_context(log.producer(linger_ms=0))
             self._written = KeepingProducer(self._producer)

@@ -30,7 +30,13 @@ class FirstPosition(NamedTuple):
 
 
 def first_position(
-    log: Log, app: str, reset: Literal["earliest", "latest"], partition: TopicPartition, found: CommittedOffset | None
+    log: Log,
+    app: str,
+    reset: Literal["earliest", "latest"],
+    partition: TopicPartition,
+    found: CommittedOffset | None,
+    *,
+    tell: bool = True,
 ) -> FirstPosition:
     """The offset at which an app begins to read a partition; `found` is what it had committed.
 
@@ -44,9 +50,10 @@ def first_position(
     if found.leader_epoch >= 0:
         end = min(end, log.end_of_epoch(partition, found.leader_epoch))
     if found.offset < start:
-        warn_deleted(partition, app, found.offset, start)
+        if tell:
+            warn_deleted(partition, app, found.offset, start)
         return FirstPosition(start, start - found.offset)
-    if found.offset > end:
+    if found.offset > end and tell:
         _logger.warning(
             "%s: app %s had read up to %d, but a crash took the records from %d on, which were not on disk yet; it "
             "goes on at %d with what was written instead",

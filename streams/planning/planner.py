@@ -23,6 +23,7 @@ from tailrace.state.mixed import MixedBackend
 from tailrace.state.restore import Progress, restore
 from tailrace.state.store import Backend
 from tailrace.streams.chain import bad_records
+from tailrace.streams.chain.backed import SourceReader
 from tailrace.streams.chain.chain import Chain, children_of
 from tailrace.streams.chain.clocks import NEVER, WriterClocks, decode_clocks
 from tailrace.streams.chain.context import TaskContext
@@ -48,7 +49,7 @@ from tailrace.streams.planning.lost import (
 )
 from tailrace.streams.planning.plan import Lane, Loaded, Plan, RestoredStore
 from tailrace.streams.planning.repartitions import Repartitions
-from tailrace.streams.planning.topics import AppTopics, stores_of
+from tailrace.streams.planning.topics import AppTopics, StoreOf, stores_of
 from tailrace.streams.planning.topics_in_use import KnownTopics, TopicsInUse
 from tailrace.streams.planning.units import Unit, units_of
 from tailrace.streams.program.io import Source
@@ -220,7 +221,7 @@ class Planner:
             self._set_clocks(task, sub, committed)
             if sub.stores:
                 task.context.backend = self._backend(task_id, sub)
-            tasks[task_id] = task, self._restore(task, sub, progress, unwanted, begun=bool(committed))
+            tasks[task_id] = task, self._restore(task, sub, progress, unwanted, committed)
         return loaded._replace(tasks=tasks)
 
     def _open_in(self, unit: Unit) -> str | None:
@@ -320,8 +321,10 @@ class Planner:
             plan.nodes,
         )
         chain.global_rows = plan.global_rows
+        # Where nothing was committed yet, what is restored from an input says where that is read from.
+        begun_at = {reader.partition: CommittedOffset(reader.end_offset) for kept, reader in restored if kept.source}
         for node in self._read_by(task, sub):
-            self._input(task, node, chain, lane.outputs, committed)
+            self._input(task, node, chain, lane.outputs, {**begun_at, **committed})
         for cut in self._repartitions.read_by(task.id):
             if self._repartitions.through_log:
                 self._repartitions.add_input(task, cut, chain.output(cut.id), plan.ends, committed)
@@ -339,6 +342,8 @@ class Planner:
                 users = [node for node in sub.nodes if kept.of in node.operator.uses]
                 store.lag_ms = max(lag_of(sub, node, caching=False).ms for node in users)
             store.retention_ms = kept.retention_ms or None
+            if kept.source is not None:
+                store.source = next(each for each in task.inputs if each.partition == changelog.partition)
             task.stores.append(store)
             state_node.resume(context.stream_time_ms - store.lag_ms)
         context.state_nodes = [(store.node, store.lag_ms) for store in task.stores if not store.after_cache]
@@ -458,17 +463,15 @@ class Planner:
         sub: SubTopology,
         progress: Callable[[str], Progress] | None,
         unwanted: threading.Event,
-        *,
-        begun: bool,
+        committed: Mapping[TopicPartition, CommittedOffset],
     ) -> list[RestoredStore]:
         """Brings the task's stores up to their changelogs; in the order in which records reach them."""
         restored: list[RestoredStore] = []
         for store in stores_of(sub):
             backend = task.context.backend
             assert backend is not None
-            name = changelog_topic(self._app, store.name)
-            changelog = ChangelogReader(self._log, TopicPartition(name, task.id.partition), unwanted)
-            if begun:
+            changelog = self._changelog(store, task.id.partition, unwanted, committed)
+            if committed and store.source is None:
                 refuse_other_changelog(backend, store, changelog, self._app)
                 refuse_cut_changelog(backend, store, changelog)
             expire_before_ms = 0
@@ -486,7 +489,25 @@ class Planner:
                 progress=progress(f"{store.name}-{task.id.partition}") if progress else None,
             )
             restored.append(RestoredStore(store, changelog))
+            if store.source is not None:
+                stands_for = backend.keyspace(store.name).checkpoint()
+                changelog.leader_epoch = -1 if stands_for is None else stands_for.leader_epoch
         return restored
+
+    def _changelog(
+        self,
+        store: StoreOf,
+        number: int,
+        unwanted: threading.Event,
+        committed: Mapping[TopicPartition, CommittedOffset],
+    ) -> ChangelogReader:
+        """What one of a task's stores is restored from."""
+        if store.source is None:
+            name = changelog_topic(self._app, store.name)
+            return ChangelogReader(self._log, TopicPartition(name, number), unwanted)
+        read = TopicPartition(store.source.name, number)
+        end = first_position(self._log, self._app, self._options.reset, read, committed.get(read), tell=False)
+        return SourceReader(self._log, read, end.offset, unwanted)
 
 
 def _watched(topology: Topology) -> set[int]:

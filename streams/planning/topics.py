@@ -18,6 +18,7 @@ from tailrace.log.errors import TopicExistsError, TopicNotFoundError, TopologyEr
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import Layout
 from tailrace.streams.chain import silence
+from tailrace.streams.chain.backed import check_backing_in_log
 from tailrace.streams.chain.bad_records import dead_letter_topic
 from tailrace.streams.chain.global_rows import ends_of
 from tailrace.streams.chain.outputs import OutputTopic
@@ -42,6 +43,8 @@ class StoreOf(NamedTuple):
     of: Node | DeclaredStore[Any, Any]
     layout: Layout
     retention_ms: int | None
+    source: Topic[Any, Any] | None = None
+    """The topic that it is restored from, where it has no changelog (backed)."""
 
     def kept_as(self) -> KeptAs | None:
         """What it holds; None where that is not compared."""
@@ -161,6 +164,9 @@ class AppTopics:
                 if node.operator.writes is not None:
                     self.output(node.operator.writes, count)
             for store in stores_of(sub):
+                if store.source is not None:
+                    found = self._log.describe_topic(store.source.name).config["cleanup.policy"]
+                    check_backing_in_log(store.source, found, store.of.place)
                 policy = "compact" if store.retention_ms is None else "compact,delete"
                 name = changelog_topic(self._app, store.name)
                 self._internal_topic(name, count, store.of, {"cleanup.policy": policy}, self._counts(sub))
@@ -247,12 +253,23 @@ class AppTopics:
         before = from_note(self._log.describe_topic(changelog).note)
         if before == now:
             return
-        if before is not None and not now.like(before) and any(self._log.offsets(changelog).values()):
+        if before is not None and not now.like(before) and self._has_begun(changelog, before):
+            if before.source and not now.source:
+                raise TopologyError(
+                    f"store {store.name!r} (at {store.of.place}) was begun without a changelog, as a {before}: what it "
+                    f'holds is nowhere else, so keep changelog="source", or {BEGIN_ANEW}'
+                )
             raise TopologyError(
                 f"store {store.name!r} (at {store.of.place}) is a {now}, and its changelog {changelog} was written "
                 f"by a {before}, which it would misread: give the store another name, or {BEGIN_ANEW}"
             )
         self._log.note_topic(changelog, now.note())
+
+    def _has_begun(self, changelog: str, kept: KeptAs) -> bool:
+        """Whether a store has, or may have, content, by its changelog's note."""
+        if any(self._log.offsets(changelog).values()):
+            return True
+        return bool(kept.source) and any(each.topic == kept.source for each in self._log.committed_offsets(self._app))
 
     def _create(self, name: str, partitions: int, config: Mapping[str, Any], *, internal: bool = False) -> None:
         """Creates a topic that is missing; one that is there may have been altered since, and stays so."""
@@ -313,7 +330,7 @@ class AppTopics:
 def stores_of(sub: SubTopology) -> list[StoreOf]:
     """The stores of a sub-topology in the order in which records reach them; those that processors write to last."""
     own = [
-        StoreOf(store.name, node, store.layout, store.retention_ms)
+        StoreOf(store.name, node, store.layout, store.retention_ms, store.source)
         for node in sub.nodes
         for store in node.operator.stores
     ]

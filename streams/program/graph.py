@@ -108,6 +108,7 @@ class Graph:
             global_tables=tuple(self.global_tables),
         )
         _check_silences(made)
+        _check_backed(made)
         return made
 
     def _check_shared_stores(self) -> None:
@@ -216,6 +217,38 @@ def _check_silences(made: Topology) -> None:
                 f"the topic {topic.name!r}, written at {node.place}, is the app's own for the input at "
                 f"{made.silences()[topic.name].place}, which may be silent: write to another"
             )
+
+
+def _check_backed(made: Topology) -> None:
+    """Refuses tables without a changelog where what their topic has does not do (backed)."""
+    inner = made.inner_topics
+    for node in made.nodes:
+        for topic in (store.source for store in node.operator.stores if store.source is not None):
+            if topic.name in inner:
+                place = next(each.place for each in made.nodes if each.operator.writes == topic)
+                raise TopologyError(
+                    f'the table at {node.place} says changelog="source", and the app itself writes its topic '
+                    f"{topic.name!r}, at {place}: what a reset takes back would be in the table again; leave "
+                    'changelog="source" out'
+                )
+            asks = _asks_for_old(made, node)
+            if asks is not None:
+                raise TopologyError(
+                    f'the table at {node.place} says changelog="source", and {asks.name} at {asks.place} takes back '
+                    "the value that a change replaces, which a compacted topic may have no more after a restore: leave "
+                    'changelog="source" out'
+                )
+
+
+def _asks_for_old(made: Topology, node: Node) -> Node | None:
+    """A node behind a table's that wants to know what each change replaces."""
+    for child in made.children(node.id):
+        if child.operator.old == "wanted":
+            return child
+        found = _asks_for_old(made, child) if child.operator.old == "passed" else None
+        if found is not None:
+            return found
+    return None
 
 
 _Owner = Node | DeclaredStore[Any, Any] | GlobalTable[Any, Any]

@@ -34,23 +34,27 @@ class Form(msgspec.Struct, frozen=True, omit_defaults=True):
         return same_form and self.fields == other.fields != ()
 
 
-class KeptAs(msgspec.Struct, frozen=True):
+class KeptAs(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a store holds: how its rows are laid out, and the forms of keys and values. Prints as errors show it."""
 
     rows: str
     key: Form
     value: Form
+    source: str = ""
+    """The topic that it is restored from, where it has no changelog (backed)."""
 
     def like(self, other: "KeptAs") -> bool:
         """Whether the one may go on with what the other wrote."""
-        return self.rows == other.rows and self.key.like(other.key) and self.value.like(other.value)
+        alike = self.rows == other.rows and bool(self.source) == bool(other.source)
+        return alike and self.key.like(other.key) and self.value.like(other.value)
 
     def note(self) -> str:
         """As it stands beside the changelog: one JSON object."""
         return msgspec.json.encode(self).decode()
 
     def __str__(self) -> str:
-        return f"{self.rows} store of {self.key.codec} to {self.value.codec}"
+        restored = f" that is restored from topic {self.source!r}" if self.source else ""
+        return f"{self.rows} store of {self.key.codec} to {self.value.codec}{restored}"
 
 
 def kept_as(key: TypeCodec, value: TypeCodec, window: Window | None = None, *, rows: str | None = None) -> KeptAs:

@@ -52,6 +52,8 @@ class KeptStore(NamedTuple):
     """How the changelog's records are laid out as rows."""
     retention_ms: int | None = None
     """How far behind stream time its windows may still be read; None: nothing in it expires by time."""
+    source: Topic[Any, Any] | None = None
+    """The topic that it is restored from, where it has no changelog (backed)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,6 +358,13 @@ class Topology:
         read = {node.operator.reads.name for node in self.nodes if node.operator.reads is not None}
         return read & {node.operator.writes.name for node in self.nodes if node.operator.writes is not None}
 
+    @property
+    def backing(self) -> dict[str, Node]:
+        """The topics that tables are restored from, with no changelog of their own (backed)."""
+        return {
+            store.source.name: node for node in self.nodes for store in node.operator.stores if store.source is not None
+        }
+
     def idle_after_ms(self, part: SubTopology) -> int | None:
         """After how long a silence the time of its tasks goes on with the clock, in ms; None: never.
 
@@ -430,7 +439,10 @@ class Topology:
             row["topic"] = repartition_topic(self.app, operator.repartition)
         if operator.stores:
             row["store"] = ", ".join(store.name for store in operator.stores)
-            row["changelog"] = ", ".join(changelog_topic(self.app, store.name) for store in operator.stores)
+            row["changelog"] = ", ".join(
+                changelog_topic(self.app, store.name) if store.source is None else store.source.name
+                for store in operator.stores
+            )
         row |= operator.facts()
         if operator.repartition is not None and kind == "sink" and self.delay_ms(node):
             row["delay_ms"] = self.delay_ms(node)

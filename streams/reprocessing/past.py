@@ -3,7 +3,8 @@
 1. A changelog holds one entry for each key and commit, with its time. As of an instant is what the store held after the
    last commit before the first that has anything younger: a state that there was. Live that is some milliseconds
    before; of a backlog, as far as a commit reached.
-2. A changelog is compacted by and by: values that were overwritten are gone then. A key of which only younger entries
+2. A table without a changelog of its own is read from its topic: as it stood before the first record that is younger.
+3. A changelog is compacted by and by: values that were overwritten are gone then. A key of which only younger entries
    are left, in a changelog that has gaps, may have been there: such keys are counted, not guessed.
 
 Nothing is changed in the log. Not here: a table with a history of its own (`as_of` of versioned stores).
@@ -17,9 +18,10 @@ from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import near_names
-from tailrace.state.changelog import Layout
+from tailrace.state.changelog import Layout, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.memory import MemoryBackend
+from tailrace.streams.chain.backed import SourceReader
 from tailrace.streams.chain.chain import Chain, children_of
 from tailrace.streams.chain.context import Stored, TaskContext
 from tailrace.streams.chain.failure import Nodes
@@ -57,12 +59,18 @@ def store_as_of(topology: Topology, app: str, log: Log, clock: Clock, name: str,
         raise TopologyError(
             f"store {name!r} (at {store.of.place}) has no changelog {changelog} in this log: the app has not run yet"
         )
+    if store.source is not None:
+        changelog = store.source.name
+    committed = log.committed(app)
     parts: list[Stored] = []
     unknown = 0
     for partition in sorted(log.offsets(changelog)):
         backend = MemoryBackend()
-        reader = ChangelogReader(log, partition)
-        unknown += _read(reader, backend, name, store.layout, when_ms)
+        if store.source is None:
+            unknown += _read(ChangelogReader(log, partition), backend, name, store.layout, when_ms)
+        else:
+            reader = SourceReader(log, partition, committed.get(partition, 0))
+            unknown += _read_source(reader, backend, name, store.layout, when_ms)
         parts.append(_open(topology, sub, name, partition, backend, log, clock))
     if unknown:
         _logger.warning(
@@ -116,6 +124,28 @@ def _read(reader: ChangelogReader, backend: MemoryBackend, name: str, layout: La
         younger.update(record.key for batch in pending for record in batch.records)
         pending.clear()
     take()
+    backend.ingest(name, {key: value for key, value in rows.items() if value is not None}, Checkpoint("", at, -1))
+    return len(younger - seen) if gaps else 0
+
+
+def _read_source(reader: SourceReader, backend: MemoryBackend, name: str, layout: Layout, when_ms: int) -> int:
+    """The same of a store without a changelog, from the topic of its table: up to the first record that is younger."""
+    rows: dict[bytes, bytes | None] = {}
+    seen: set[bytes | None] = set()
+    younger: set[bytes | None] = set()
+    over = gaps = False
+    at = 0
+    for batch in reader.batches(reader.start_offset):
+        for record in batch.records:
+            gaps |= record.offset > at
+            at = record.offset + 1
+            row: dict[bytes, bytes | None] = {}
+            layout.rows([record], row, 0)
+            times = [record.timestamp if made is None else unpack_int64(made)[0] for made in row.values()]
+            over = over or any(time_ms > when_ms for time_ms in times)
+            (younger if over else seen).add(record.key)
+            if not over:
+                rows |= row
     backend.ingest(name, {key: value for key, value in rows.items() if value is not None}, Checkpoint("", at, -1))
     return len(younger - seen) if gaps else 0
 

@@ -540,14 +540,19 @@ class Stream(Generic[K, V]):
         return Stream(merged(flow.graph, "errors", flows, lambda name: Merge(name=name, place=place)))
 
 
-def table_of(flow: Flow, store: str, place: Place, history_ms: int | None = None) -> Table[Any, Any]:
-    """The table of a stream's latest values, or of all in a history; what `App.table` and `Stream.to_table` make."""
+def table_of(
+    flow: Flow, store: str, place: Place, history_ms: int | None = None, source: Topic[Any, Any] | None = None
+) -> Table[Any, Any]:
+    """The table of a stream's latest values, or of all in a history; what `App.table` and `Stream.to_table` make.
+
+    source: the topic, where the store is to be restored from that.
+    """
     flow.key.need()
     if flow.rekeyed:
         flow = repartitioned(flow, store, place)
     name = flow.graph.name_for("table")
     operator = (
-        TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value)
+        TableSource(name=name, place=place, store_name=store, key=flow.key, value=flow.value, source=source)
         if history_ms is None
         else VersionedSource(
             name=name, place=place, store_name=store, key=flow.key, value=flow.value, history_ms=history_ms
