@@ -1,7 +1,8 @@
 """The claim of docs/design.md, "Time", at its size: 400,000 clicks by user, counted by product, each of them once.
 
 Four partitions, up to 5 s out of order, 5 s of grace; as a backlog, in batches of one and of 10,000, by one member and
-by two, over restarts, and live, where disorder and the distance of the partitions stay within the grace. Products
+by two, over restarts, and live, where disorder and the distance of the partitions stay within the grace. And where some
+are late in their own partition, in one or four, just these are in `.late`, and in no count. Products
 follow Zipf's law, users are uniform, as in the input that others were measured with. The whole grid at full size is run
 by `make kills`; here a part of it is, and with fewer clicks where each is a batch of its own.
 """
@@ -9,16 +10,21 @@ by `make kills`; here a part of it is, and with fewer clicks where each is a bat
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
 from itertools import accumulate
 
 import pytest
+from msgspec.json import encode
+from msgspec.structs import replace
 
 from tailrace.log.client import Log
 from tailrace.log.errors import TaskError
+from tailrace.log.partitioner import partition_of
 from tailrace.log.record import TopicPartition
+from tailrace.tests.support.engine import contents
 from tailrace.tests.support.programs import BEGIN_MS, Click, chunks, click_app, last, plain_count, send
 from tailrace.tests.support.waiting import until
 
@@ -61,8 +67,8 @@ class Killed:
         return True
 
 
-async def run_members(log: Log, members: int, look: Killed | None) -> None:
-    """Runs so many side by side to the end of the backlog; who is killed starts again."""
+async def run_members(log: Log, members: int, look: Killed | None) -> Counter[str]:
+    """Runs so many side by side to the end of the backlog; who is killed starts again. Returns what was dropped."""
 
     def run() -> Counter[str]:
         while True:
@@ -72,19 +78,53 @@ async def run_members(log: Log, members: int, look: Killed | None) -> None:
             except TaskError:  # killed
                 continue
 
-    dropped = await asyncio.gather(*(asyncio.to_thread(run) for _ in range(members)))
-    assert not any(dropped)
+    dropped = Counter[str]()
+    for each in await asyncio.gather(*(asyncio.to_thread(run) for _ in range(members))):
+        dropped.update(each)
+    return dropped
 
 
-async def backlog(count: int, batch: int, members: int, *, killed: bool) -> None:
+async def backlog(count: int, batch: int, members: int, *, killed: bool, partitions: int = PARTITIONS) -> None:
     with Log.open("memory:") as log:
-        log.create_topic("clicks", partitions=PARTITIONS)
+        log.create_topic("clicks", partitions=partitions)
         await asyncio.to_thread(send, log, made(count, 5_000), batch=batch)
-        await run_members(log, members, Killed(count // 20) if killed else None)
+        assert not await run_members(log, members, Killed(count // 20) if killed else None)
         assert log.committed("counter").items() >= log.offsets("clicks").items()
         assert any(log.offsets(TOPIC).values()) == (members > 1), "who is alone writes nothing between its tasks"
         assert last(log) == wanted(count, 5_000)
         assert not any(log.offsets("late").values())
+
+
+def told_apart(clicks: Sequence[Click], partitions: int) -> tuple[list[Click], list[Click]]:
+    """Those in time and those that are late, by what each partition had shown before."""
+    origins = [0] * partitions
+    in_time: list[Click] = []
+    late: list[Click] = []
+    for click in clicks:
+        partition = partition_of(click.user.encode(), partitions)
+        origin = origins[partition] = max(origins[partition], click.ts)
+        closes = click.ts - click.ts % 60_000 + 60_000 + 5_000
+        (late if closes <= origin else in_time).append(click)
+    return in_time, late
+
+
+async def some_late(count: int, batch: int, partitions: int, members: int, *, killed: bool) -> None:
+    """One click in fifty comes up to three minutes after its time."""
+    chance = random.Random(2)
+    clicks = [
+        replace(click, ts=max(BEGIN_MS, click.ts - chance.randrange(180_000))) if number % 50 == 0 else click
+        for number, click in enumerate(made(count, 5_000))
+    ]
+    in_time, late = told_apart(clicks, partitions)
+    assert len(late) > count // 200
+    with Log.open("memory:") as log:
+        log.create_topic("clicks", partitions=partitions)
+        await asyncio.to_thread(send, log, clicks, batch=batch)
+        dropped = await run_members(log, members, Killed(count // 10) if killed else None)
+        assert last(log) == plain_count(in_time)
+        found = Counter(((record.key or b"").decode(), record.value) for record in contents(log, "late"))
+        assert found == Counter((click.product, encode(click)) for click in late)
+        assert killed or dropped == {"late": len(late)}
 
 
 async def live(count: int, batch: int, members: int, span_ms: int) -> None:
@@ -125,13 +165,25 @@ async def test_live(batch: int) -> None:
     await live(10_000, batch, 2, HOUR_MS // 10)
 
 
+@pytest.mark.parametrize(
+    ("batch", "partitions", "members", "killed"),
+    [(1, 4, 2, True), (10_000, 4, 2, False), (10_000, 1, 1, True), (1, 1, 2, False), (1, 4, 1, False)],
+)
+async def test_what_is_late_is_in_late_and_nothing_else(
+    batch: int, partitions: int, members: int, killed: bool
+) -> None:
+    await some_late(10_000, batch, partitions, members, killed=killed)
+
+
 @pytest.mark.kills
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("batch", [1, 10_000])
-async def test_a_backlog_at_full_size(batch: int, members: int, killed: bool) -> None:
-    await backlog(COUNT, batch, members, killed=killed)
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_a_backlog_at_full_size(partitions: int, batch: int, members: int, killed: bool) -> None:
+    await backlog(COUNT, batch, members, killed=killed, partitions=partitions)
+    await some_late(COUNT, batch, partitions, members, killed=killed)
 
 
 @pytest.mark.kills
