@@ -32,7 +32,11 @@ _START_FROM, _START_TO = -12, -4
 
 
 class Layout(Protocol):
-    """How one kind of store lays changelog records out as rows."""
+    """How one kind of store lays changelog records out as rows.
+
+    The last record of a changelog key decides about its rows, and about none of another key: those before it may be
+    left out, and the order of different keys is free.
+    """
 
     def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /) -> int:
         """Add the rows of `records` to `into` (None deletes); returns how many records were read.

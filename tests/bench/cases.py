@@ -141,7 +141,7 @@ CASES = (
         changelogs.restore_updated,
         (*_RATES, PEAK),
         floor=changelogs.updated_floor,
-        targets=(Target(RATE, 1_000_000),),
+        targets=(Target(RATE, 2_000_000),),
         prepare=changelogs.prepare,
     ),
     Case(

@@ -3,14 +3,16 @@
 import logging
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tailrace.state import restore as restoring
-from tailrace.state.changelog import KeyValueLayout, WindowLayout
+from tailrace.state.changelog import KeyValueLayout, WindowLayout, pack_int64
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Restored, restore
-from tailrace.state.store import Backend, WriteSet
+from tailrace.state.store import ROWS, Backend, WriteSet, after
 from tailrace.state.window import WindowStore
 from tailrace.tests.support.places import ListChangelog
 from tailrace.tests.support.state import TextCodec
@@ -160,6 +162,36 @@ def test_a_piece_goes_on_while_its_keys_come_again(monkeypatch: pytest.MonkeyPat
 def test_values_that_grow_end_a_piece_though_keys_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "PIECE_BYTES", 5_000)
     assert pieces_of(monkeypatch, *(f"k{n % 2}={'v' * 900}" for n in range(12))) == [2, 2]
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from([None, *(b"k%d" % n for n in range(9))]), st.none() | st.binary(max_size=2)),
+        max_size=80,
+    ),
+    batch_rows=st.integers(1, 7),
+    sizes=st.tuples(st.integers(1, 6), st.integers(1, 30)),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_last_record_of_a_key_counts_wherever_a_piece_ends_and_whatever_waits(
+    rows: list[tuple[bytes | None, bytes | None]], batch_rows: int, sizes: tuple[int, int]
+) -> None:
+    log, backend = ListChangelog(batch_rows=batch_rows), MemoryBackend()
+    log.rows = [(key, value, time) for time, (key, value) in enumerate(rows)]  # type: ignore[misc]  # null keys, as above
+    last = {key: (time, value) for time, (key, value) in enumerate(rows) if key is not None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring, "PIECE_ROWS", sizes[0])
+        patch.setattr(restoring, "WAITING_RECORDS", sizes[1])
+        assert restore(backend, "s", KeyValueLayout(), log).records == len(rows)
+    assert dict(backend.keyspace("s").range(ROWS, after(ROWS))) == {
+        ROWS + key: pack_int64(time) + value for key, (time, value) in last.items() if value is not None
+    }
+
+
+def test_so_many_records_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "WAITING_RECORDS", 10)
+    # Six become rows as they come, twelve wait.
+    assert pieces_of(monkeypatch, *(f"k{n % 4}=v" for n in range(20))) == [4, 2]
 
 
 DAY_MS = 86_400_000
