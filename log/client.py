@@ -275,7 +275,13 @@ class Producer(AbstractContextManager["Producer"]):
 
     @abstractmethod
     def close(self) -> None:
-        """Flushes and closes, and aborts an open transaction; again does nothing."""
+        """Flushes and closes, and aborts an open transaction; again does nothing.
+
+        One that was aborted before, after its time-out or by the producer that has the transactional id now, is no
+        error here, where nobody has asked for a commit: a warning tells of it.
+
+        Raises what kept a record, or a commit that was decided, from being written, where no other call has raised it.
+        """
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

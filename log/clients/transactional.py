@@ -5,7 +5,8 @@
    appended leaves no gap.
 3. A record, or an offset, that could not be written keeps its transaction from being committed, also where the caller
    has caught the error of `send`: Kafka's abortable errors. A wrong type is none: nothing was asked of the log.
-4. What was not decided is aborted by `close`; what was decided is carried out, by whatever is called next.
+4. What was not decided is aborted by `close`, which says so where that was done by others before: nobody had asked
+   for a commit, so nothing went wrong. What was decided is carried out, by whatever is called next.
 5. Fenced once, it can only be closed.
 
 A delivery has its answer when the record is in the page cache; all of them are put on disk together, by the commit.
@@ -329,11 +330,17 @@ class TransactionalProducer(EmbeddedProducer):
                     if self._decided() is True:
                         self.commit()
                     else:
-                        self.abort()
+                        self._abort_at_close()
             finally:
                 self._drop_lingering()
                 self._unseen.clear()
                 super().close()
+
+    def _abort_at_close(self) -> None:
+        try:
+            self.abort()
+        except FencedError as error:  # after its time-out, or by the producer that has the id now
+            logger.warning("a producer is closed within a transaction, which counts for nothing by now: %s", error)
 
 
 def _member_given(member: object) -> tuple[str, int]:
