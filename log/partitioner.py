@@ -57,6 +57,11 @@ class Partitioner:
         self.known: dict[bytes, int] = {}
         self.sticky = 0
 
+    def grow(self, partitions: int) -> None:
+        """Chooses among so many from now on: most keys go to another one then, as with Kafka's producer."""
+        self.partitions = partitions
+        self.known.clear()
+
     def of(self, key: bytes | None) -> int:
         """The partition of one record; `key=None` gives the one that null keys stay in for now."""
         if key is None:

@@ -23,6 +23,7 @@ from tailrace.streams.chain.on_error import guard
 from tailrace.streams.chain.outputs import Outputs, OutputTopic
 from tailrace.streams.program.topic import Topic
 from tailrace.streams.program.topology import Forward, Input, Node, Operator, Output, Together, Topology
+from tailrace.streams.values.place import Place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,8 +50,8 @@ class Chain:
 
     builders has the function for each class of operators (an operator without one is built by its own `build`); hops
     has each repartition that the task writes, by node; output_topic creates an output topic that is missing, and tells
-    what it is like; clock is the wall clock of what processors schedule; nodes takes the
-    functions that stand for one in a traceback.
+    what it is like, given the place of who writes to it; clock is the wall clock of what processors schedule; nodes
+    takes the functions that stand for one in a traceback.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Chain:
         context: TaskContext,
         hops: Mapping[int, Hop | LogHop],
         outputs: Outputs,
-        output_topic: Callable[[Topic[Any, Any]], OutputTopic],
+        output_topic: Callable[[Topic[Any, Any], Place], OutputTopic],
         clock: Clock,
         nodes: Nodes,
     ) -> None:

@@ -3,7 +3,7 @@
 1. Records of one key go out in the order in which they were made.
 2. Nothing waits here past a commit: `send` hands all of it to the producer.
 3. A windowed key goes to the partition of the key inside, as Kafka Streams has it, so that all windows of a key are in
-   one partition.
+   one partition. As with all other keys that is another one once the topic has got partitions.
 
 Not here: when it is on disk (commit).
 """
@@ -27,7 +27,7 @@ _ROWS_MAX = 10_000
 class OutputTopic(NamedTuple):
     """What a sink must know of the topic that it writes to."""
 
-    partitions: int
+    partitions_now: Callable[[], int]
     compacted: bool
 
 
@@ -86,6 +86,24 @@ class InternalColumns(Columns):
             self.send(self._producer)
 
 
+class _ByInnerKey:
+    """The rows with windowed keys for a topic, by partition, whatever partitions that gets."""
+
+    def __init__(self, make: Callable[[int], Columns], partitions_now: Callable[[], int]) -> None:
+        self._make = make
+        self._partitions_now = partitions_now
+        self.partitioner = Partitioner(0)
+        self.columns: list[Columns] = []
+        self.follow()
+
+    def follow(self) -> None:
+        """Chooses among the partitions that there are now."""
+        now = self._partitions_now()
+        if now > len(self.columns):
+            self.columns += map(self._make, range(len(self.columns), now))
+            self.partitioner.grow(now)
+
+
 class Outputs:
     """The output records of all tasks of a process."""
 
@@ -93,6 +111,7 @@ class Outputs:
         self._producer = producer
         self._columns: dict[tuple[str, int | None], Columns] = {}
         self._internal: dict[TopicPartition, InternalColumns] = {}
+        self._windowed: dict[str, _ByInnerKey] = {}
         self.sent = 0
         """Records handed to the producer since the start."""
 
@@ -103,6 +122,8 @@ class Outputs:
             columns.send(self._producer)
         for columns in self._internal.values():
             columns.send(self._producer)
+        for chosen in self._windowed.values():
+            chosen.follow()
 
     def discard(self) -> None:
         """Forgets what was not handed over."""
@@ -165,17 +186,20 @@ class Outputs:
     def windowed_sink(
         self,
         topic: str,
-        partitions: int,
+        partitions_now: Callable[[], int],
         encode_inner: Callable[[Any], bytes],
         encode_key: Callable[[Any], bytes],
         encode_value: Callable[[Any], bytes],
     ) -> Forward:
         """The end of a chain with windowed keys; encode_inner gives the bytes of the key inside."""
-        by_partition = [self.columns(topic, partition) for partition in range(partitions)]
-        partitioner = Partitioner(partitions)
+        chosen = self._windowed.get(topic)
+        if chosen is None:
+            chosen = _ByInnerKey(lambda partition: self.columns(topic, partition), partitions_now)
+            self._windowed[topic] = chosen
+        columns_of, partition_of = chosen.columns, chosen.partitioner.of
 
         def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
-            columns = by_partition[partitioner.of(encode_inner(key.key))]
+            columns = columns_of[partition_of(encode_inner(key.key))]
             key_bytes = encode_key(key)
             columns.values.append(None if value is None else encode_value(value))
             columns.keys.append(key_bytes)

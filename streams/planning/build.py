@@ -64,13 +64,13 @@ def _sink_to(chain: Chain, node: Node, sink: Sink, topic: Topic[Any, Any]) -> Fo
     what = f"the value for topic {topic.name!r}, written at {sink.place},"
     encode_value = guarded(value, what, sink.value.advice).encode
     encode_key, encode_value = chain.known_as(node, encode_key), chain.known_as(node, encode_value)
-    written = chain.output_topic(topic)
+    written = chain.output_topic(topic, sink.place)
     form = windowed_form(key)
     if form is None:
         place = sink.place if written.compacted else None
         return chain.outputs.sink(chain.context, topic.name, encode_key, encode_value, place=place)
     return chain.outputs.windowed_sink(
-        topic.name, written.partitions, form.inner.partition_bytes, encode_key, encode_value
+        topic.name, written.partitions_now, form.inner.partition_bytes, encode_key, encode_value
     )
 
 

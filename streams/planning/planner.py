@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from tailrace.log.client import CommittedOffset, Log, Producer
 from tailrace.log.clock import Clock
@@ -33,7 +34,7 @@ from tailrace.streams.chain.hop import Hop
 from tailrace.streams.chain.log_hop import LogHop
 from tailrace.streams.chain.markers import SourceEnds
 from tailrace.streams.chain.on_error import Failures, guard
-from tailrace.streams.chain.outputs import Outputs
+from tailrace.streams.chain.outputs import Outputs, OutputTopic
 from tailrace.streams.chain.positions import ChangelogReader, UnsettledError, first_position, open_in
 from tailrace.streams.chain.silence import Listening, Silences, read_silences
 from tailrace.streams.chain.source import BadRecord, Decoding, Future, SourceInput
@@ -50,11 +51,12 @@ from tailrace.streams.planning.lost import (
 from tailrace.streams.planning.plan import Lane, Loaded, Plan, RestoredStore
 from tailrace.streams.planning.repartitions import Repartitions
 from tailrace.streams.planning.topics import AppTopics, StoreOf, stores_of
-from tailrace.streams.planning.topics_in_use import KnownTopics, TopicsInUse
+from tailrace.streams.planning.topics_in_use import KnownTopics, TopicsInUse, Use
 from tailrace.streams.planning.units import Unit, units_of
 from tailrace.streams.program.io import Source
 from tailrace.streams.program.lag import lag_of
 from tailrace.streams.program.options import AppOptions
+from tailrace.streams.program.topic import Topic
 from tailrace.streams.program.topology import (
     Input,
     Node,
@@ -64,6 +66,7 @@ from tailrace.streams.program.topology import (
     silences_topic,
 )
 from tailrace.streams.task import Outgoing, Task, TaskId, TaskStore
+from tailrace.streams.values.place import Place
 
 _logger = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ class Planner:
         self._subs = {sub.id: sub for sub in topology.subtopologies}
         self._order = {sub.id: place for place, sub in enumerate(topology.subtopologies)}
         self._known = known or KnownTopics()
+        self._choosing = threading.Lock()
         self._in_use: TopicsInUse | None = None
         self._topics = AppTopics(
             topology, log, options.name, dead_letters="dead_letter" in {options.on_bad_record, options.on_error}
@@ -316,7 +320,7 @@ class Planner:
             context,
             hops,
             lane.outputs,
-            lambda topic: self._topics.output(topic, count),
+            lambda topic, place: self._output(topic, place, count, plan),
             self._clock,
             plan.nodes,
         )
@@ -353,6 +357,21 @@ class Planner:
                 processor.lag_ms, _ = lag_of(sub, node, caching=False)
                 plan.nodes.add(processor, node.name, node.place)
                 task.processors.append(processor)
+
+    def _output(self, topic: Topic[Any, Any], place: Place, count: int, plan: Plan) -> OutputTopic:
+        """What the sink at `place` must know of its topic. One that a function chose is watched from now on.
+
+        Any thread may call.
+        """
+        written = self._topics.output(topic, count)
+        in_use = plan.in_use
+        assert in_use is not None
+        with self._choosing:
+            if topic.name not in in_use.used_for:
+                in_use.add(topic.name, Use("output", f"it is chosen by the function of to() at {place}"))
+                look_at_topics_made_anew(self._known.others(in_use, [topic.name]), self._app, (), self._options.reset)
+                self._known.keep(in_use)
+        return written
 
     def _listen(self, task: Task, sub: SubTopology, lane: Lane) -> None:
         """Has silences be part of what the task reads, where anything wants that."""

@@ -200,7 +200,9 @@ class AppTopics:
         found = self._log.describe_topic(topic.name)
         self._tell_other_settings(topic, found)
         self.partitions[topic.name] = found.partitions
-        return OutputTopic(found.partitions, "compact" in found.config["cleanup.policy"])
+        return OutputTopic(
+            lambda: self._log.describe_topic(topic.name).partitions, "compact" in found.config["cleanup.policy"]
+        )
 
     def _tell_other_settings(self, topic: Topic[Any, Any], found: TopicDescription) -> None:
         """Warns, once, where a topic that was there has other settings than the program declares."""
@@ -281,7 +283,7 @@ class AppTopics:
                     raise
 
     def used(self) -> dict[str, Use]:
-        """What the app does with each topic; those that a function chooses are not known."""
+        """What the app does with each topic, but for those that a function chooses, which are known when it has."""
         used = {dead_letter_topic(self._app): Use("output", "dead letters go to it")} if self._dead_letters else {}
         for sub in self._topology.subtopologies:
             for node in sub.nodes:

@@ -5,7 +5,8 @@
 2. A topic's committed offsets are deleted with it. So a start cannot tell from the log whether a topic is new to the
    program or was made anew since: the ids are kept in the state directory (`topics.properties`: name=id), from the
    first commit of a start on. Without the file (a run of before there was one) nothing is known, and nothing refused.
-3. Partitions that an input gets under a running app belong to no task of it: the run ends with a word, at a commit or
+3. A topic that a function chooses is one of them from the first record on that goes to it.
+4. Partitions that an input gets under a running app belong to no task of it: the run ends with a word, at a commit or
    while it waits, as nobody would read them.
 
 Not here: what a start makes of a topic that is another one than before (lost).
@@ -53,6 +54,12 @@ class TopicsInUse:
         found = {name: log.describe_topic(name) for name in used_for}
         self.ids = {name: each.topic_id for name, each in found.items()}
         self._partitions = {name: found[name].partitions for name, use in used_for.items() if use.kind in _READ}
+
+    def add(self, name: str, use: Use) -> None:
+        """One more: a topic that a function chose while the app runs."""
+        found = self._log.describe_topic(name)
+        self.used_for[name] = use
+        self.ids[name] = found.topic_id
 
     def without(self, names: Collection[str]) -> "TopicsInUse":
         """The same but for these, which may be anything."""
@@ -133,12 +140,12 @@ class KnownTopics:
         self._path = join(directory, FILE) if disk is not None else ""
         self._ids = (None if disk is None else read_properties(disk, self._path)) or {}
 
-    def others(self, now: TopicsInUse) -> dict[str, Use]:
-        """The topics that are other ones than then, by name."""
+    def others(self, now: TopicsInUse, names: Collection[str] | None = None) -> dict[str, Use]:
+        """The topics, of all or of these, that are other ones than then, by name."""
         return {
             name: now.used_for[name]
-            for name, topic_id in now.ids.items()
-            if (before := self._ids.get(name, topic_id)) != topic_id
+            for name in (now.ids if names is None else names)
+            if (before := self._ids.get(name, topic_id := now.ids[name])) != topic_id
             # An output's name may have come to stand for another one, which was promoted.
             and not (now.used_for[name].kind == "output" and now.is_there(before))
         }

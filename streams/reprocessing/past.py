@@ -170,7 +170,7 @@ def _open(
         context,
         hops,
         Outputs(nobody),
-        lambda _topic: OutputTopic(1, False),
+        lambda _topic, _place: OutputTopic(lambda: 1, False),
         clock,
         Nodes(),
     )

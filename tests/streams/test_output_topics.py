@@ -8,9 +8,13 @@ from msgspec import Struct
 
 from tailrace.log.client import Log
 from tailrace.log.errors import EncodeError
+from tailrace.log.partitioner import partition_of
 from tailrace.streams.app import App
 from tailrace.streams.surface.stream import Stream
 from tailrace.tests.support.engine import Fed, contents, feed
+from tailrace.windows.duration import milliseconds, seconds
+from tailrace.windows.tumbling import tumbling
+from tailrace.windows.windowed import Windowed
 
 GOOD: Fed = ("a", '{"n": 1}', 10)
 
@@ -75,3 +79,39 @@ def test_settings_that_an_existing_topic_has_otherwise_are_told_once(
     caplog.clear()
     app.run(until="end")
     assert [each for each in caplog.messages if "'made'" in each] == []
+
+
+# ---------------------------------------------------------------- output topics that get partitions
+
+
+def by_partition(log: Log, topic: str) -> dict[int, list[bytes | None]]:
+    found: dict[int, list[bytes | None]] = {}
+    for record in contents(log, topic):
+        found.setdefault(record.partition, []).append(record.key)
+    return found
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_an_output_that_gets_partitions_is_written_by_its_new_count(windowed: bool, log: Log) -> None:
+    keys = [f"k{number}" for number in range(20)]
+    app = App("app", log=log, commit_interval=milliseconds(1))
+
+    def look(value: str) -> None:
+        if value == "now" and log.describe_topic("out").partitions == 1:
+            log.create_partitions("out", 4)
+
+    stream = app.stream(app.topic("in", key=str, value=str)).peek(look)
+    if windowed:
+        counts = stream.group_by_key().windowed_by(tumbling(seconds(1))).count(store="n")
+        counts.changes().to(app.topic("out", key=Windowed[str], value=int))
+    else:
+        stream.to(app.topic("out", key=str, value=str))
+    for value in ("before", "now", "after", "after"):
+        feed(log, "in", [(key, value, 0) for key in keys])
+        app.run(until="end")
+    found = by_partition(log, "out")
+    assert sorted(found) == [0, 1, 2, 3]
+    # A windowed key goes with the key inside; its bytes end with the window's times.
+    inner = {number: {(each or b"")[: -8 * windowed or None] for each in these} for number, these in found.items()}
+    for number in (1, 2, 3):
+        assert inner[number] == {each.encode() for each in keys if partition_of(each.encode(), 4) == number}

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -112,6 +112,53 @@ def test_a_topic_of_dead_letters_deleted_under_a_running_app(log: Log) -> None:
     ):
         app.run(until="end")
     assert counting(log).run(until="end").records_in == 3
+
+
+def choosing(log: Log, meanwhile: Callable[[], None] = lambda: None, **options: Any) -> App:
+    """Sends each record to the topic that its value names; "now" does something else, and goes to "out"."""
+    app = App("app", log=log, **options)
+    topics = {name: app.topic(name, key=str, value=str) for name in ("out", "other", "in")}
+
+    def look(value: str) -> None:
+        if value == "now":
+            meanwhile()
+
+    app.stream(topics["in"]).peek(look).to(lambda _key, value: topics.get(value, topics["out"]))
+    return app
+
+
+CHOSEN = rf"\(it is chosen by the function of to\(\) at {re.escape(__file__)}:\d+\)"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_topic_that_a_function_chose_deleted_under_a_running_app(log: Log, *, again: bool, threads: int) -> None:
+    def delete() -> None:
+        log.delete_topic("out")
+        if again:
+            log.create_topic("out")
+
+    feed(log, "in", some("out", "other", "now", "out"))
+    with pytest.raises(
+        InvalidError, match=rf"'out' was deleted {'and made anew ' if again else ''}while app 'app' ran {CHOSEN}"
+    ):
+        choosing(log, delete, threads=threads).run(until="end")
+    # None that it did not choose yet.
+    choosing(log, lambda: log.create_topic("another"), threads=threads).run(until="end")
+    assert len(contents(log, "out")) == 3
+
+
+def test_a_topic_that_a_function_chose_deleted_while_the_app_was_stopped_is_told_once(
+    kept: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert choosing(kept).run(until="end").records_out == 2
+    kept.delete_topic("out")
+    for value in ("other", "c", "d"):
+        feed(kept, "in", some(value))
+        choosing(kept).run(until="end")
+    assert [record.value for record in contents(kept, "out")] == [b"c", b"d"]
+    (told,) = caplog.messages
+    assert re.search(rf"'out' was deleted since app 'app' ran last {CHOSEN}: .*`tailrace reset`", told)
 
 
 def test_a_changelog_deleted_while_the_app_was_stopped(tmp_path: Path) -> None:
