@@ -86,6 +86,10 @@ class App:
         commit_interval: how often state, results and offsets are made durable together; results are seen after it.
             Unless given: every 200 ms while there is more to read, else some 10 to 20 ms after a record came.
         state_dir: where stores are kept; beside the log unless given.
+        version: above 1, another app as far as the log is concerned, named `<name>-v<version>`: its group, internal
+            topics and state are its own, it begins where `reset` says, and writes to the same topics as the others.
+            For a program whose state cannot go on from what the one before has kept, where nobody minds that results
+            stand in the outputs once more. To compare the new results first, and to switch, take `replay`.
         cache_bytes: how much the caches of all stores may hold, about.
         on_bad_record: what becomes of a record that cannot be decoded: "fail" stops the app and names it, "skip" drops
             and counts it, "dead_letter" writes it to `<app>-dead-letters`.
@@ -118,6 +122,7 @@ class App:
         guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once",
         commit_interval: timedelta = _COMMIT_INTERVAL,
         state_dir: str | None = None,
+        version: int = 1,
         cache_bytes: int = _CACHE_BYTES,
         on_bad_record: Literal["fail", "skip", "dead_letter"] = "fail",
         on_error: Literal["fail", "skip", "dead_letter"] = "fail",
@@ -127,6 +132,8 @@ class App:
         threads: int = 1,
     ) -> None:
         check_text("name", name, where="App")
+        check_int("version", version, 1, where="App")
+        name = name if version == 1 else f"{name}-v{version}"
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
             raise TypeError(f"App(log={log!r}) is neither a URL nor a Log")
@@ -154,6 +161,7 @@ class App:
             name=name,
             log=log,
             log_named=log is not _DEFAULT_LOG,
+            version=version,
             guarantee=guarantee,
             commit_interval_ms=_positive_ms("commit_interval", commit_interval),
             commit_soon=commit_interval is _COMMIT_INTERVAL,

@@ -26,7 +26,6 @@ STILL_TO_COME: list[str] = [
     "Events",
     "Agent",
     "Channel",
-    "App.__init__.version",
     "App.__init__.standbys",
     "App.agent",
     "App.channel",

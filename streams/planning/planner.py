@@ -446,7 +446,10 @@ class Planner:
         assert isinstance(source, Source)
         partition = _partition_of(node, task.id.partition)
         bad_record = self._bad_record(node, task.context, chain, outputs)
-        position = first_position(self._log, self._app, self._options.reset, partition, committed.get(partition))
+        # What the version before has written there is made again.
+        goes_on = self._options.version > 1 and partition.topic in self._topology.inner_topics
+        reset = "latest" if goes_on else self._options.reset
+        position = first_position(self._log, self._app, reset, partition, committed.get(partition))
         if position.deleted:
             task.context.drop("deleted", position.deleted)
         link = chain.output(node.id)

@@ -16,6 +16,7 @@ class AppOptions:
     """What `App(...)` was given; see there."""
 
     name: str
+    """With the version, where that is above 1."""
     log: str | Log
     log_named: bool
     """Whether the program named its log, or left it to the default."""
@@ -32,6 +33,7 @@ class AppOptions:
     """How rows get through repartitions; the user has no say in it."""
     max_future_ms: int | None
     """How far ahead of the clock an event time may be."""
+    version: int = 1
     max_skew_ms: int | None = None
     """How far ahead of others, in event time, a task may be; None leaves that to us."""
     threads: int

@@ -47,7 +47,8 @@ from tailrace.windows.duration import format_instant
 
 _logger = logging.getLogger(__name__)
 
-_INTO: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What ends as the name of an app's version does would be one.
+_INTO: Final = re.compile(r"(?!.*-v\d+$)[A-Za-z0-9_-]{1,64}")
 # Python hands its lock over after so long to another thread that waits: ten times as often as it would by itself.
 _SWITCH_S: Final = 0.0005
 # How often a replay looks whether the app that it stands beside runs.
@@ -491,7 +492,10 @@ def replaying(
     """Opens the log and begins the job, or goes on with it; see `App.replay`."""
     since_ms, until_ms = _times(since, until)
     if not isinstance(into, str) or not _INTO.fullmatch(into):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
-        raise ValueError(f"replay(into={into!r}) cannot be part of a name: give letters, digits, '_' and '-', up to 64")
+        raise ValueError(
+            f"replay(into={into!r}) cannot be part of a name: give letters, digits, '_' and '-', up to 64, not ending "
+            "in -v and a number, as an App(version=…) does"
+        )
     if not 0 < share <= 1:
         raise ValueError(f"replay(share={share!r}) is not above 0 and up to 1")
     with ExitStack() as stack:

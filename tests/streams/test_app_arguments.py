@@ -22,6 +22,7 @@ OPTIONS: dict[str, list[Any]] = {
     "reset": [None, True, "none", []],
     "max_future": NO_TIMES,
     "threads": NO_INTS,
+    "version": [*NO_INTS, 0, -1],
 }
 
 
