@@ -105,6 +105,7 @@ class Runner:
         self._trimmer = Trimmer(log, clock)
         self._stopping = threading.Event()
         self._looked = 0.0
+        self._to_end = False
         self._account = Account(log, clock)
         self._adopt(plan)
         # By lane; they begin with one record: nobody knows yet how slow the user's functions are.
@@ -162,8 +163,10 @@ class Runner:
         Raises:
             TaskError: a function of the user raised.
             DecodeError: a record cannot be read, and the app's policy is to fail.
-            InvalidError: a topic that it reads was deleted, and perhaps made anew, or got partitions.
+            InvalidError: a topic that it reads was deleted, and perhaps made anew, or, where there is no end, got
+                partitions.
         """
+        self._to_end = until_end
         with self._account.running():
             try:
                 self._run(self._first_ends(stop_at or {}) if until_end else None)
@@ -176,7 +179,7 @@ class Runner:
         return self.summary()
 
     def _first_ends(self, stop_at: Mapping[TopicPartition, int]) -> Ends:
-        ends = self._reader.ends() | dict(stop_at)
+        ends = self._reader.ends() | {each: end for each, end in stop_at.items() if self._reader.knows(each)}
         asked = {*stop_at, *(each for each in ends if each.topic in self._plan.inner_topics)}
         outer = {each: end for each, end in ends.items() if each not in asked}
         tell_what_is_behind_transactions(self._log, self._plan.group, outer)
@@ -321,7 +324,11 @@ class Runner:
         """Raises InvalidError where a topic is not the one that the app began with."""
         self._looked = self._clock.monotonic()
         if self._plan.in_use is not None:
-            self._plan.in_use.check(after_error=after_error)
+            self._plan.in_use.check(after_error=after_error, may_grow=self._may_grow)
+
+    def _may_grow(self, topic: str) -> bool:
+        """Whether partitions that a topic gets belong to the next run: what is read to its end ends where it did."""
+        return self._to_end and topic not in self._plan.inner_topics
 
     def _abort(self, error: Passing) -> None:
         """Drops all that was not committed and goes on from the last commit; raises where it was tried for long."""

@@ -7,12 +7,14 @@
    first commit of a start on. Without the file (a run of before there was one) nothing is known, and nothing refused.
 3. A topic that a function chooses is one of them from the first record on that goes to it.
 4. Partitions that an input gets under a running app belong to no task of it: the run ends with a word, at a commit or
-   while it waits, as nobody would read them.
+   while it waits, as nobody would read them. A run to the end, which is where its inputs ended when it began, goes on
+   to there, and leaves them to the next start; but not where the app writes to that topic itself.
 
 Not here: what a start makes of a topic that is another one than before (lost).
 """
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from threading import Lock
 from typing import Final, Literal, NamedTuple
@@ -22,6 +24,7 @@ from tailrace.log.checkpoint import read_properties, write_properties
 from tailrace.log.client import Log
 from tailrace.log.disk import Disk, join, parent
 from tailrace.log.errors import InvalidError, RetriableError, TopicNotFoundError
+from tailrace.log.record import TopicPartition
 
 FILE: Final = "topics.properties"
 # A table is read whole at each start.
@@ -31,8 +34,13 @@ _READ: Final = ("input", "table")
 # What to do where an app cannot go on from what it has.
 BEGIN_ANEW: Final = "begin anew, with `tailrace reset` (app.reset), or under another name"
 
+_logger = logging.getLogger(__name__)
 _lock = Lock()
 _in_memory: WeakKeyDictionary[Log, dict[tuple[str, int], "KnownTopics"]] = WeakKeyDictionary()
+
+
+def _none(_name: str) -> bool:
+    return False
 
 
 class Use(NamedTuple):
@@ -53,6 +61,7 @@ class TopicsInUse:
         self.used_for = dict(used_for)
         found = {name: log.describe_topic(name) for name in used_for}
         self.ids = {name: each.topic_id for name, each in found.items()}
+        self._grown_told: set[str] = set()
         self._partitions = {name: found[name].partitions for name, use in used_for.items() if use.kind in _READ}
 
     def add(self, name: str, use: Use) -> None:
@@ -68,8 +77,12 @@ class TopicsInUse:
         rest.ids = {name: each for name, each in self.ids.items() if name not in names}
         return rest
 
-    def check(self, *, after_error: bool = False) -> None:
-        """Makes sure that they are what they were.
+    def knows(self, partition: TopicPartition) -> bool:
+        """Whether a partition was there when the app began; of topics that nobody reads here it does not matter."""
+        return partition.partition < self._partitions.get(partition.topic, partition.partition + 1)
+
+    def check(self, *, after_error: bool = False, may_grow: Callable[[str], bool] = _none) -> None:
+        """Makes sure that they are what they were. Inputs that may grow are told of in a warning, once.
 
         Raises:
             InvalidError: one was deleted, and perhaps made anew, or an input has more partitions; the log was closed,
@@ -92,7 +105,24 @@ class TopicsInUse:
                 raise InvalidError(self._told(name, "was deleted and made anew"))
             before = self._partitions.get(name, now.partitions)
             if now.partitions != before:
-                raise InvalidError(self._told(name, f"got partitions, {now.partitions} after {before},", grown=True))
+                self._grown(name, now.partitions, may_grow=may_grow(name))
+
+    def _grown(self, name: str, now: int, *, may_grow: bool) -> None:
+        if not may_grow:
+            what = f"got partitions, {now} after {self._partitions[name]},"
+            raise InvalidError(self._told(name, what, grown=True))
+        if name not in self._grown_told:
+            self._grown_told.add(name)
+            _logger.warning(
+                "topic %r got partitions, %d after %d, while app %r ran to the end of its inputs (%s): that is where "
+                "they ended when it began, and the new ones are left to the next start, which reads them where there "
+                "are no stores, and says how to go on where there are",
+                name,
+                now,
+                self._partitions[name],
+                self._app,
+                self.used_for[name].told,
+            )
 
     def _check_open(self) -> None:
         """Raises InvalidError where the log was closed."""

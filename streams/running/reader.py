@@ -77,13 +77,19 @@ class Reader:
 
     def ends(self) -> dict[TopicPartition, int]:
         """Where all that the app reads ends now, here and elsewhere."""
-        topics = self._plan.topics_read
-        return {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+        return self._ends_of(self._plan.topics_read)
+
+    def _ends_of(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        found = {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+        return {partition: end for partition, end in found.items() if self.knows(partition)}
+
+    def knows(self, partition: TopicPartition) -> bool:
+        """Whether a partition was there when the plan was made: no task reads those that came since."""
+        return self._plan.in_use is None or self._plan.in_use.knows(partition)
 
     def grown(self, ends: dict[TopicPartition, int]) -> bool:
         """Moves the ends of topics that the app writes itself to what is there now; returns whether any did."""
-        topics = {partition.topic for partition in ends} & self._plan.inner_topics
-        now = {partition: end for topic in topics for partition, end in self._log.offsets(topic).items()}
+        now = self._ends_of({partition.topic for partition in ends} & self._plan.inner_topics)
         grown = any(end > ends[partition] for partition, end in now.items())
         ends.update(now)
         return grown

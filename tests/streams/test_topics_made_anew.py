@@ -16,6 +16,8 @@ from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.streams import runner
 from tailrace.streams.app import App
+from tailrace.streams.runner import Runner
+from tailrace.streams.running.summary import Summary
 from tailrace.tests.support.engine import contents, feed
 from tailrace.tests.support.programs import last
 
@@ -204,10 +206,66 @@ async def test_an_idle_app_whose_input_grows_ends_and_a_start_reads_it_all(
 def test_nothing_is_committed_of_an_input_that_has_grown(log: Log) -> None:
     feed(log, "in", some("a", "now", "b"))
     with pytest.raises(InvalidError, match=GROWN):
-        counting(log, lambda: log.create_partitions("in", 2)).run(until="end")
+        counting(log, lambda: log.create_partitions("in", 2)).run()
     assert contents(log, "out") == []
     with pytest.raises(TopologyError, match=r"'app-n-changelog' has 1 partitions, .* needs 2, as topic 'in' has 2"):
         counting(log).run(until="end")
+
+
+def grow(log: Log, name: str) -> None:
+    if log.describe_topic(name).partitions == 2:  # grown before
+        return
+    log.create_partitions(name, 2)
+    feed(log, name, some("new"), partition=1)
+
+
+def test_a_run_to_the_end_ends_where_its_inputs_did_and_leaves_new_partitions_to_the_next(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App("app", log=log)
+    stream = app.stream(app.topic("in", key=str, value=str))
+    stream.peek(lambda value: grow(log, "in") if value == "now" else None).to(app.topic("out", key=str, value=str))
+    feed(log, "in", some("a", "now", "b"))
+    assert app.run(until="end").records_in == 3
+    (told,) = caplog.messages
+    assert re.search(r"'in' got partitions, 2 after 1, while app 'app' ran to the end .*\(it is read at .*:\d+", told)
+    assert app.run(until="end").records_in == 1
+    assert len(contents(log, "out")) == 4
+    assert len(caplog.messages) == 1
+
+
+def test_partitions_that_are_added_between_the_start_and_the_look_at_the_ends_are_left_too(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Runner.run
+
+    def later(runner: Runner, *, until_end: bool) -> Summary:
+        grow(log, "in")
+        return run(runner, until_end=until_end)
+
+    monkeypatch.setattr(Runner, "run", later)
+    feed(log, "in", some("a", "b"))
+    assert copying(log, "in").run(until="end").records_in == 2
+
+
+def test_a_topic_that_the_app_writes_itself_may_not_grow_even_then(log: Log) -> None:
+    app = App("app", log=log)
+    between = app.topic("between", key=str, value=str)
+    stream = app.stream(app.topic("in", key=str, value=str)).through(between)
+    stream.peek(lambda value: grow(log, "between") if value == "now" else None).to(app.topic("out", key=str, value=str))
+    feed(log, "in", some("a", "now", "b"))
+    with pytest.raises(InvalidError, match=r"'between' got partitions, 2 after 1, while app 'app' ran"):
+        app.run(until="end")
+    assert app.run(until="end").records_in > 0
+
+
+def test_a_run_to_the_end_with_state_ends_and_the_next_says_how_to_go_on(log: Log) -> None:
+    feed(log, "in", some("a", "now", "b"))
+    assert counting(log, lambda: grow(log, "in")).run(until="end").records_in == 3
+    assert last(log, "out") == {"k": 3}
+    with pytest.raises(TopologyError, match=r"'app-n-changelog' has 1 partitions, .* needs 2, as topic 'in' has 2"):
+        counting(log).run(until="end")
+    assert last(log, "out") == {"k": 3}
 
 
 def grouped(log: Log) -> App:
