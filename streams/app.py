@@ -43,12 +43,12 @@ from tailrace.streams.runner import Runner
 from tailrace.streams.running.signals import stopping
 from tailrace.streams.running.summary import Summary
 from tailrace.streams.start import started
+from tailrace.streams.surface.arguments import check_choice, check_window, not_negative_ms, positive_ms
 from tailrace.streams.surface.flow import Flow, checked_store, merged, source
 from tailrace.streams.surface.stream import Stream, table_of
 from tailrace.streams.surface.table import Table
 from tailrace.streams.values.codec import Codec
 from tailrace.streams.values.place import check_function, user_place
-from tailrace.windows.duration import format_ms, to_ms
 from tailrace.windows.window import Window
 
 K = TypeVar("K")
@@ -137,10 +137,10 @@ class App:
         check_topic_name(name)
         if not isinstance(log, str | Log):  # pyright: ignore[reportUnnecessaryIsInstance]  # the user's argument
             raise TypeError(f"App(log={log!r}) is neither a URL nor a Log")
-        _check_choice("guarantee", guarantee, ("exactly_once", "at_least_once"))
-        _check_choice("on_bad_record", on_bad_record, ("fail", "skip", "dead_letter"))
-        _check_choice("on_error", on_error, ("fail", "skip", "dead_letter"))
-        _check_choice("reset", reset, ("earliest", "latest"))
+        check_choice("guarantee", guarantee, ("exactly_once", "at_least_once"))
+        check_choice("on_bad_record", on_bad_record, ("fail", "skip", "dead_letter"))
+        check_choice("on_error", on_error, ("fail", "skip", "dead_letter"))
+        check_choice("reset", reset, ("earliest", "latest"))
         check_int("cache_bytes", cache_bytes, 0, where="App")
         check_int("threads", threads, 1, _THREADS_MAX, where="App")
         if state_dir is not None:
@@ -163,15 +163,15 @@ class App:
             log_named=log is not _DEFAULT_LOG,
             version=version,
             guarantee=guarantee,
-            commit_interval_ms=_positive_ms("commit_interval", commit_interval),
+            commit_interval_ms=positive_ms("commit_interval", commit_interval),
             commit_soon=commit_interval is _COMMIT_INTERVAL,
             state_dir=state_dir,
             cache_bytes=cache_bytes,
             on_bad_record=on_bad_record,
             on_error=on_error,
             reset=reset,
-            max_future_ms=None if max_future is None else _not_negative_ms("App(max_future=…)", max_future),
-            max_skew_ms=None if max_skew is None else _not_negative_ms("App(max_skew=…)", max_skew),
+            max_future_ms=None if max_future is None else not_negative_ms("App(max_future=…)", max_future),
+            max_skew_ms=None if max_skew is None else not_negative_ms("App(max_skew=…)", max_skew),
             threads=threads,
         )
 
@@ -293,8 +293,8 @@ class App:
                 beside `history`, or for keys of another type.
         """
         name = checked_store(store, "app.table")
-        _check_choice("changelog", changelog, ("own", "source"), "app.table")
-        history_ms = None if history is None else _not_negative_ms("app.table(history=…)", history)
+        check_choice("changelog", changelog, ("own", "source"), "app.table")
+        history_ms = None if history is None else not_negative_ms("app.table(history=…)", history)
         flow = self._source(topic, "app.table")
         if changelog == "own":
             return table_of(flow, name, user_place(), history_ms)
@@ -357,7 +357,7 @@ class App:
             check_function(default, f"app.store({name!r}, default=…)")
         if sum(given is not None for given in (window, history, ttl)) > 1:
             raise ValueError(f"app.store({name!r}) takes one of window=, history= and ttl=")
-        _check_window(window, name)
+        check_window(window, name)
         store = DeclaredStore[K, V](
             name,
             key=key,
@@ -366,8 +366,8 @@ class App:
             default=default,
             place=user_place(),
             window=window,
-            history_ms=None if history is None else _not_negative_ms("app.store(history=…)", history),
-            ttl_ms=None if ttl is None else _positive_ms("ttl", ttl, "app.store"),
+            history_ms=None if history is None else not_negative_ms("app.store(history=…)", history),
+            ttl_ms=None if ttl is None else positive_ms("ttl", ttl, "app.store"),
         )
         self.graph.stores.append(store)
         return store
@@ -578,27 +578,3 @@ class App:
             TopologyError: what the parts are together cannot run; every place concerned is named by file and line.
         """
         return self.graph.topology(self.name)
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...], where: str = "App") -> None:
-    if value not in allowed:
-        raise ValueError(f"{where}({name}={value!r}) is none of {', '.join(map(repr, allowed))}")
-
-
-def _not_negative_ms(name: str, value: timedelta) -> int:
-    milliseconds = to_ms(value, name)
-    if milliseconds < 0:
-        raise ValueError(f"{name} is {format_ms(milliseconds)}: a time below 0")
-    return milliseconds
-
-
-def _check_window(window: object, name: str) -> None:
-    if window is not None and not isinstance(window, Window):
-        raise TypeError(f"app.store({name!r}, window={window!r}) is no window: give tumbling(…) or another one")
-
-
-def _positive_ms(name: str, value: timedelta, where: str = "App") -> int:
-    milliseconds = to_ms(value, name)
-    if milliseconds <= 0:
-        raise ValueError(f"{where}({name}={format_ms(milliseconds)}) is not above 0")
-    return milliseconds
