@@ -35,7 +35,7 @@ def _checked(disk: Disk, path: str) -> str:
 @log.command("verify")
 @shared
 def verify_log(session: Session, path: Path = None) -> None:
-    """Check all there is: CRCs, offsets, records, indexes and the log's small files. Repairs nothing."""
+    """Check all there is: CRCs, records, indexes, producers, transactions, committed offsets. Repairs nothing."""
     disk, clock = RealDisk(), SystemClock()
     where = _checked(disk, path or session.url)
     start, read = clock.monotonic(), 0
@@ -81,6 +81,11 @@ def _show_report(output: Output, report: Report) -> None:
         output.line(
             f"with {report.committed:,} transactions that were committed in a partition, {report.aborted:,} aborted, "
             f"{report.open:,} open"
+        )
+    if report.topics:
+        output.line(
+            f"and what the log says of itself: {report.topics:,} topics, {report.committed_offsets:,} committed "
+            f"offsets of {report.groups:,} groups, {report.transactional_ids:,} transactional ids"
         )
     if report.ok:
         output.line("nothing is damaged")

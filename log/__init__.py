@@ -7,8 +7,8 @@ partition       one partition: segments and their indexes, what may be appended,
 compaction      of the records with the same key only the last stays
 groups          consumer groups: who their members are, what they own, which offsets they committed
 topics          which topics there are, where they lie, by which names they go
-checking        files looked at without opening a log: verify, dump
 transactions    what is open, and how it ends, crash or not
+checking        files looked at without opening a log: verify, dump
 
 `broker` joins them in one process; `clients` are the producers and consumers that a program holds; `embedded` is the
 log that `Log.open` hands out.

@@ -1,4 +1,4 @@
-"""Checks everything that files can be checked for: batches, CRCs, offsets, records, indexes, the small files.
+"""Checks everything that files can be checked for: batches, CRCs, records, indexes, small files, the log's own topics.
 
 1. It writes nothing, takes no lock, and goes on after what it finds: the report has everything.
 2. *Damage* is what makes a log corrupt; a *note* is worth a look but allowed: a torn tail that the next opening cuts,
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tailrace.log import checkpoint, codec
-from tailrace.log.checking.verify_producers import ProducerCheck
+from tailrace.log.checking.verify_producers import NOWHERE, ProducerCheck
+from tailrace.log.checking.verify_state import Checked, StateCheck
 from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import Disk, File, join
 from tailrace.log.errors import CorruptError, InvalidError
@@ -57,6 +58,10 @@ class Report:
     committed: int = 0  # transactions per partition
     aborted: int = 0
     open: int = 0
+    topics: int = 0  # on record, as the rest, where the log's own topics were looked at
+    groups: int = 0
+    committed_offsets: int = 0
+    transactional_ids: int = 0
     damage: list[Damage] = field(default_factory=list[Damage])
     notes: list[str] = field(default_factory=list[str])
 
@@ -81,6 +86,10 @@ class Report:
             "records": self.records,
             "bytes": self.bytes,
             "index_entries": self.index_entries,
+            "topics": self.topics,
+            "groups": self.groups,
+            "committed_offsets": self.committed_offsets,
+            "transactional_ids": self.transactional_ids,
             "transactions": {"committed": self.committed, "aborted": self.aborted, "open": self.open},
             "damage": [
                 {"file": each.file, "position": each.position, "expected": each.expected, "found": each.found}
@@ -102,11 +111,19 @@ def verify(disk: Disk, path: str, *, progress: Callable[[int], None] | None = No
         report.notes.append(
             f"in use by process {report.in_use or 'unknown'}: what it is writing at the ends of the logs is not judged"
         )
-    points = {} if place.directory is None else _check_small_files(disk, place.directory, report)
-    for partition in place.partitions:
+    promised = {} if place.directory is None else _check_small_files(disk, place.directory, report)
+    if report.in_use is not None:
+        promised = {}
+    state = StateCheck(found=report.found, note=report.notes.append)
+    checked: dict[TopicPartition, Checked] = {}
+    for files in place.partitions:
         report.partitions += 1
-        promised = 0 if partition.tp is None or report.in_use is not None else points.get(partition.tp, 0)
-        _Partition(disk, partition, report, progress or _silent, promised).check()
+        tp = files.tp or NOWHERE
+        checked[tp] = _Partition(disk, files, report, state, progress or _silent, promised.get(tp, 0)).check()
+    if report.in_use is None and place.directory == place.path:
+        state.compare(checked, promised)
+    report.topics, report.transactional_ids = state.topics, state.transactional_ids
+    report.groups, report.committed_offsets = state.groups, state.offsets
     return report
 
 
@@ -118,14 +135,23 @@ class _Partition:
     """The check of one partition's folder."""
 
     def __init__(
-        self, disk: Disk, files: PartitionFiles, report: Report, progress: Callable[[int], None], promised: int
+        self,
+        disk: Disk,
+        files: PartitionFiles,
+        report: Report,
+        state: StateCheck,
+        progress: Callable[[int], None],
+        promised: int,
     ) -> None:
         self.disk = disk
         self.files = files
         self.report = report
+        self.state = state
+        self.topic = (files.tp or NOWHERE).topic
         self.progress = progress
         self.promised = promised  # the recovery point: what lies below was on disk, and no crash takes it
         self.last_epoch = -1
+        self.producer_id = -1
         self.producers = ProducerCheck(
             disk,
             files.directory,
@@ -135,7 +161,7 @@ class _Partition:
             in_use=report.in_use is not None,
         )
 
-    def check(self) -> None:
+    def check(self) -> Checked:
         """Adds what is found to the report."""
         end = 0
         for base in self.files.chosen:
@@ -156,7 +182,8 @@ class _Partition:
         self.report.aborted += self.producers.aborted
         self.report.open += len(self.producers.open_transactions)
         _readable(self.report, lambda: checkpoint.read_epochs(self.disk, self.files.directory))
-        _readable(self.report, lambda: checkpoint.read_topic_id(self.disk, self.files.directory))
+        topic_id = _readable(self.report, lambda: checkpoint.read_topic_id(self.disk, self.files.directory))
+        return Checked(self.files.directory, topic_id, end, self.producer_id, self.producers.open_transactions)
 
 
 class _Segment:
@@ -238,12 +265,14 @@ class _Segment:
         if 0 <= header.leader_epoch < self.partition.last_epoch:
             self._found(position, f"leader epoch {self.partition.last_epoch} or above", str(header.leader_epoch))
         self.partition.last_epoch = max(self.partition.last_epoch, header.leader_epoch)
+        self.partition.producer_id = max(self.partition.producer_id, header.producer_id)
         self._check_records(position, header, batch)
         self.partition.producers.took(self.path, position, header, batch)
 
     def _check_records(self, position: int, header: BatchHeader, batch: memoryview) -> None:
         try:
-            records = [(record.offset, record.timestamp) for record in codec.decode(batch)]
+            decoded = list(codec.decode(batch))
+            records = [(record.offset, record.timestamp) for record in decoded]
         except Exception as error:  # noqa: BLE001  # whatever a decompressor or the codec says of bytes it cannot read
             self._found(position, f"{header.record_count} records", f"{type(error).__name__}: {error}")
             return
@@ -257,6 +286,7 @@ class _Segment:
         newest = max((timestamp for _, timestamp in records), default=NO_TIMESTAMP)
         if newest > header.max_timestamp_ms:
             self._found(position, f"timestamps up to {header.max_timestamp_ms}", str(newest))
+        self.partition.state.took(self.partition.topic, self.path, position, header, decoded)
 
     def _check_rest(self, file: File, position: int, size: int, next_offset: int) -> None:
         """What stands behind the last whole batch."""
@@ -329,15 +359,18 @@ def _whole(entry: struct.Struct, data: bytes) -> list[tuple[Any, ...]]:
 
 
 def _check_small_files(disk: Disk, directory: str, report: Report) -> dict[TopicPartition, int]:
-    """The log's own files; returns the recovery points."""
+    """The log's own files; returns the offsets below which partitions were on disk, as they say."""
     if disk.exists(join(directory, checkpoint.META_PROPERTIES)):
         try:
             check_format(disk, directory)
         except CorruptError as error:
             report.damage.append(Damage(error.file, error.position, str(error.expected), str(error.found)))
     points = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.RECOVERY_POINTS)))
-    _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.LOG_STARTS)))
-    return points or {}
+    starts = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.LOG_STARTS)))
+    promised = dict(points or {})
+    for tp, start in (starts or {}).items():  # no log ends before its start
+        promised[tp] = max(promised.get(tp, 0), start)
+    return promised
 
 
 def _readable(report: Report, read: Callable[[], Value]) -> Value | None:
