@@ -23,7 +23,7 @@ from tailrace.log.arguments import check_choice, check_int, check_ms, check_text
 from tailrace.log.broker import Broker
 from tailrace.log.client import Assignor, CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
 from tailrace.log.clients.fetched import Aborted, Source, end_of, size_of
-from tailrace.log.clients.truncation import still_there
+from tailrace.log.clients.truncation import in_range, still_there
 from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError, RetriableError, TailraceError
 from tailrace.log.groups.membership import Listener, MemberOptions, Membership
@@ -278,17 +278,8 @@ class EmbeddedConsumer(Consumer):
             position = header.next_offset
 
     def _out_of_range(self, source: Source, log: Partition) -> None:
-        start, end = log.log_start_offset, log.log_end_offset
-        match self._reset:
-            case "earliest":
-                source.move(start)
-            case "latest":
-                source.move(self._end(source.partition))
-            case "none":
-                raise InvalidError(
-                    f"{source.partition}@{source.fetch_offset} is not in the log, which has {start} to {end}, and "
-                    'reset="none": seek to an offset in that range'
-                )
+        end = self._end(source.partition)
+        source.move(in_range(log, self._group, source.fetch_offset, self._reset, end))
 
     def _wait_for_records(self, timeout: float, max_bytes: int) -> None:
         """Fills the queues, waiting for `fetch_min_bytes`."""

@@ -1,10 +1,10 @@
-"""Positions that a crash has overtaken: what was read was not on disk yet, and other records stand there by now.
+"""Positions whose records are gone: a crash has taken them, and others stand there by now, or retention has.
 
 A commit puts on disk what its offsets say was read, but not with `flush="os"`; and a log may have offsets of a time
 before that. A position is kept with the leader epoch of the record before it. Each opening begins an epoch where the
 log ends then; so a position past the end of its epoch stands for records that are gone, and who went on there would
 leave out what was written in their place. Kafka's consumers find it out the same way (KIP-320,
-SubscriptionState.maybeCompleteValidation).
+SubscriptionState.maybeCompleteValidation). Who goes on elsewhere than he was is told, whatever the reason.
 """
 
 import logging
@@ -33,3 +33,26 @@ def still_there(log: Partition, group: str | None, committed: CommittedOffset, r
         raise InvalidError(f'{told}, and reset="none": seek to {end} to read what was written instead')
     logger.warning("%s; it goes on at %d with what was written instead", told, end)
     return end
+
+
+def in_range(log: Partition, group: str | None, position: int, reset: Reset, end: int) -> int:
+    """Where to go on from a position that the log does not have: where `reset` says, with a warning; `end` is that one.
+
+    Raises:
+        InvalidError: reset is "none".
+    """
+    start, last = log.log_start_offset, log.log_end_offset
+    if reset == "none":
+        raise InvalidError(
+            f'{log.tp}@{position} is not in the log, which has {start} to {last}, and reset="none": seek to an offset '
+            "in that range"
+        )
+    to = start if reset == "earliest" else end
+    gone = f"records {position} to {start - 1} were deleted" if position < start else f"the log has {start} to {last}"
+    if group is None:  # nothing had been promised: whoever reads without a group goes where he likes
+        logger.info("%s: a consumer was at %d, and %s; it goes on at %d (reset=%r)", log.tp, position, gone, to, reset)
+    else:
+        logger.warning(
+            "%s: group %r was at %d, and %s; it goes on at %d (reset=%r)", log.tp, group, position, gone, to, reset
+        )
+    return to

@@ -67,7 +67,7 @@ def test_it_begins_where_reset_says_and_goes_on_where_it_committed(log: Log) -> 
     assert log.committed("g") == {T0: 1}
 
 
-def test_out_of_range_is_reset_or_refused_l15(log: Log) -> None:
+def test_out_of_range_is_reset_or_refused_l15(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     send(log, *numbers(100))
     log.alter_offsets("g", {T0: 50})
     retained: Any = log
@@ -75,11 +75,18 @@ def test_out_of_range_is_reset_or_refused_l15(log: Log) -> None:
     with log.consumer(group="g") as consumer:
         consumer.assign([T0])
         assert [consumer.poll(max_records=1)[0].value for _ in range(40)] == numbers(40, 60)
+        assert caplog.messages == [
+            "t-0: group 'g' was at 50, and records 50 to 59 were deleted; it goes on at 60 (reset='earliest')"
+        ]
         consumer.seek(T0, 1000)
         assert consumer.poll(max_records=1)[0].offset == 60
     with log.consumer(group="g", reset="latest") as consumer:
         consumer.assign([T0])
         assert (consumer.poll(), consumer.position(T0)) == ([], 100)
+        assert caplog.messages[1:] == [
+            "t-0: group 'g' was at 1000, and the log has 60 to 100; it goes on at 60 (reset='earliest')",
+            "t-0: group 'g' was at 50, and records 50 to 59 were deleted; it goes on at 100 (reset='latest')",
+        ]
     with log.consumer(group="g", reset="none") as consumer:
         consumer.assign([T0])
         with pytest.raises(InvalidError, match=r"t-0@50 is not in the log, which has 60 to 100"):
