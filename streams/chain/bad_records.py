@@ -18,7 +18,8 @@ from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.chain.failure import line_of, raised_in
 from tailrace.streams.chain.outputs import Outputs
-from tailrace.streams.chain.source import BadRecord
+from tailrace.streams.chain.source import BadRecord, WrongTimeError
+from tailrace.streams.program.topic import Topic
 from tailrace.streams.program.topology import Forward
 from tailrace.streams.values.place import function_name
 from tailrace.streams.values.wording import words
@@ -46,13 +47,19 @@ def skip(_record: RawRecord, _partition: TopicPartition, _error: Exception) -> N
     """The policy "skip": the record is counted, and that is all."""
 
 
-def fail(timestamp: Callable[[Any], Any] | None) -> BadRecord:
+def fail(topic: Topic[Any, Any]) -> BadRecord:
     """The policy "fail": DecodeError with the record's place, and the decoder's words or the line that raised."""
+    timestamp = topic.timestamp
 
     def failing(record: RawRecord, partition: TopicPartition, error: Exception) -> None:
         if timestamp is not None and raised_in(timestamp, error):
             raise _without_time(record, partition, error, timestamp) from error
-        raise unreadable(record, partition, error) from error
+        mend = f"the type of the topic declared at {topic.place}"
+        if isinstance(error, WrongTimeError):
+            mend = "what writes the topic"
+            if timestamp is not None:
+                mend = f"timestamp={function_name(timestamp)} of the topic declared at {topic.place}"
+        raise unreadable(record, partition, error, mend) from error
 
     return failing
 
@@ -60,9 +67,11 @@ def fail(timestamp: Callable[[Any], Any] | None) -> BadRecord:
 _ADVICE = 'or go on past such records with on_bad_record="skip" or "dead_letter"'
 
 
-def unreadable(record: RawRecord, partition: TopicPartition, error: Exception) -> DecodeError:
-    """The error that ends an app, with the record's place and the decoder's words."""
-    return DecodeError(f"{partition}@{record.offset} cannot be read: {words(error)}; mend the topic's type, {_ADVICE}")
+def unreadable(
+    record: RawRecord, partition: TopicPartition, error: Exception, mend: str = "the topic's type"
+) -> DecodeError:
+    """The error that ends an app, with the record's place and the decoder's words; `mend` is what to look at."""
+    return DecodeError(f"{partition}@{record.offset} cannot be read: {words(error)}; mend {mend}, {_ADVICE}")
 
 
 def _without_time(

@@ -14,7 +14,7 @@ from tailrace.streams.chain.repartition_input import RepartitionInput
 from tailrace.streams.chain.schedule import Schedules
 from tailrace.streams.chain.source import SourceInput
 from tailrace.streams.values.place import Place, is_ours
-from tailrace.streams.values.wording import words
+from tailrace.streams.values.wording import shown, words
 
 # What the links of a chain call a function of the user: tells the node of one that has no frame of its own (str.upper).
 # A processor has no such function: the object that runs it is known by itself.
@@ -71,7 +71,7 @@ def raised_in(function: object, error: Exception) -> bool:
 
 def located(error: EncodeError, context: TaskContext) -> EncodeError:
     """The same error with the record at hand in its words: the codec that raised knew of none."""
-    where = _where(error) or context.where()
+    where = at(error, context)
     if where not in str(error):
         error.args = (f"{error}; this was at {where}", *error.args[1:])
     return error
@@ -85,7 +85,7 @@ def task_error(error: Exception, nodes: Nodes, context: TaskContext, *, at_start
     declared = f", of the node made at {place}" if place and place != line else ""
     advice = ', or go on past such records with on_error="skip" or "dead_letter"'
     return TaskError(
-        f"{type(error).__name__} in {name} ({line}{declared}) at {_where(error) or context.where()}: {words(error)}; "
+        f"{type(error).__name__} in {name} ({line}{declared}) at {at(error, context)}: {words(error)}; "
         "nothing after the last commit was kept; mend the function and start again"
         f"{'' if at_start_or_end else advice}"
     )
@@ -145,6 +145,20 @@ def _where(error: Exception) -> str | None:
         elif frame.f_code in _OF_TIME:
             return None
     return found
+
+
+def at(error: Exception, context: TaskContext) -> str:
+    """The record that was run when the error came, or the row that was on its way without one."""
+    where = _where(error)
+    if where is not None or context.source_record() is not None:
+        return where or context.where()
+    row = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        here = frame.f_locals
+        # What a link of a chain is called with.
+        if is_ours(frame.f_globals.get("__name__", "")) and here.keys() >= {"key", "timestamp_ms"}:
+            row = f" (key {shown(here['key'])}, at {here['timestamp_ms']} ms)"
+    return context.where() + row
 
 
 def _code_of(function: object) -> CodeType | None:

@@ -23,7 +23,7 @@ from typing import Any
 from tailrace.log.errors import EncodeError, InvalidError, TailraceError, TopologyError
 from tailrace.streams.chain.bad_records import Letter, explained
 from tailrace.streams.chain.context import TaskContext
-from tailrace.streams.chain.failure import Nodes, came_from_user, node_of
+from tailrace.streams.chain.failure import Nodes, at, came_from_user, node_of
 from tailrace.streams.chain.outputs import Outputs
 from tailrace.streams.program.topology import Forward
 from tailrace.streams.values.wording import shown, words
@@ -59,7 +59,7 @@ class Failures:
                     "%s in %s at %s: %s; it is dropped, and others like it are too, and counted",
                     kind,
                     name,
-                    context.where(),
+                    at(error, context),
                     words(error),
                 )
             if self._dead_letters is not None:

@@ -25,6 +25,7 @@ from tailrace.streams.chain.context import TaskContext
 from tailrace.streams.chain.markers import Claim, End
 from tailrace.streams.chain.silence import Silence, Silences
 from tailrace.streams.program.topology import Forward, Together
+from tailrace.streams.values.wording import shown
 from tailrace.windows.duration import format_ms
 
 WriterId = tuple[int, int]
@@ -58,6 +59,10 @@ class Future:
 
     ahead_ms: int
     now_ms: Callable[[], int]
+
+
+class WrongTimeError(ValueError):
+    """A record has no timestamp that could be taken."""
 
 
 class SourceInput:
@@ -349,27 +354,28 @@ def taken(record: RawRecord, decoding: Decoding) -> tuple[Any, Any, int]:
 
 
 def to_timestamp_ms(when: object) -> int:
-    """Milliseconds since the epoch of an aware datetime or an int; ValueError or TypeError for anything else."""
+    """Milliseconds since the epoch of an aware datetime or an int; WrongTimeError for anything else."""
     if isinstance(when, int) and not isinstance(when, bool):
         return when
     if isinstance(when, datetime):
         if when.tzinfo is None:
-            raise ValueError(f"its timestamp {when} has no time zone")
+            raise WrongTimeError(f"its timestamp {when} has no time zone")
         # Not timestamp() * 1000: floating point would lose a millisecond now and then.
         seconds = int(when.replace(microsecond=0).timestamp())
         return seconds * 1000 + when.microsecond // 1000
+    told = shown(when)
     if isinstance(when, Coroutine):
         when.close()  # else Python warns of it too
-    raise TypeError(f"its timestamp is {when!r}: an aware datetime or int milliseconds are wanted")
+    raise WrongTimeError(f"its timestamp is {told}: an aware datetime or int milliseconds are wanted")
 
 
-def _wrong_time(timestamp_ms: int, future: Future | None, own_ms: int | None = None) -> ValueError:
+def _wrong_time(timestamp_ms: int, future: Future | None, own_ms: int | None = None) -> WrongTimeError:
     if future is None or not 0 <= timestamp_ms < _TIME_MAX:
-        return ValueError(f"its timestamp is {timestamp_ms} ms: before 1970, or past the year 9999")
+        return WrongTimeError(f"its timestamp is {timestamp_ms} ms: before 1970, or past the year 9999")
     ahead_ms, of = timestamp_ms - future.now_ms(), "the wall clock"
     if own_ms is not None and ahead_ms <= future.ahead_ms:
         ahead_ms, of = timestamp_ms - own_ms, "the time that the record was written with"
-    return ValueError(
+    return WrongTimeError(
         f"its timestamp is {timestamp_ms} ms, {format_ms(ahead_ms)} ahead of {of}, and max_future allows "
         f"{format_ms(future.ahead_ms)}"
     )

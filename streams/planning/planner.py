@@ -475,7 +475,7 @@ class Planner:
         if self._options.on_bad_record == "dead_letter":
             return bad_records.to_dead_letters(outputs, bad_records.dead_letter_topic(self._app), node.name)
         assert isinstance(node.operator, Source)
-        return bad_records.fail(node.operator.topic.timestamp)
+        return bad_records.fail(node.operator.topic)
 
     # ------------------------------------------------------------ state
 

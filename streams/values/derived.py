@@ -211,7 +211,7 @@ class MergedSlot(Slot):
         for other in known[1:]:
             if not fits(other.of, first.of):
                 raise TopologyError(
-                    f"what is merged at {self.place} has {self.part}s of type {type_name(first.of)}, from "
+                    f"what comes together at {self.place} has {self.part}s of type {type_name(first.of)}, from "
                     f"{first.where}, and of type {type_name(other.of)}, from {other.where}, and what follows writes "
                     "them with one codec: map them to one type"
                 )

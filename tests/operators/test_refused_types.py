@@ -204,7 +204,7 @@ def test_streams_of_unlike_types_that_would_need_one_codec(way: str) -> None:
     else:
         WAYS[way](merged)
     told = when_built(app)
-    assert f"what is merged at {__file__}:" in told
+    assert f"what comes together at {__file__}:" in told
     assert "values of type str, from topic 'in' at " in told
     assert "and of type View, from topic 'views' at " in told
 

@@ -480,7 +480,7 @@ def test_a_time_that_is_none_is_a_bad_record(at: str, words: str, log: Log) -> N
         return app
 
     feed(log, "in", [("a", '{"at": 5}', 1), ("a", f'{{"at": {at}}}', 2), ("a", '{"at": 6}', 3)])
-    with pytest.raises(DecodeError, match=f"in-0@1 .*({words})"):
+    with pytest.raises(DecodeError, match=rf"in-0@1 .*({words}).*; mend timestamp=time_of of .* {__file__}:\d+, or go"):
         app_of("fail").run(until="end")
     assert app_of("skip").run(until="end").dropped == {"bad_record": 1}
     assert [record.timestamp_ms for record in contents(log, "out")] == [5, 6]
