@@ -1,8 +1,9 @@
 """A commit, for all tasks of a running app at once: what a restart takes for done.
 
 The order is the guarantee. *Exactly once*: results, changelogs and the input offsets that stand for them are one
-transaction, so whoever reads what is committed sees all of them or none. *At least once*: results and changelogs are on
-disk before the offsets, so a crash in between runs those records again and loses none. State is written last, with the
+transaction, so whoever reads what is committed sees all of them or none. *At least once*: results are on disk before
+changelogs, and these before the offsets. A crash in between runs those records again, and loses none: stores that are
+ahead by then would not send again what they have let go of, so that was written first. State is written last, with the
 changelog offset it stands for in the same write: a store never holds what was not committed, and is at most behind.
 
 1. After `commit`, no cache is dirty, no hop holds a row, and the committed offsets are the tasks' positions.
@@ -59,12 +60,16 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
             task.tell_time(flushed=True)
     # 2. What the writers of repartitions say of their times, behind their rows; results and changelogs.
     _tell_times(tasks)
-    changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
+    member = None if to.who is None else to.who()
     for outputs in to.outputs:
         outputs.send()
+    if not to.transactional:
+        to.producer.flush()
+        # Once more: nothing takes back what is written over the rows of others, who have the tasks by now.
+        member = None if to.who is None else to.who()
+    changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
     # 3. Input offsets, with the clocks that were theirs; then all of it is on disk.
     offsets = offsets_of(tasks)
-    member = None if to.who is None else to.who()
     if to.transactional:
         to.producer.commit_offsets(to.group, offsets, member=member)
         to.producer.commit()

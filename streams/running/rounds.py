@@ -4,7 +4,9 @@
    where all is read, committed and handed over, none is at work.
 2. A round lasts until every lane has had a slice, and until `ROUND_S` is over; lanes that are quicker go on with slices
    meanwhile, as far as there are records.
-3. What a lane raises ends the round for all, and is raised when they have come to the end of their slices.
+3. A task has no slice more in a round in which one of its inputs has run out: there may be older records to fetch than
+   those that wait in the others.
+4. What a lane raises ends the round for all, and is raised when they have come to the end of their slices.
 """
 
 import threading
@@ -44,10 +46,13 @@ class Rounds:
         return sum(each.result() for each in done)
 
     def _run_lane(self, number: int, run_slice: RunSlice, until: float) -> int:
-        records, first, tasks = 0, True, self._lanes[number].tasks
+        records, first, tasks = 0, True, list(self._lanes[number].tasks)
         try:
             while (task := oldest(tasks)) is not None:
+                inputs = _with_records(task)
                 records += run_slice(task, number)
+                if _with_records(task) < inputs:
+                    tasks.remove(task)
                 with self._lock:
                     self._first_slices -= first
                 first = False
@@ -72,3 +77,8 @@ def oldest(tasks: Sequence[Task]) -> Task | None:
         if head_ms is not None and (found is None or head_ms < oldest_ms):
             found, oldest_ms = task, head_ms
     return found
+
+
+def _with_records(task: Task) -> int:
+    """How many inputs of a task have something that waits."""
+    return sum(source.head_ms is not None for source in task.inputs)

@@ -87,7 +87,7 @@ def _program(seed: int, tell: Callable[[str], None] | None, *, calm: bool) -> "L
     """One program, and members of it that come and go."""
     world = World(seed, tell, topics=INPUTS, results=OUTPUTS)
     program = world.random.choice(PROGRAMS)
-    feeder = Feeder(world, program.inputs)
+    feeder = Feeder(world, program)
     return Life(
         world, [(feeder, 3), (Members(world, feeder, program), 7), (Chores(world, failing=FAILING, calm=calm), 1.5)]
     )

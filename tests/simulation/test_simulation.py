@@ -15,8 +15,11 @@ from tailrace.log.transactions.coordinator import TransactionCoordinator
 from tailrace.state.memory import MemoryBackend
 from tailrace.streams import runner
 from tailrace.streams.chain.clocks import WriterClocks
-from tailrace.streams.commit import commit
+from tailrace.streams.commit import commit, offsets_of
+from tailrace.streams.planning import planner
 from tailrace.streams.planning.planner import Planner
+from tailrace.streams.planning.repartitions import Repartitions
+from tailrace.streams.task import Task
 from tailrace.tests.simulation.each import end_at, points_of
 from tailrace.tests.simulation.run import life_of, simulate
 from tailrace.tests.simulation.world import World
@@ -100,6 +103,14 @@ def _nothing(*_: Any) -> None:
     """What was to be done is not."""
 
 
+def _never(*_: Any) -> bool:
+    return False
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
 def _no_fence(coordinator: Any, who: Any) -> tuple[Any, Any]:
     """Whoever had the id once may go on."""
     entry = coordinator._entries[who[0]]
@@ -119,6 +130,13 @@ def _write_before_commit(tasks: Any, to: Any) -> None:
     commit(tasks, to)
 
 
+def _offsets_first(tasks: Any, to: Any) -> None:
+    """A commit that tells what was read before it writes what came of it, and no transaction holds the two together."""
+    if not to.transactional:
+        to.log.commit_offsets(to.group, offsets_of(tasks))
+    commit(tasks, to)
+
+
 PLANTED: list[tuple[int, Any, str, Callable[..., Any]]] = [
     (LOG, Syncer, "sync_all", _no_sync_of_data),
     (LOG, Partition, "aborted", _none_aborted),
@@ -130,10 +148,17 @@ PLANTED: list[tuple[int, Any, str, Callable[..., Any]]] = [
     (PROGRAM, Planner, "_open_in", _nothing),  # nobody waits for what the one before has open
     (PROGRAM, Groups, "check_member", _nothing),
     (PROGRAM, WriterClocks, "resume", _nothing),
+    (PROGRAM, planner, "restore", _nothing),
+    (PROGRAM, MemoryBackend, "write", _nothing),
+    (PROGRAM, Task, "listen", _never),  # no silence closes a window
+    (PROGRAM, Repartitions, "_all_read", _always),  # a hop through the log is left with what waits there
+    (PROGRAM, runner, "commit", _offsets_first),
 ]
 
 
-@pytest.mark.parametrize(("life", "owner", "method", "instead"), PLANTED, ids=[each[2] for each in PLANTED])
+@pytest.mark.parametrize(
+    ("life", "owner", "method", "instead"), PLANTED, ids=[f"{each[2]}-{each[0]}" for each in PLANTED]
+)
 def test_what_breaks_a_promise_is_found(
     life: int, owner: Any, method: str, instead: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 """A running app driven by hand, in one thread: what its own loop does is done step by step, by what runs it otherwise.
 
 1. It is a member of its group: a step of `run` looks at the group first, and so may hand tasks over or take some.
-2. Nothing waits: a task that cannot begin yet is tried again at the next step.
-3. `between` is called twice within a commit: before its offsets are written, and before it is decided. It may have
+2. What would run side by side runs one after the other.
+3. Nothing waits: a task that cannot begin yet is tried again at the next step.
+4. `between` is called twice within a commit: before its offsets are written, and before it is decided. It may have
    others run.
 """
 
@@ -11,8 +12,9 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock
@@ -29,6 +31,8 @@ from tailrace.streams.running.member import PlanOverError
 from tailrace.streams.running.patience import Passing
 from tailrace.streams.start import Stores
 from tailrace.streams.task import Task
+
+T = TypeVar("T")
 
 
 class StepLoader(Loader):
@@ -128,6 +132,8 @@ class Driven:
                 member=self.member if in_group else None,
                 add=self._attempts.add,
             )
+            if self.runner._rounds is not None:
+                self.runner._rounds._pool = _AtOnce()
             self._reading.enter_context(self.runner.reading())
             self.runner.speak_first()
         except BaseException as error:
@@ -215,6 +221,19 @@ class Driven:
     def leave(self) -> None:
         """Its group learns that it is gone."""
         self.member.close()
+
+
+class _AtOnce(ThreadPoolExecutor):
+    """Runs in the caller's thread what is to run beside others, one after the other."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """See `Executor`."""
+        done = Future[T]()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - raised where the result is asked for
+            done.set_exception(error)
+        return done
 
 
 def _nothing() -> None:

@@ -74,6 +74,26 @@ def test_lanes_without_records_have_no_thread() -> None:
     rounds.close()
 
 
+def test_a_task_that_has_run_an_input_out_waits_for_what_may_be_fetched_there() -> None:
+    joining = task(0, 1)
+    joining.inputs += task(1, 3).inputs
+    given = [Lane(outputs=None, tasks=[joining, task(2, 2)])]  # type: ignore[arg-type]  # nothing is sent
+    rounds, ran = Rounds(1, ManualClock()), list[int]()
+
+    def run_slice(each: Task, _lane: int) -> int:
+        source = next(source for source in each.inputs if source.head_ms is not None)
+        ran.append(source.partition.partition)
+        source.position -= 1
+        source.head_ms = source.head_ms if source.position else None
+        return 1
+
+    assert rounds.run(given, run_slice) == 3
+    assert ran == [0, 2, 2]
+    assert rounds.run(given, run_slice) == 3, "nothing had come there"
+    assert ran[3:] == [1, 1, 1]
+    rounds.close()
+
+
 def test_an_error_is_raised_when_all_have_come_to_the_end_of_their_slices() -> None:
     rounds, raised, ended = Rounds(2, ManualClock()), threading.Event(), list[int]()
 

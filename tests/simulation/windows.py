@@ -1,0 +1,129 @@
+"""Programs of windows and sessions, final by themselves or held back until they are; by records alone, or the clock."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from tailrace.streams.app import App
+from tailrace.streams.operators.suppress import until_window_closes
+from tailrace.streams.surface.grouped import Grouped
+from tailrace.tests.simulation.program import (
+    GRACE,
+    Emit,
+    Given,
+    Program,
+    Results,
+    clicks_of,
+    comes_to,
+    group,
+    write_late,
+    write_windows,
+)
+from tailrace.tests.support.programs import Click
+from tailrace.windows.duration import seconds
+from tailrace.windows.session import session
+from tailrace.windows.tumbling import tumbling
+
+SIZE_MS: Final = 10_000
+GAP_MS: Final = 3_000
+
+
+def _by_product(app: App) -> Grouped[str, Click]:
+    return clicks_of(app).group_by_key()
+
+
+def _by_group(app: App) -> Grouped[str, Click]:
+    return clicks_of(app).group_by(group)
+
+
+def _windows(grouped: Callable[[App], Grouped[str, Click]], **options: Any) -> Callable[[App, Emit], None]:
+    def build(app: App, emit: Emit) -> None:
+        windowed = grouped(app).windowed_by(tumbling(seconds(10), grace=GRACE), **options)
+        write_windows(app, windowed.count(store="counted", emit=emit))
+        write_late(app, windowed.late)
+
+    return build
+
+
+def _sessions(app: App, emit: Emit) -> None:
+    windowed = _by_product(app).windowed_by(session(seconds(3), grace=GRACE))
+    write_windows(app, windowed.count(store="counted", emit=emit))
+    write_late(app, windowed.late)
+
+
+def _held_windows(app: App, _: Emit) -> None:
+    windowed = _by_group(app).windowed_by(tumbling(seconds(10), grace=GRACE))
+    write_windows(app, windowed.count(store="counted").suppress(until_window_closes(), store="held"))
+    write_late(app, windowed.late)
+
+
+def _held_sessions(app: App, _: Emit) -> None:
+    windowed = _by_group(app).windowed_by(session(seconds(3), grace=GRACE))
+    write_windows(app, windowed.count(store="counted").suppress(until_window_closes(), store="held"))
+    write_late(app, windowed.late)
+
+
+def _two_hops(app: App, emit: Emit) -> None:
+    windowed = _by_group(app).windowed_by(tumbling(seconds(10), grace=GRACE))
+    first = windowed.count(store="first", emit="close")
+    of_all = first.changes().map_kv(lambda window, count: (_half(window.key), count), key=str, value=int)
+    second = of_all.group_by_key().windowed_by(tumbling(seconds(40)))
+    write_windows(app, second.reduce(lambda so_far, count: so_far + count, store="second", emit=emit))
+    write_late(app, windowed.late)
+    write_late(app, second.late)
+
+
+def _half(letter: str) -> str:
+    return f"all {letter < 'b'}"
+
+
+# ------------------------------------------------------------ what they come to
+
+
+def _counted(key: Callable[[Click], str], size_ms: int = SIZE_MS) -> Callable[[Given], Results]:
+    def wanted(given: Given) -> Results:
+        counts = Counter((key(click), click.ts - click.ts % size_ms) for click in given.left)
+        return Counter((f"{of}@{start}-{start + size_ms}", str(count)) for (of, start), count in counts.items())
+
+    return wanted
+
+
+def _in_sessions(key: Callable[[Click], str]) -> Callable[[Given], Results]:
+    def wanted(given: Given) -> Results:
+        found = Results()
+        for of in {key(click) for click in given.left}:
+            for times in _sessions_of(sorted(click.ts for click in given.left if key(click) == of)):
+                found[f"{of}@{times[0]}-{times[-1]}", str(len(times))] += 1
+        return found
+
+    return wanted
+
+
+def _sessions_of(times: Sequence[int]) -> list[Sequence[int]]:
+    begins = [0, *(at for at, (one, next_one) in enumerate(pairwise(times), 1) if next_one - one > GAP_MS), len(times)]
+    return [times[begin:end] for begin, end in pairwise(begins)]
+
+
+def _product(click: Click) -> str:
+    return click.product
+
+
+_counts = comes_to(_counted(_product), adds_up=True)
+_group_counts = comes_to(_counted(group), adds_up=True)
+_idle: Final[dict[str, Any]] = {"emits": ("close",), "idle": True}
+
+PROGRAMS: Final = [
+    Program("windows", _windows(_by_product), _counts),
+    Program("re-keyed windows", _windows(_by_group), _group_counts),
+    Program("sessions", _sessions, comes_to(_in_sessions(_product), adds_up=True), emits=("close",)),
+    Program("suppressed windows", _held_windows, _group_counts, emits=("close",)),
+    Program("suppressed sessions", _held_sessions, comes_to(_in_sessions(group), adds_up=True), emits=("close",)),
+    Program(
+        "two hops",
+        _two_hops,
+        comes_to(_counted(lambda click: _half(group(click)), 4 * SIZE_MS), adds_up=True),
+    ),
+    Program("idle windows", _windows(_by_product, idle_after=seconds(20)), _counts, **_idle),
+    Program("idle re-keyed windows", _windows(_by_group, idle_after=seconds(20)), _group_counts, **_idle),
+]
