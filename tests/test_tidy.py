@@ -8,7 +8,6 @@ LINES_MAX = 600
 # Longer, and why.
 LONG: dict[str, str] = {
     "tailrace.log.client": "the interface in one place, most of it the words that say what it does",
-    "tailrace.log.partition.partition": "append, read, sync, retention, opening: one lock and one list of segments",
 }
 
 LEFTOVER = re.compile(r"#.*\b(TODO|FIXME|XXX|HACK)\b")

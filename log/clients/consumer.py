@@ -27,7 +27,8 @@ from tailrace.log.clients.truncation import in_range, still_there
 from tailrace.log.codec import batches, check_crc, crc_ok
 from tailrace.log.errors import CorruptError, InvalidError, RetriableError, TailraceError
 from tailrace.log.groups.membership import Listener, MemberOptions, Membership
-from tailrace.log.partition.partition import OffsetOutOfRangeError, Partition
+from tailrace.log.partition.extent import OffsetOutOfRangeError
+from tailrace.log.partition.partition import Partition
 from tailrace.log.record import Instant, Offsets, Record, TopicPartition, as_partition, instant_ms
 from tailrace.log.records import BatchRecords
 from tailrace.log.topics.switching import carried

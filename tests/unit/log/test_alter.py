@@ -8,7 +8,7 @@ from tailrace.log.client import Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.disk import MemoryDisk
 from tailrace.log.errors import InvalidError, TopicNotFoundError
-from tailrace.log.partition.partition import OffsetOutOfRangeError
+from tailrace.log.partition.extent import OffsetOutOfRangeError
 from tailrace.log.record import TopicPartition
 from tailrace.tests.support.disk import FaultyDisk, PowerLossError
 from tailrace.tests.support.partitions import NOW_MS

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tailrace.log import codec
 from tailrace.log.disk import RealDisk, join
-from tailrace.log.partition.partition import OffsetOutOfRangeError, Partition
+from tailrace.log.partition.extent import OffsetOutOfRangeError
+from tailrace.log.partition.partition import Partition
 from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.partitions import NOW_MS, opened
 

@@ -11,7 +11,8 @@ from tailrace.log.clock import ManualClock
 from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import MemoryDisk, RealDisk, join
 from tailrace.log.errors import InvalidError
-from tailrace.log.partition.partition import Appended, OffsetOutOfRangeError
+from tailrace.log.partition.extent import OffsetOutOfRangeError
+from tailrace.log.partition.partition import Appended
 from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.partitions import FOLDER, NOW_MS, a_batch, at_times, opened, read_all, rows_of
 

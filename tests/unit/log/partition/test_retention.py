@@ -6,7 +6,8 @@ import pytest
 
 from tailrace.log.clock import ManualClock
 from tailrace.log.disk import File, MemoryDisk, MemoryFile, MemoryNode
-from tailrace.log.partition.partition import OffsetOutOfRangeError, Partition
+from tailrace.log.partition.extent import OffsetOutOfRangeError
+from tailrace.log.partition.partition import Partition
 from tailrace.log.topic import TopicConfig
 from tailrace.tests.support.partitions import FOLDER, a_batch, at_times, opened, read_all
 
