@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Final
 
 from tailrace.log.errors import InvalidError
@@ -193,7 +194,7 @@ class TopicConfig:
 
     def as_strings(self) -> dict[str, str]:
         """Every value, defaults included, under Kafka's names."""
-        return {each.name.replace("_", "."): _text(getattr(self, each.name)) for each in fields(self)}
+        return dict(_as_strings(self))
 
     @property
     def compacted(self) -> bool:
@@ -259,6 +260,12 @@ def check_same(have: TopicConfig, name: str, count: int, partitions: int, config
             f"the topic {name!r} exists with {', '.join(differ)}: ask for what it has, change it with "
             "create_partitions or alter_topic, or delete it first"
         )
+
+
+# An app looks at each of its topics at every commit.
+@lru_cache(maxsize=256)
+def _as_strings(config: TopicConfig) -> Mapping[str, str]:
+    return {each.name.replace("_", "."): _text(getattr(config, each.name)) for each in fields(config)}
 
 
 def _text(value: Any) -> str:
