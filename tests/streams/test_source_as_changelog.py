@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from tailrace.log.client import Log
-from tailrace.log.errors import TaskError, TopologyError
+from tailrace.log.clients.transactional import TransactionalProducer
+from tailrace.log.errors import RetriableError, TaskError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.changelog import pack_int64
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.store import ROWS
+from tailrace.streams import runner
 from tailrace.streams.app import App
 from tailrace.streams.planning.planner import Planner
+from tailrace.streams.running import patience
 from tailrace.streams.surface.table import Table
 from tailrace.streams.testing import TopologyDriver
 from tailrace.tests.support.engine import contents, feed
@@ -182,6 +185,42 @@ def test_any_changes_any_restarts_any_compaction_find_the_last_value(
         log.compact("users")
         assert found(log) == expected
         assert {key.decode() for key in restored(log, shop(log))} == {key for key in last if last[key] is not None}
+
+
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize("step", ["send_many", "commit_offsets", "commit"])
+def test_an_abort_at_each_step_of_many_commits(
+    step: str, disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_SLICE", 10)
+    monkeypatch.setattr(runner, "_DIRTY_MAX", 1)
+    monkeypatch.setattr(patience, "FIRST_S", 0.0)
+    method, calls = getattr(TransactionalProducer, step), 0
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 7 == 3:
+            raise RetriableError("not yet")
+        done = method(*arguments, **options)
+        if calls % 7 == 5:
+            raise RetriableError("not yet")
+        return done
+
+    with Log.open(str(tmp_path / "log") if disk else "memory:") as log:
+        make_topics(log)
+        changes = [(f"u{number * number % 7}", number) for number in range(200)]
+        feed(log, "users", [(key, None if at % 5 == 3 else user(str(at), 2 * at), 2 * at) for key, at in changes])
+        feed(log, "orders", [(f"u{at % 7}", "tea", 2 * at + 1) for _, at in changes])
+        table: dict[str, int | None] = {}
+        expected: list[str] = []
+        for key, at in changes:
+            table[key] = None if at % 5 == 3 else at
+            expected += [f"tea for {name}"] if (name := table.get(f"u{at % 7}")) is not None else []
+        monkeypatch.setattr(TransactionalProducer, step, failing)
+        shop(log).run(until="end")
+        assert calls > 12
+        assert found(log) == expected
 
 
 def test_a_topic_that_was_made_anew_is_another_table(log: Log, caplog: pytest.LogCaptureFixture) -> None:
