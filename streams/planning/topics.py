@@ -81,6 +81,10 @@ class AppTopics:
         self._count_partitions()
         for table in self._topology.global_tables:
             ends_of(self._log, table)
+        for store in (store for sub in self._topology.subtopologies for store in stores_of(sub)):
+            if store.source is not None:
+                policy = self._log.describe_topic(store.source.name).config["cleanup.policy"]
+                check_backing_in_log(store.source, policy, store.of.place)
         self._create_topics()
 
     def _count_partitions(self) -> None:
@@ -164,9 +168,6 @@ class AppTopics:
                 if node.operator.writes is not None:
                     self.output(node.operator.writes, count)
             for store in stores_of(sub):
-                if store.source is not None:
-                    found = self._log.describe_topic(store.source.name).config["cleanup.policy"]
-                    check_backing_in_log(store.source, found, store.of.place)
                 policy = "compact" if store.retention_ms is None else "compact,delete"
                 name = changelog_topic(self._app, store.name)
                 self._internal_topic(name, count, store.of, {"cleanup.policy": policy}, self._counts(sub))
