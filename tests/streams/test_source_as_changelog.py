@@ -223,6 +223,37 @@ def test_an_abort_at_each_step_of_many_commits(
         assert found(log) == expected
 
 
+def test_a_row_that_was_changed_and_compacted_since_is_missing_until_that_is_read() -> None:
+    with Log.open("memory:", background=False) as log:
+        make_topics(log)
+        log.alter_topic("users", {"segment.bytes": 100, "min.cleanable.dirty.ratio": 0.0})
+        feed(log, "users", [("u1", user("Ann"), 1), ("u2", user("Bob"), 1)])
+        shop(log).run(until="end")
+        feed(log, "orders", [("u1", "tea", 2), ("u2", "tea", 2), ("u1", "jam", 4)])
+        feed(log, "users", [("u1", user("Anna", 3), 3), *((f"v{each}", user("Cy", 5), 5) for each in range(9))])
+        log.compact("users")
+        assert set(restored(log, shop(log))) == {b"u2"}
+        shop(log).run(until="end")
+        assert found(log) == ["tea for Bob", "jam for Anna"]
+
+
+def test_what_was_deleted_from_the_topic_is_gone_after_a_restore_and_not_from_a_store(tmp_path: Path) -> None:
+    with Log.open(str(tmp_path / "log")) as log:
+        make_topics(log)
+        feed(log, "users", [("u1", user("Ann"), 1), ("u2", user("Bob"), 2)])
+        shop(log).run(until="end")
+        log.alter_topic("users", {"cleanup.policy": "compact,delete"})
+        log.delete_records({USERS: 1})
+        log.alter_topic("users", {"cleanup.policy": "compact"})
+        feed(log, "orders", [("u1", "tea", 3)])
+        shop(log).run(until="end")
+        assert found(log) == ["tea for Ann"]
+        shutil.rmtree(tmp_path / "log/state")
+        feed(log, "orders", [("u1", "jam", 4), ("u2", "jam", 4)])
+        shop(log).run(until="end")
+        assert found(log) == ["tea for Ann", "jam for Bob"]
+
+
 def test_a_topic_that_was_made_anew_is_another_table(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     feed(log, "users", [("u1", user("Ann"), 1)])
     shop(log).run(until="end")
