@@ -22,10 +22,10 @@ from typing import Final
 from tailrace.log.arguments import check_choice, check_int, check_ms, check_text, many, offsets_given
 from tailrace.log.broker import Broker
 from tailrace.log.client import Assignor, CommittedOffset, Consumer, FetchedBatch, Isolation, Rebalance, Reset
-from tailrace.log.clients.fetched import Aborted, Source, end_of, size_of
-from tailrace.log.clients.truncation import in_range, still_there
+from tailrace.log.clients.fetched import Aborted, Source, end_of, size_of, unreadable
+from tailrace.log.clients.truncation import in_range, in_topic_made_anew, still_there
 from tailrace.log.codec import batches, check_crc, crc_ok
-from tailrace.log.errors import CorruptError, InvalidError, RetriableError, TailraceError
+from tailrace.log.errors import InvalidError, RetriableError, TailraceError
 from tailrace.log.groups.membership import Listener, MemberOptions, Membership
 from tailrace.log.partition.extent import OffsetOutOfRangeError
 from tailrace.log.partition.partition import Partition
@@ -203,12 +203,21 @@ class EmbeddedConsumer(Consumer):
         return self._broker.catalog.end_offset(partition, stable=self._committed_only)
 
     def _log_of(self, source: Source) -> Partition:
-        """What is read; where its topic's name stands for another by now, the position becomes one of that."""
+        """What is read; where its topic's name stands for another by now, the position becomes one of that.
+
+        Raises:
+            InvalidError: it was deleted and made anew, and reset is "none".
+        """
         log = self._broker.catalog.partition(source.partition)
-        before, source.log = source.log, log
-        if before is not None and before is not log and before.tp != log.tp and source.position >= 0:
-            source.move(carried(before, log, source.position))
+        before = source.log
+        if before is not None and before is not log and source.position >= 0:
+            if before.tp != log.tp:
+                source.move(carried(before, log, source.position))
+            else:
+                end = self._end(source.partition)
+                source.move(in_topic_made_anew(log, self._group, source.position, self._reset, end))
             source.leader_epoch = -1
+        source.log = log
         return log
 
     def _has_data(self, source: Source) -> bool:
@@ -253,7 +262,7 @@ class EmbeddedConsumer(Consumer):
     def _batches(self, source: Source, log: Partition, data: bytes, end: int) -> Iterator[FetchedBatch]:
         position = source.fetch_offset
         if not data and position < end and not log.read_only:
-            raise _unreadable(log, position, "no batch that can be read")
+            raise unreadable(log, position, "no batch that can be read")
         aborted: Aborted | None = None
         for header, view in batches(data):
             if header.base_offset >= end:
@@ -262,7 +271,7 @@ class EmbeddedConsumer(Consumer):
                 file, at = log.locate(max(position, header.base_offset))
                 check_crc(view, file=file, position=at, where=f"{source.partition}@{header.base_offset}")
             if header.next_offset <= position or (header.base_offset < position and source.queue):
-                raise _unreadable(log, position, f"a batch at offset {header.base_offset}")
+                raise unreadable(log, position, f"a batch at offset {header.base_offset}")
             hidden = False
             if header.transactional and self._committed_only:
                 aborted = Aborted(log.aborted(position, end_of(data))) if aborted is None else aborted
@@ -465,19 +474,25 @@ class EmbeddedConsumer(Consumer):
         if offset < 0:
             raise ValueError(f"the offset {offset} for {as_partition(partition)} is negative: give 0 or more")
         with self._lock:
-            self._source(partition).move(offset)
+            self._seek(self._source(partition), offset)
+
+    def _seek(self, source: Source, offset: int) -> None:
+        """The offset is one of what the topic is now."""
+        source.move(offset)
+        found = self._broker.catalog.find(source.partition.topic)
+        source.log = None if found is None else found.logs[source.partition.partition]
 
     def seek_to_beginning(self, partitions: Sequence[TopicPartition] | None = None) -> None:
         """Goes on at the log start; see `Consumer.seek_to_beginning`."""
         with self._lock:
             for source in self._given(partitions):
-                source.move(self._broker.catalog.partition(source.partition).log_start_offset)
+                self._seek(source, self._broker.catalog.partition(source.partition).log_start_offset)
 
     def seek_to_end(self, partitions: Sequence[TopicPartition] | None = None) -> None:
         """Goes on at the end; see `Consumer.seek_to_end`."""
         with self._lock:
             for source in self._given(partitions):
-                source.move(self._end(source.partition))
+                self._seek(source, self._end(source.partition))
 
     def seek_to_time(self, when: Instant, partitions: Sequence[TopicPartition] | None = None) -> None:
         """Goes on at a time; see `Consumer.seek_to_time`."""
@@ -486,7 +501,7 @@ class EmbeddedConsumer(Consumer):
             for source in self._given(partitions):
                 log = self._broker.catalog.partition(source.partition)
                 found = log.offset_for_time(at_ms)
-                source.move(self._end(source.partition) if found is None else found[0])
+                self._seek(source, self._end(source.partition) if found is None else found[0])
 
     def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         """Offsets at times; see `Consumer.offsets_for_times`."""
@@ -572,14 +587,3 @@ def _check_timeout(timeout: float) -> None:
         raise TypeError(f"timeout={timeout!r} is not a number of seconds: give 0 or more")
     if not timeout >= 0:  # nor is it not a number
         raise ValueError(f"timeout={timeout}: give 0 or more seconds (0: what is here already)")
-
-
-def _unreadable(log: Partition, position: int, found: str) -> CorruptError:
-    file, at = log.locate(position)
-    return CorruptError(
-        f"{log.tp}@{position} in {file} at byte {at} gave {found}: look with `tailrace log verify`, then restore it",
-        file=file,
-        position=at,
-        expected=f"a batch with offset {position} or later",
-        found=found,
-    )

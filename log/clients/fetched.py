@@ -12,6 +12,7 @@ from itertools import chain, islice
 
 from tailrace.log.client import FetchedBatch
 from tailrace.log.codec import BatchHeader, batches
+from tailrace.log.errors import CorruptError
 from tailrace.log.partition.partition import Partition
 from tailrace.log.partition.producers import AbortedTransaction
 from tailrace.log.record import RawRecord, TopicPartition
@@ -95,3 +96,15 @@ def _rest(batch: FetchedBatch, position: int) -> FetchedBatch:
 def end_of(data: bytes) -> int:
     """The offset after the last whole batch in `data`, which has one."""
     return max(header.next_offset for header, _ in batches(data))
+
+
+def unreadable(log: Partition, position: int, found: str) -> CorruptError:
+    """What is raised where a read gave something else than the records from an offset on."""
+    file, at = log.locate(position)
+    return CorruptError(
+        f"{log.tp}@{position} in {file} at byte {at} gave {found}: look with `tailrace log verify`, then restore it",
+        file=file,
+        position=at,
+        expected=f"a batch with offset {position} or later",
+        found=found,
+    )

@@ -1,4 +1,4 @@
-"""Positions whose records are gone: a crash has taken them, and others stand there by now, or retention has.
+"""Positions whose records are gone: a crash has taken them, retention, or who deleted the topic and made it anew.
 
 A commit puts on disk what its offsets say was read, but not with `flush="os"`; and a log may have offsets of a time
 before that. A position is kept with the leader epoch of the record before it. Each opening begins an epoch where the
@@ -55,4 +55,19 @@ def in_range(log: Partition, group: str | None, position: int, reset: Reset, end
         logger.warning(
             "%s: group %r was at %d, and %s; it goes on at %d (reset=%r)", log.tp, group, position, gone, to, reset
         )
+    return to
+
+
+def in_topic_made_anew(log: Partition, group: str | None, position: int, reset: Reset, end: int) -> int:
+    """Where to go on when the topic of a position was deleted and made anew: where `reset` says, with a warning.
+
+    Raises:
+        InvalidError: reset is "none".
+    """
+    told = f"{log.tp}: its topic was deleted and made anew, with other records at the same offsets"
+    if reset == "none":
+        raise InvalidError(f'{told}, and reset="none": seek to where the new one is to be read from')
+    to = log.log_start_offset if reset == "earliest" else end
+    who = "a consumer" if group is None else f"group {group!r}"
+    logger.warning("%s; %s, which was at %d of the old one, goes on at %d (reset=%r)", told, who, position, to, reset)
     return to

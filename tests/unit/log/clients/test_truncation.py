@@ -1,13 +1,13 @@
-"""Who had read what a crash then took goes on where the log was cut, and reads what was written instead."""
+"""Who had read what is gone, by a crash or with its topic, goes on where there is something, and is told."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from tailrace.log.client import CommittedOffset, Consumer, Log
 from tailrace.log.clock import ManualClock
-from tailrace.log.errors import InvalidError
+from tailrace.log.errors import InvalidError, TopicNotFoundError
 from tailrace.log.record import TopicPartition
 from tailrace.tests.support.disk import FaultyDisk
 
@@ -84,3 +84,68 @@ def test_an_offset_that_somebody_has_set_has_no_epoch(cut: FaultyDisk) -> None:
         with log.consumer(group="g") as consumer:
             consumer.assign([T])
             assert len(consumer.poll()) == 3
+
+
+# ---------------------------------------------------------------- a topic that was deleted and made anew
+
+
+def made_anew(log: Log) -> None:
+    log.delete_topic("t")
+    log.create_topic("t")
+    with log.producer() as producer:
+        producer.send_many("t", [b"new"] * 8).result()
+
+
+def read(log: Log, **options: Any) -> Consumer:
+    """One that has read five records of the old topic."""
+    log.create_topic("t")
+    with log.producer() as producer:
+        producer.send_many("t", [b"old"] * 5).result()
+    consumer = log.consumer(**options)
+    consumer.assign([T])
+    consumer.seek(T, 0)
+    assert len(consumer.poll()) == 5
+    return consumer
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize(("reset", "at", "count"), [("earliest", 0, 8), ("latest", 8, 0)])
+@pytest.mark.parametrize("sees", [False, True])
+def test_a_topic_made_anew_under_a_reader_is_not_read_on(
+    group: str | None, reset: Any, at: int, count: int, sees: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(FaultyDisk()) as log, read(log, group=group, reset=reset) as consumer:
+        if sees:
+            log.delete_topic("t")
+            with pytest.raises(TopicNotFoundError):
+                consumer.poll()
+            log.create_topic("t")
+        made_anew(log)
+        assert len(consumer.poll()) == count
+        (told,) = caplog.messages
+        who = "a consumer" if group is None else "group 'g'"
+        assert told == (
+            "t-0: its topic was deleted and made anew, with other records at the same offsets; "
+            f"{who}, which was at 5 of the old one, goes on at {at} (reset={reset!r})"
+        )
+        if group is not None:
+            consumer.commit()
+            assert log.committed("g") == {T: 8}
+
+
+def test_without_reset_a_topic_made_anew_is_refused_until_a_seek() -> None:
+    with opened(FaultyDisk()) as log, read(log, reset="none") as consumer:
+        made_anew(log)
+        for _ in range(2):
+            with pytest.raises(InvalidError, match=r"t-0: its topic was deleted and made anew.* seek"):
+                consumer.poll()
+        consumer.seek(T, 6)
+        assert len(consumer.poll()) == 2
+
+
+def test_a_seek_in_a_topic_that_was_just_made_anew_is_one_of_that(caplog: pytest.LogCaptureFixture) -> None:
+    with opened(FaultyDisk()) as log, read(log) as consumer:
+        made_anew(log)
+        consumer.seek(T, 5)
+        assert len(consumer.poll()) == 3
+        assert caplog.messages == []
