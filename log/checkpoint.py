@@ -9,7 +9,6 @@ LeaderEpochCheckpointFile, OffsetCheckpointFile, PartitionMetadataFile, MetaProp
 """
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -129,7 +128,7 @@ def write_topic_id(disk: Disk, directory: str, topic_id: str) -> None:
 def _is_id(text: str) -> bool:
     try:
         return len(base64.b64decode(text + "==", altchars=b"-_", validate=True)) == ID_BYTES
-    except binascii.Error:
+    except ValueError:  # what is no base64 at all included
         return False
 
 

@@ -151,6 +151,8 @@ class _Partition:
         self.progress = progress
         self.promised = promised  # the recovery point: what lies below was on disk, and no crash takes it
         self.last_epoch = -1
+        self.epochs: list[checkpoint.EpochEntry] = []  # what is still to come of them
+        self.epoch = -1  # at the offset that was come to
         self.producer_id = -1
         self.producers = ProducerCheck(
             disk,
@@ -161,9 +163,18 @@ class _Partition:
             in_use=report.in_use is not None,
         )
 
+    def epoch_at(self, offset: int) -> int:
+        """In which epoch an offset was written, as the file says; -1: it does not. Offsets come in order."""
+        while self.epochs and self.epochs[-1].start_offset <= offset:
+            self.epoch = self.epochs.pop().epoch
+        return self.epoch
+
     def check(self) -> Checked:
         """Adds what is found to the report."""
         end = 0
+        epochs = _readable(self.report, lambda: checkpoint.read_epochs(self.disk, self.files.directory))
+        if self.report.in_use is None and epochs is not None:
+            self.epochs = epochs[::-1]
         for base in self.files.chosen:
             later = [each for each in self.files.every if each > base]
             end = _Segment(self, base, later[0] if later else None).check(end)
@@ -181,7 +192,6 @@ class _Partition:
         self.report.committed += self.producers.committed
         self.report.aborted += self.producers.aborted
         self.report.open += len(self.producers.open_transactions)
-        _readable(self.report, lambda: checkpoint.read_epochs(self.disk, self.files.directory))
         topic_id = _readable(self.report, lambda: checkpoint.read_topic_id(self.disk, self.files.directory))
         return Checked(self.files.directory, topic_id, end, self.producer_id, self.producers.open_transactions)
 
@@ -262,8 +272,12 @@ class _Segment:
             return
         if self.next_base is not None and header.last_offset >= self.next_base:
             self._found(position, f"offsets below {self.next_base}, the next segment", f"offset {header.last_offset}")
+        known = self.partition.epoch_at(header.base_offset)
         if 0 <= header.leader_epoch < self.partition.last_epoch:
             self._found(position, f"leader epoch {self.partition.last_epoch} or above", str(header.leader_epoch))
+        elif min(known, header.leader_epoch) >= 0 and header.leader_epoch != known:
+            expected = f"leader epoch {known}, as {checkpoint.LEADER_EPOCHS} says"
+            self._found(position, expected, str(header.leader_epoch))
         self.partition.last_epoch = max(self.partition.last_epoch, header.leader_epoch)
         self.partition.producer_id = max(self.partition.producer_id, header.producer_id)
         self._check_records(position, header, batch)

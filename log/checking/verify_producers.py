@@ -58,7 +58,8 @@ class ProducerCheck:
         self._producers = Producers(tp or NOWHERE)
         self._next_offset = NONE
         self._gaps = False
-        self._markers: dict[int, Ended | None] = {}  # abort markers of this segment, and what they ended
+        # Abort markers of this segment: what they ended, and up to where all was decided then, or less.
+        self._markers: dict[int, tuple[Ended | None, int]] = {}
         self._first_offset = NONE  # of the first segment
         self._offset = NONE  # of the newest whole snapshot
         self._compared = in_use
@@ -115,7 +116,8 @@ class ProducerCheck:
             self._found(path, position, f"{what} of producer {header.producer_id}", f"epoch {header.producer_epoch}")
         ended = self._producers.added(header, marker, now_ms=0)
         if marker is not None and not marker.committed:
-            self._markers[header.base_offset] = ended
+            begun = self._producers.unstable_from
+            self._markers[header.base_offset] = ended, header.next_offset if begun is None else begun
         if ended is not None:
             self.committed += ended.committed
             self.aborted += not ended.committed
@@ -128,9 +130,9 @@ class ProducerCheck:
         """Compares the bytes of a `.txnindex` with the markers of its segment; returns how many entries it has."""
         path = path_of(self._directory, base_offset, TXN_INDEX)
         entries = unpack(data)
-        missing = {offset for offset, ended in self._markers.items() if ended is not None and offset < self._offset}
+        missing = {each for each, (ended, _) in self._markers.items() if ended is not None and each < self._offset}
         for number, entry in enumerate(entries):
-            ended = self._markers.get(entry.last_offset)
+            ended, stable = self._markers.get(entry.last_offset, (None, entry.last_offset + 1))
             missing.discard(entry.last_offset)
             if entry.last_offset >= self._offset:  # also: where there is no snapshot
                 continue
@@ -142,6 +144,8 @@ class ProducerCheck:
             ):
                 expected = f"producer {ended.producer_id} from offset {ended.first_offset} or before"
                 self._found(path, at, expected, f"producer {entry.producer_id} from offset {entry.first_offset}")
+            elif entry.last_stable_offset > stable:  # a reader that ends there would not look further
+                self._found(path, at, f"a last stable offset up to {stable}", str(entry.last_stable_offset))
         for offset in sorted(missing):
             self._found(path, -1, f"an entry for the transaction that was aborted at offset {offset}", "none")
         whole = len(entries) * ENTRY_BYTES

@@ -87,7 +87,9 @@ def test_a_newer_version_is_refused() -> None:
         checkpoint.read_topic_id(disk_with("partition.metadata", b"version: 3\ntopic_id: x"), "/log")
 
 
-@pytest.mark.parametrize("text", ["", "short", "!!!!!!!!!!!!!!!!!!!!!!", "2P63MtzYTASmr9ZbB4Mf_Q2P63"])
+@pytest.mark.parametrize(
+    "text", ["", "short", "!!!!!!!!!!!!!!!!!!!!!!", "2P63MtzYTASmr9ZbB4Mf_é", "2P63MtzYTASmr9ZbB4Mf_Q2P63"]
+)
 def test_a_topic_id_that_is_none(text: str) -> None:
     with pytest.raises(CorruptError, match="22 characters of base64"):
         checkpoint.read_topic_id(disk_with("partition.metadata", f"version: 0\ntopic_id: {text}".encode()), "/log")

@@ -72,6 +72,21 @@ def test_a_broken_chain_of_batches() -> None:
     assert "magic 2" in verify(disk, LOG).damage[0].expected
 
 
+def test_a_leader_epoch_that_its_file_does_not_have_there() -> None:
+    """It is outside of the CRC."""
+    disk = a_log()
+    change(disk, LOG, 19 * BATCH + 15, b"\x07")
+    (first, *_) = verify(disk, "/log").damage
+    assert (first.file, first.position, first.expected) == (
+        LOG,
+        19 * BATCH,
+        f"leader epoch 0, as {checkpoint.LEADER_EPOCHS} says",
+    )
+    disk = a_log()
+    checkpoint.write_epochs(disk, FOLDER, [checkpoint.EpochEntry(0, 0), checkpoint.EpochEntry(1, 29)])
+    assert found(disk) == [(SECOND, 9 * BATCH)]
+
+
 def test_a_closed_segment_that_was_cut() -> None:
     disk = a_log()
     disk.open(LOG, write=True).truncate(19 * BATCH + 10)

@@ -95,6 +95,7 @@ def test_the_index_of_aborted_transactions() -> None:
         ([right, AbortedEntry(7, 3, 4, 5)], 34),  # which was committed
         ([AbortedEntry(8, 0, 2, 3)], 0),
         ([AbortedEntry(7, 1, 2, 3)], 0),
+        ([AbortedEntry(7, 0, 2, 4)], 0),  # 3 may be of a transaction that is aborted later
     ):
         put(disk, TXN, pack(entries))
         assert damaged(disk) == [(TXN, position)]
