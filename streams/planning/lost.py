@@ -12,12 +12,12 @@ import logging
 from collections.abc import Collection, Container, Mapping
 from typing import Final, Literal
 
-from tailrace.log.client import CommittedOffset
+from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.state.store import Backend
 from tailrace.streams.chain.clocks import decode_clocks
-from tailrace.streams.chain.markers import decode_known
+from tailrace.streams.chain.markers import MARKER, decode_known
 from tailrace.streams.chain.positions import ChangelogReader
 from tailrace.streams.planning.topics import StoreOf
 from tailrace.streams.planning.topics_in_use import BEGIN_ANEW, Use
@@ -65,6 +65,40 @@ def look_at_topics_made_anew(
             f"topic {name!r} was deleted since app {app!r} ran last ({use.told}): {lost} cannot be made again, as what "
             f"that came from has been read; {BEGIN_ANEW}"
         )
+
+
+def refuse_rows_left_behind(
+    log: Log, app: str, committed: Mapping[TopicPartition, CommittedOffset], used: Container[str]
+) -> None:
+    """Refuses to leave rows unread in repartitions that the program has no more; `used` are the topics that it has.
+
+    Raises:
+        TopologyError: there are some.
+    """
+    there = set(log.topics(internal=True))
+    for partition, found in sorted(committed.items()):
+        name = partition.topic
+        if name in used or name not in there or not name.startswith(f"{app}-") or not name.endswith("-repartition"):
+            continue
+        if not log.describe_topic(name).internal:
+            continue
+        left = _rows_from(ChangelogReader(log, partition), found.offset)
+        if left:
+            raise TopologyError(
+                f"{partition} has {left} rows that are on their way to a part of app {app!r} that is not in the "
+                "program any more, as something was renamed or taken out since it ran last: what they were made of has "
+                'been read, so they would be lost; run the program as it was to the end once more (run(until="end")), '
+                f"then this one; or delete the topic, to go on without them; or {BEGIN_ANEW}"
+            )
+
+
+def _rows_from(reader: ChangelogReader, offset: int) -> int:
+    """How many rows stand in a repartition from an offset on, without markers."""
+    return sum(
+        not (record.headers and record.headers[0][0] == MARKER)
+        for batch in reader.batches(max(offset, reader.start_offset))
+        for record in batch.records
+    )
 
 
 def refuse_strange_clocks(read: Mapping[TopicPartition, CommittedOffset], app: str) -> None:

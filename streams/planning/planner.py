@@ -45,6 +45,7 @@ from tailrace.streams.planning.lost import (
     refuse_broken_off,
     refuse_cut_changelog,
     refuse_other_changelog,
+    refuse_rows_left_behind,
     refuse_strange_clocks,
     tell_offsets_set_by_hand,
 )
@@ -132,6 +133,7 @@ class Planner:
         self._topics.prepare()
         committed = self._log.committed_offsets(self._app)
         self._in_use = TopicsInUse(self._log, self._app, self._topics.used())
+        refuse_rows_left_behind(self._log, self._app, committed, self._in_use.used_for)
         anew = self._known.others(self._in_use)
         self._topics.refuse_lost_offsets(committed, anew)
         look_at_topics_made_anew(anew, self._app, {each.topic for each in committed}, self._options.reset)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tailrace.log.client import Log
-from tailrace.log.errors import RetriableError, TaskError
+from tailrace.log.errors import RetriableError, TaskError, TopologyError
 from tailrace.log.record import TopicPartition
 from tailrace.streams import runner
 from tailrace.streams.app import App
@@ -243,6 +243,36 @@ async def test_rows_that_were_left_in_the_log_are_read_by_the_next_start(threads
     assert summary.dropped == {}
     assert last(log) == plain_count(CLICKS)
     assert left_log(log)
+
+
+async def test_rows_under_way_to_what_the_program_has_no_more_are_not_lost(log: Log) -> None:
+    def program(store: str) -> App:
+        app = App("counter", log=log, threads=2)
+        clicks = app.stream(app.topic("clicks", key=str, value=Click, timestamp=lambda click: click.ts))
+        counts = clicks.group_by(lambda click: click.product).count(store=store).changes()
+        counts.to(app.topic("counts", key=str, value=int))
+        return app
+
+    def fail(*_: Any) -> int:
+        raise OSError("no more")
+
+    send(log, CLICKS[:100])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepartitionInput, "run_records", fail)
+        with pytest.raises(TaskError, match="no more"):
+            await asyncio.to_thread(program("before").run, until="end")
+    told = r"counter-before-repartition-\d has \d+ rows that are on their way to a part of app 'counter' that is not in"
+    with pytest.raises(TopologyError, match=told):
+        await asyncio.to_thread(program("after").run, until="end")
+    await asyncio.to_thread(program("before").run, until="end")
+    send(log, CLICKS[100:150])
+    await asyncio.to_thread(program("after").run, until="end")
+    found = Counter[str]()
+    for store, clicks in (("before", CLICKS[:100]), ("after", CLICKS[100:150])):
+        counts = dict(program(store).past(store, BEGIN_MS + HOUR_MS).all())
+        assert counts == Counter(click.product for click in clicks)
+        found.update(counts)
+    assert found.total() == 150
 
 
 async def test_what_fails_behind_a_hop_is_a_letter_with_its_place_there() -> None:
