@@ -11,7 +11,9 @@ from tailrace.streams.surface.grouped import Grouped
 from tailrace.tests.simulation.program import (
     GRACE,
     Emit,
+    Found,
     Given,
+    Judge,
     Program,
     Results,
     clicks_of,
@@ -100,6 +102,31 @@ def _in_sessions(key: Callable[[Click], str]) -> Callable[[Given], Results]:
     return wanted
 
 
+def _whole_sessions(key: Callable[[Click], str]) -> Judge:
+    """The judge of sessions: of one that was let go of, records that come again may make a part once more."""
+    wanted = _in_sessions(key)
+    whole = comes_to(wanted, adds_up=True)
+
+    def judge(given: Given, found: Found) -> str | None:
+        if not found.repeats:
+            return whole(given, found)
+        spans = [_span(window) for window, _ in wanted(given)]
+        rows = [row for row in found.rows if not any(_is_part(_span(row[0]), of) for of in spans)]
+        return whole(given, found._replace(rows=rows))
+
+    return judge
+
+
+def _span(window: str) -> tuple[str, int, int]:
+    key, _, span = window.partition("@")
+    start, _, end = span.partition("-")
+    return key, int(start), int(end)
+
+
+def _is_part(span: tuple[str, int, int], of: tuple[str, int, int]) -> bool:
+    return span != of and span[0] == of[0] and of[1] <= span[1] and span[2] <= of[2]
+
+
 def _sessions_of(times: Sequence[int]) -> list[Sequence[int]]:
     begins = [0, *(at for at, (one, next_one) in enumerate(pairwise(times), 1) if next_one - one > GAP_MS), len(times)]
     return [times[begin:end] for begin, end in pairwise(begins)]
@@ -116,9 +143,9 @@ _idle: Final[dict[str, Any]] = {"emits": ("close",), "idle": True}
 PROGRAMS: Final = [
     Program("windows", _windows(_by_product), _counts),
     Program("re-keyed windows", _windows(_by_group), _group_counts),
-    Program("sessions", _sessions, comes_to(_in_sessions(_product), adds_up=True), emits=("close",)),
+    Program("sessions", _sessions, _whole_sessions(_product), emits=("close",)),
     Program("suppressed windows", _held_windows, _group_counts, emits=("close",)),
-    Program("suppressed sessions", _held_sessions, comes_to(_in_sessions(group), adds_up=True), emits=("close",)),
+    Program("suppressed sessions", _held_sessions, _whole_sessions(group), emits=("close",)),
     Program(
         "two hops",
         _two_hops,
