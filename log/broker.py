@@ -30,7 +30,7 @@ from tailrace.log.record import Offsets, TopicPartition
 from tailrace.log.syncer import Syncer
 from tailrace.log.timers import Timers
 from tailrace.log.topic import CONSUMER_OFFSETS, TRANSACTION_STATE, check_not_owned, check_topic_name
-from tailrace.log.topics.aliases import switched, switched_back
+from tailrace.log.topics.aliases import dropped, replaced, switched, switched_back
 from tailrace.log.topics.catalog import Catalog
 from tailrace.log.topics.metadata import new_topic_id
 from tailrace.log.topics.replay import batches_of, records_of
@@ -190,6 +190,9 @@ class Broker:
 
     def delete_topic(self, name: str) -> None:
         """Deletes a topic; see `Log.delete_topic`."""
+        self._delete(self.catalog.aliases.topics.get(name, name))
+
+    def _delete(self, name: str) -> None:
         self.catalog.check_writable()
         known = {each for each in (name, *self.catalog.aliases.topics) if self.catalog.find(each) is not None}
         topic = self.catalog.delete_topic(name)
@@ -213,15 +216,31 @@ class Broker:
         """Has names stand for others; see `Log.switch`."""
         self.catalog.check_writable()
         with self.catalog.lock, self._commits:
-            known = {topic.name: topic for topic in self.catalog.topics()}
+            known = {topic.name: topic.internal for topic in self.catalog.topics()}
             change(self, switched(self.catalog.aliases, name, topics, groups, known))
 
     def switch_back(self, name: str) -> None:
         """Takes a switch back; see `Log.switch_back`."""
         self.catalog.check_writable()
         with self.catalog.lock, self._commits:
-            known = {topic.name: topic for topic in self.catalog.topics()}
+            known = {topic.name: topic.internal for topic in self.catalog.topics()}
             change(self, switched_back(self.catalog.aliases, name, known))
+
+    def drop_replaced(self, name: str) -> list[str]:
+        """Deletes what the names of a switch stood for before; see `Log.drop_replaced`."""
+        self.catalog.check_writable()
+        with self.catalog.lock:
+            marked = dropped(self.catalog.aliases, name)
+            if marked != self.catalog.aliases:
+                self.catalog.set_aliases(marked)
+            topics, groups = replaced(self.catalog.aliases, name)
+        for topic in topics:
+            if self.catalog.place(topic) is not None:
+                self._delete(topic)
+        for group in groups:
+            if group in self.coordinator.groups():
+                self.coordinator.delete(group)
+        return groups
 
     def look(self) -> None:
         """Beside a writer: takes in the topics and committed offsets that are new."""

@@ -547,6 +547,20 @@ class Log(AbstractContextManager["Log"]):
         """
 
     @abstractmethod
+    def drop_replaced(self, name: str) -> list[str]:
+        """Deletes the topics and the offsets of groups that a switch's names stood for before; there is no way back.
+
+        What a name stands for now, or another switch would lead back to, stays. To be called again where it was broken
+        off.
+
+        Returns:
+            The groups whose offsets are gone.
+
+        Raises:
+            InvalidError: there is no switch of the name in force.
+        """
+
+    @abstractmethod
     def switches(self) -> list[str]:
         """The names of the switches in force, oldest first."""
 

@@ -142,6 +142,10 @@ class EmbeddedLog(Log):
         """See `Log.switch_back`."""
         self._broker.switch_back(name)
 
+    def drop_replaced(self, name: str) -> list[str]:
+        """See `Log.drop_replaced`."""
+        return self._broker.drop_replaced(name)
+
     def switches(self) -> list[str]:
         """See `Log.switches`."""
         self._broker.look()

@@ -307,7 +307,7 @@ class Catalog:
 
     def find(self, name: str) -> Topic | None:
         """The topic that the name stands for, or None."""
-        return self._views.get(name) or self._topics.get(name)
+        return self._views.get(name) if name in self._table.aliases.topics else self._topics.get(name)
 
     def place(self, name: str) -> Topic | None:
         """The topic of this name itself, whatever the name stands for."""
@@ -315,7 +315,8 @@ class Catalog:
 
     def canonical(self, tp: TopicPartition) -> TopicPartition:
         """What a partition is called on disk."""
-        return tp if tp.topic not in self._views else TopicPartition(self._table.behind(tp.topic), tp.partition)
+        behind = self._table.aliases.topics.get(tp.topic)
+        return tp if behind is None else TopicPartition(behind, tp.partition)
 
     @property
     def aliases(self) -> AliasesRecord:
@@ -348,7 +349,7 @@ class Catalog:
                     self._open_topics()
                     topic = self.find(name)
             if topic is None:
-                self._table.require(name)
+                self._table.require(self._table.behind(name))
                 raise TopicNotFoundError(
                     f"the topic {name!r} is just being made or deleted by another process: try again"
                 )
@@ -396,6 +397,8 @@ class Catalog:
             if exist_ok and have is not None:
                 check_same(have.config, name, have.partitions, partitions, given)
                 return have
+            if have is None:
+                name = self._table.behind(name)
             record = self._table.new_topic(name, partitions, given, internal=internal, new_id=self._new_id)
             self._check_no_strangers(record, range(partitions))
             self._forget_points(record, range(partitions))
@@ -411,6 +414,7 @@ class Catalog:
                     for number in range(partitions):
                         self.disk.remove_tree(join(self.path, str(TopicPartition(name, number))))
                 raise
+            self._look_at_aliases()
             return self._topics[name]
 
     def alter_topic(self, name: str, config: Mapping[str, Any]) -> None:
@@ -473,12 +477,13 @@ class Catalog:
             self._serve_altered(wider, [*self._topics[name].logs, *added])
 
     def delete_topic(self, name: str) -> Topic:
-        """Deletes a topic and its data, and returns it; its offsets are the caller's to forget."""
+        """Deletes a topic and its data, and returns it; its offsets are the caller's to forget.
+
+        The one of this name itself, whatever the name stands for.
+        """
         self.check_writable()
         check_not_owned(name)
         with self.lock:
-            name = self._table.behind(name)
-            self._check_not_shadowing(name)
             record = self._table.require(name)
             deletion = DeletedRecord(name=name, topic_id=record.topic_id)
             try:
@@ -495,14 +500,6 @@ class Catalog:
             for tp in topic.tps:
                 self._folders.remove(str(tp))
             return topic
-
-    def _check_not_shadowing(self, name: str) -> None:
-        for alias, behind in self._table.aliases.topics.items():
-            if behind == name and alias in self._topics:
-                raise InvalidError(
-                    f"{name!r} is read as {alias!r}, and if it went an earlier {alias!r} would come to light: switch "
-                    "back, or delete that one, under its other name, first"
-                )
 
     def new_producer_id(self) -> int:
         """A producer id that was never used in this log, and never will be by another."""

@@ -129,8 +129,9 @@ class TopicTable:
                 self._topics[name] = record
             case DeletedRecord(name=name, topic_id=topic_id):
                 if name in self._topics and self._topics[name].topic_id == topic_id:
-                    del self._topics[name], self._configs[name]
-                    self.aliases = without(self.aliases, name)
+                    internal = self._topics.pop(name).internal
+                    del self._configs[name]
+                    self.aliases = without(self.aliases, name, self._topics, internal=internal)
             case ProducerIdsRecord(next_producer_id=next_producer_id):
                 self.next_producer_id = next_producer_id
             case AliasesRecord():

@@ -8,12 +8,14 @@
 2. No offset is committed between the two: the caller holds the locks of the catalog and of commits, and members of the
    groups that read are expelled, so that what they have under way is refused. They join anew, and go on there.
 3. A reader that has read everything goes on behind all that is no younger than that; any other at the first record that
-   is as young as the next one that it has not read. So none is skipped; some of that very time may be read again.
+   is as young as the oldest that it has not read. So none is skipped; some may be read again.
 
 Not here: names (`aliases`).
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from typing import Protocol
 
 from tailrace.log.client import CommittedOffset
@@ -27,7 +29,7 @@ from tailrace.log.topics.catalog import Catalog
 from tailrace.log.topics.served import Topic
 from tailrace.log.waiting import Waiting
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 20
 
 
 class Switched(Protocol):
@@ -80,9 +82,10 @@ def change(log: Switched, wanted: AliasesRecord) -> None:
     log.coordinator.members.expel(names)
     for before, after in moved.values():
         log.sync_all([*before.logs, *after.logs])  # no offset is committed past what is on disk
-        for group, offsets in log.coordinator.offsets_of(before.places[0].topic).items():
+        committed = log.coordinator.offsets_of(before.places[0].topic)
+        for group, offsets in _carried(before, after, committed).items():
             if group not in own:
-                log.coordinator.commit(group, _carried(before, after, offsets))
+                log.coordinator.commit(group, offsets)
     catalog.set_aliases(wanted)
     for name in names:
         log.coordinator.members.topic_changed(name)
@@ -90,7 +93,8 @@ def change(log: Switched, wanted: AliasesRecord) -> None:
 
 
 def _check_fit(name: str, before: Topic, after: Topic) -> None:
-    if before.partitions != after.partitions:
+    # What is internal is read by its app alone, which goes on at offsets of its own.
+    if before.partitions != after.partitions and not (before.internal and after.internal):
         raise InvalidError(
             f"{name!r} has {before.partitions} partitions, and {after.name!r} has {after.partitions}: its readers "
             "would look for keys where they are not; give both the same number"
@@ -102,35 +106,52 @@ def _check_fit(name: str, before: Topic, after: Topic) -> None:
 
 
 def _carried(
-    before: Topic, after: Topic, offsets: Mapping[TopicPartition, CommittedOffset]
-) -> dict[TopicPartition, CommittedOffset]:
-    return {
-        after.places[tp.partition]: CommittedOffset(
-            carried(before.logs[tp.partition], after.logs[tp.partition], each.offset), -1, each.metadata
-        )
-        for tp, each in offsets.items()
-        if tp.partition < len(before.logs)
-    }
+    before: Topic, after: Topic, committed: Mapping[str, Mapping[TopicPartition, CommittedOffset]]
+) -> dict[str, dict[TopicPartition, CommittedOffset]]:
+    """What groups that have committed these in `before` are to find for `after`."""
+    found: dict[str, dict[TopicPartition, CommittedOffset]] = {group: {} for group in committed}
+    for number, (old, new) in enumerate(zip(before.logs, after.logs, strict=False)):
+        place = before.places[number]
+        offsets = {offsets[place].offset for offsets in committed.values() if place in offsets}
+        goes_on = {offset: _at_time(new, wanted_ms) for offset, wanted_ms in _wanted_ms(old, offsets).items()}
+        for group, read in committed.items():
+            if place in read:
+                at = goes_on[read[place].offset]
+                found[group][after.places[number]] = CommittedOffset(at, -1, read[place].metadata)
+    return found
 
 
 def carried(before: Partition, after: Partition, offset: int) -> int:
     """Where a reader of `before`, whose next offset this is, goes on in `after`."""
-    next_ms = _time_at(before, max(offset, before.log_start_offset))
-    wanted_ms = before.max_timestamp_ms + 1 if next_ms is None else next_ms
-    found = after.offset_for_time(wanted_ms)
-    return after.log_end_offset if found is None else found[0]
+    return _at_time(after, _wanted_ms(before, [offset])[offset])
 
 
-def _time_at(log: Partition, offset: int) -> int | None:
-    """The time of the first record at or after an offset; None where there is none."""
-    while offset < log.log_end_offset:
-        data = log.read(offset, _READ_BYTES)
-        if not data:
-            return None
+def _at_time(log: Partition, wanted_ms: int) -> int:
+    found = log.offset_for_time(wanted_ms)
+    return log.log_end_offset if found is None else found[0]
+
+
+def _wanted_ms(log: Partition, offsets: Iterable[int]) -> dict[int, int]:
+    """By offset the time of the oldest record from there on; where there is none, one that is past all of them."""
+    known = sorted(offsets)
+    oldest: list[float] = [inf] * len(known)  # between this offset and the next
+    if known:
+        for offset, time_ms in _times(log, known[0]):
+            at = bisect_right(known, offset) - 1
+            oldest[at] = min(oldest[at], time_ms)
+    found: dict[int, int] = {}
+    sofar = inf
+    for offset, least in zip(reversed(known), reversed(oldest), strict=True):
+        sofar = min(sofar, least)
+        found[offset] = log.max_timestamp_ms + 1 if sofar == inf else int(sofar)
+    return found
+
+
+def _times(log: Partition, offset: int) -> Iterator[tuple[int, int]]:
+    """Offset and time of each record from an offset on."""
+    offset = max(offset, log.log_start_offset)
+    while offset < log.log_end_offset and (data := log.read(offset, _READ_BYTES)):
         for header, view in batches(data):
             if not header.control:
-                for record in decode(view):
-                    if record.offset >= offset:
-                        return record.timestamp
+                yield from ((each.offset, each.timestamp) for each in decode(view) if each.offset >= offset)
             offset = max(offset, header.next_offset)
-    return None

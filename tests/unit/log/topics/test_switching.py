@@ -160,8 +160,8 @@ REFUSED: list[tuple[bool, Callable[[Log], Any], type[Exception], str]] = [
     (False, lambda log: log.switch("v3", topics={"counts": "nowhere"}), InvalidError, "no such topic"),
     (True, lambda log: log.switch("v2"), InvalidError, "'v2' is in force already"),
     (False, lambda log: log.switch_back("v2"), InvalidError, "no switch 'v2' in force"),
-    (True, lambda log: log.delete_topic("counts"), InvalidError, "an earlier 'counts' would come to light"),
-    (True, lambda log: log.delete_topic("counts.v2"), InvalidError, "would come to light"),
+    (False, lambda log: log.drop_replaced("v2"), InvalidError, "no switch 'v2' in force"),
+    (True, lambda log: log.create_topic("counts"), TopicExistsError, "exists already"),
     (True, lambda log: log.create_topic("counts.old"), TopicExistsError, "exists already"),
 ]
 
@@ -216,6 +216,89 @@ def test_what_stood_there_may_be_deleted_and_then_there_is_no_way_back(log: Log)
     assert log.topics() == ["clicks"]
     with pytest.raises(TopicNotFoundError):
         log.describe_topic("counts")
+
+
+@pytest.mark.parametrize("name", ["counts", "counts.v2"])
+def test_what_a_name_hides_does_not_come_to_light_when_what_it_stands_for_goes(log: Log, name: str) -> None:
+    switch(log)
+    log.delete_topic(name)
+    assert log.topics() == ["clicks", "counts.old"]
+    with pytest.raises(TopicNotFoundError):
+        log.offsets("counts")
+    assert log.committed("readers") == {TopicPartition("counts.old", 0): 10}
+    log.create_topic("counts", partitions=2)
+    assert log.topics() == ["clicks", "counts", "counts.old", "counts.v2"]
+    assert log.describe_topic("counts").topic_id == log.describe_topic("counts.v2").topic_id
+    assert log.describe_topic("counts").partitions == 2
+    assert log.offsets("counts")[OLD] == 0
+    log.delete_topic("counts")
+    log.switch_back("v2")
+    assert log.topics() == ["clicks", "counts"]
+    assert read(log, "counts")[0] == "old0"
+
+
+def test_an_internal_name_may_lead_to_what_is_not_there_yet() -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("shop-a-changelog", internal=True)
+        log.create_topic("shop-b-changelog", internal=True, partitions=3)
+        log.create_topic("shop.v2-b-changelog", internal=True, partitions=2)
+        write(log, "shop-a-changelog", range(3), "old")
+        names = {f"shop-{name}-changelog": f"shop.v2-{name}-changelog" for name in "ab"}
+        log.switch("v2", topics=names)  # who reads its own topics minds no number of partitions
+        assert log.topics(internal=True) == sorted([*log_own(log), "shop-b-changelog", "shop.v2-b-changelog"])
+        log.create_topic("shop-a-changelog", internal=True)
+        write(log, "shop-a-changelog", range(1), "new")
+        assert read(log, "shop.v2-a-changelog") == ["new0"]
+        log.delete_topic("shop-a-changelog")
+        log.create_topic("shop-a-changelog", internal=True)
+        assert "shop.v2-a-changelog" in log.topics(internal=True), "made anew, it is the same"
+        log.switch_back("v2")
+        assert read(log, "shop-a-changelog") == ["old0", "old1", "old2"]
+        assert log.describe_topic("shop-b-changelog").partitions == 3
+
+
+def log_own(log: Log) -> list[str]:
+    return [name for name in log.topics(internal=True) if name.startswith("__")]
+
+
+def test_what_was_replaced_is_dropped_for_good(log: Log) -> None:
+    switch(log)
+    log.create_topic("counts.v3")
+    log.switch("v3", topics={"counts": "counts.v3", "counts.old3": "counts"}, groups={"shop": "shop.v3"})
+    assert log.drop_replaced("v2") == ["shop"]
+    assert log.topics() == ["clicks", "counts", "counts.old3", "counts.v2", "counts.v3"]
+    log.switch_back("v3")
+    assert read(log, "counts")[0] == "new0"
+    assert log.committed_offsets("shop")[IN].metadata == "of the new"
+    assert log.drop_replaced("v2") == ["shop"], "to be called again where it was broken off"
+    with pytest.raises(InvalidError, match="what was there before was dropped"):
+        log.switch_back("v2")
+    assert log.switches() == ["v2"]
+    assert log.topics() == ["clicks", "counts", "counts.v2", "counts.v3"]
+    assert log.groups() == ["readers", "shop", "shop.v2", "slow"]
+
+
+def test_what_another_switch_leads_back_to_is_not_dropped(log: Log) -> None:
+    switch(log)
+    log.create_topic("counts.v3")
+    log.switch("v3", topics={"counts": "counts.v3", "counts.old3": "counts"}, groups={"shop": "shop.v3"})
+    assert log.drop_replaced("v3") == ["shop.v2"]
+    assert log.topics() == ["clicks", "counts", "counts.old", "counts.v3"]
+    assert log.committed_offsets("shop.v2") == {}
+    assert log.drop_replaced("v2") == ["shop"]
+    assert log.topics() == ["clicks", "counts", "counts.v3"]
+
+
+def test_of_what_comes_out_of_order_none_is_skipped(log: Log) -> None:
+    """A reader has read the seconds 0 to 9; 12 and, late, 10 are to come, which the new topic has in another order."""
+    for time in (12, 10):
+        write(log, "counts", range(time, time + 1), "late")
+    log.alter_offsets("readers", {OLD: 10})
+    log.alter_offsets("slow", {OLD: 11})
+    write(log, "counts.v2", range(12, 13), "new")
+    switch(log)
+    for group in ("readers", "slow"):
+        assert read(log, "counts", log.committed(group)[OLD])[0] == "new10"
 
 
 def test_one_switch_after_another_is_taken_back_in_order(log: Log) -> None:
