@@ -100,11 +100,11 @@ class App:
         max_future: how far ahead of the clock, and of the time that the record was written with, an event time may be.
             A record that is further is one that cannot be read (`on_bad_record`), so that a single one dated tomorrow
             does not close the windows of all others. Without it any time is taken.
-        max_skew: how far a partition may be read ahead, in event time, of the slowest one that has data, where several
-            apps share the work or tasks run in several threads: over a backlog it bounds how many windows are open at
-            once, and changes no result. Unless given, a minute or the largest grace of the program, if that is more, in
-            programs that repartition, and no bound in others, whose tasks do not meet. What does not move for 5 s is
-            waited for no longer.
+        max_skew: how far a partition may be read ahead, in event time, of the slowest one that has data, other apps'
+            that share the work included: over a backlog it bounds how many windows are open at once, and changes no
+            result. Unless given, a minute or the largest grace of the program, if that is more, in programs that
+            repartition, and no bound in others, whose tasks do not meet. What does not move for 5 s is waited for no
+            longer.
         threads: how many tasks run at the same time, each in a thread: for functions that wait for something outside
             (a request, a database). They share the interpreter's lock, so what computes gets no faster. Above 1, what
             is repartitioned goes through the log.

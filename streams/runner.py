@@ -23,13 +23,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 from tailrace.log.client import Log
 from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.chain.positions import tell_what_is_behind_transactions
+from tailrace.streams.chain.positions import Deleted, tell_what_is_behind_transactions, warn_deleted
 from tailrace.streams.chain.schedule import NONE_DUE
 from tailrace.streams.commit import Committer, commit
 from tailrace.streams.planning.plan import Loaded, Plan
@@ -40,7 +41,7 @@ from tailrace.streams.running.member import Member, PlanOverError
 from tailrace.streams.running.pace import Pace
 from tailrace.streams.running.patience import PASSING, Passing, Patience
 from tailrace.streams.running.reader import Reader
-from tailrace.streams.running.rounds import Rounds, oldest
+from tailrace.streams.running.rounds import Rounds, in_turn, oldest
 from tailrace.streams.running.summary import Summary
 from tailrace.streams.running.trimming import Trimmer
 from tailrace.streams.running.turns import Turns, all_read, hold_sources
@@ -75,6 +76,7 @@ class Runner:
     again makes another plan from the last commit, given the error for which the one at hand is dropped, or None where
     it is over; without it such an error ends the run.
     rest says how long to do nothing after a slice that took so long, in seconds.
+    deleted is told of input that is gone unread, before that is left out and counted; it may raise.
     member says which units are to be run, and add takes them into the plan; without it the plan stays as it is.
     """
 
@@ -91,9 +93,11 @@ class Runner:
         member: Member | None = None,
         add: Callable[[Plan, Sequence[Loaded]], None] | None = None,
         rest: Callable[[float], float] | None = None,
+        deleted: Deleted = warn_deleted,
     ) -> None:
         self._log = log
         self._rest = rest
+        self._deleted = deleted
         self._clock = clock
         self._commit_s = commit_interval_ms / 1000
         self._pace = Pace(clock, self._commit_s, eager=eager)
@@ -117,7 +121,7 @@ class Runner:
         self._plan = plan
         self._ran = False
         self._account.begin(plan)
-        self._reader = Reader(plan, self._log, self._clock, self._member)
+        self._reader = Reader(plan, self._log, self._clock, self._member, self._deleted)
         self._turns = (
             None
             if plan.skew_ms is None
@@ -238,7 +242,7 @@ class Runner:
         leaves_log = self._set_limits(ends)
         task = oldest(self._plan.tasks)
         if task is not None:
-            self._run_oldest(task)
+            self._run_oldest(task, ends)
         # At the end a schedule shorter than a commit would put that off.
         if not leaves_log and (task is not None or ends is None):
             self._call_by_the_clock()
@@ -258,16 +262,15 @@ class Runner:
         """
         self._reader.look_at_group(after_s=0)
         self._take_over()
-        ends, leaves_log = self._reader.ends(), False
+        ends = self._reader.ends()
         while True:
             self._reader.fetch(ends)
             self._reader.listen()
-            if self._member is not None:
-                leaves_log = self._set_limits(ends)
+            leaves_log = self._set_limits(ends)
             task = oldest(self._plan.tasks)
             if task is None:
                 break
-            self._run_oldest(task)
+            self._run_oldest(task, ends)
         if leaves_log:
             self._leave_log()
         else:
@@ -400,12 +403,17 @@ class Runner:
 
     # ------------------------------------------------------------ a slice
 
-    def _run_oldest(self, task: Task) -> None:
+    def _run_oldest(self, task: Task, ends: Ends | None) -> None:
         """Runs a slice of the task with the oldest record; where there are several lanes, a round of all."""
         self._ran = True
         began, handed_over = self._clock.monotonic(), self._plan.handed_over()
         if self._rounds is None:
-            self._account.ran(self._run_slice(task, 0))
+            wait, late = None if self._turns is None else partial(self._set_limits, ends), began + _SLICE_SECONDS
+
+            def enough() -> bool:
+                return self._clock.monotonic() > late or self._dirty() >= _DIRTY_MAX
+
+            self._account.ran(in_turn(task, self._plan.tasks, self._run_slice, wait, _SLICE, enough))
         else:
             self._account.ran(self._rounds.run(self._plan.lanes, self._run_slice))
         if self._rest is not None:

@@ -24,6 +24,7 @@ from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
 from tailrace.state.store import Backend
+from tailrace.streams.chain.positions import Deleted, warn_deleted
 from tailrace.streams.planning.plan import Loaded, Plan
 from tailrace.streams.planning.planner import Planner
 from tailrace.streams.planning.topics_in_use import known_in_memory
@@ -59,11 +60,13 @@ def started(
     options: AppOptions,
     clock: Clock,
     progress: Callable[[str], Progress] | None = None,
+    *,
     rest: Callable[[float], float] | None = None,
+    deleted: Deleted = warn_deleted,
 ) -> Generator[Runner]:
     """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here.
 
-    rest: see `Runner`.
+    rest, deleted: see `Runner`.
 
     Raises InvalidError where another program runs under this name, and what planning and opening raise.
     """
@@ -90,6 +93,7 @@ def started(
             member=attempts.member,
             add=attempts.add,
             rest=rest,
+            deleted=deleted,
         )
 
 

@@ -7,7 +7,7 @@ Not here: restoring (tailrace.state.restore).
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from tailrace.log.client import CommittedOffset, FetchedBatch, Log, TransactionDescription
@@ -20,6 +20,10 @@ _logger = logging.getLogger(__name__)
 _NAMED = 5
 # Everything up to the end of a changelog is there to be read: what takes longer is worth a word.
 _STALLED_S = 10.0
+
+
+Deleted = Callable[[TopicPartition, str, int, int], None]
+"""Hears of a partition that an app was to go on reading at an offset, and that begins later by now."""
 
 
 class FirstPosition(NamedTuple):

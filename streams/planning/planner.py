@@ -177,11 +177,9 @@ class Planner:
         repartitions.choose(whole=whole, lanes=len(plan.lanes))
         plan.through_log, plan.may_change = repartitions.through_log, repartitions.may_change
         plan.in_memory = bool(repartitions.cuts) and not repartitions.through_log
-        if not plan.in_memory:
-            # In memory the oldest record of all is always the next.
-            plan.skew_ms = self._options.max_skew_ms
-            if plan.skew_ms is None and plan.through_log:
-                plan.skew_ms = max(_SKEW_MS, *(node.operator.grace_ms or 0 for node in self._topology.nodes))
+        plan.skew_ms = self._options.max_skew_ms
+        if plan.skew_ms is None and repartitions.cuts:
+            plan.skew_ms = max(_SKEW_MS, *(node.operator.grace_ms or 0 for node in self._topology.nodes))
         plan.inner_topics |= repartitions.between()
         plan.topics_read |= repartitions.between()
         assert self._in_use is not None

@@ -16,7 +16,7 @@ from tailrace.log.client import Consumer, FetchedBatch, Log
 from tailrace.log.clock import Clock
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
-from tailrace.streams.chain.positions import warn_deleted
+from tailrace.streams.chain.positions import Deleted
 from tailrace.streams.chain.source import SourceInput
 from tailrace.streams.planning.plan import Plan
 from tailrace.streams.running.member import Member
@@ -32,11 +32,12 @@ _OTHERS_S = 0.02
 class Reader:
     """See the module's docstring. Within `reading` it reads; `ends` says up to where, None for all that comes."""
 
-    def __init__(self, plan: Plan, log: Log, clock: Clock, member: Member | None) -> None:
+    def __init__(self, plan: Plan, log: Log, clock: Clock, member: Member | None, deleted: Deleted) -> None:
         self._plan = plan
         self._log = log
         self._clock = clock
         self._member = member
+        self._deleted = deleted
         self._consumer: Consumer
         self._polled = 0.0
         self._expected: set[TopicPartition] = set()
@@ -140,7 +141,7 @@ class Reader:
                 continue
             start = self._log.offsets(source.partition.topic, "earliest")[source.partition]
             if source.position < start:
-                warn_deleted(source.partition, self._plan.group, source.position, start)
+                self._deleted(source.partition, self._plan.group, source.position, start)
                 task, _ = self._by_partition[source.partition]
                 task.context.drop("deleted", source.skip_to(start))
                 self._consumer.seek(source.partition, start)

@@ -68,6 +68,28 @@ class Rounds:
         self._pool.shutdown()
 
 
+def in_turn(
+    task: Task,
+    tasks: Sequence[Task],
+    run_slice: RunSlice,
+    wait: Callable[[], bool] | None,
+    records_max: int,
+    enough: Callable[[], bool],
+) -> int:
+    """Runs a slice of a task, then of those whose turn comes next, until one has no more; returns how many records.
+
+    Where only a few may be run at a time (turns), to look at all else between any two would cost more than they do.
+    `wait` says anew who may be run, and whether all are to wait; without it one slice is all.
+    """
+    records = run_slice(task, 0)
+    while wait is not None and records < records_max and not enough():
+        if any(source.head_ms is None for source in task.inputs) or wait() or (following := oldest(tasks)) is None:
+            break
+        task = following
+        records += run_slice(task, 0)
+    return records
+
+
 def oldest(tasks: Sequence[Task]) -> Task | None:
     """The task with the oldest record of those whose turn it is."""
     found: Task | None = None

@@ -189,7 +189,8 @@ class Driven:
                 if slices == 0:
                     return False
                 slices = None if slices is None else slices - 1
-                self.runner._run_oldest(task)
+                self.runner._turns = None  # any pace: nobody waits for others here
+                self.runner._run_oldest(task, None)
                 if commits():
                     self.commit()
             self.commit()
