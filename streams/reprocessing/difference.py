@@ -1,12 +1,11 @@
 """What differs between two topics of the same kind, by key: the last value of each, or all of them in their order.
 
-1. Memory is bounded by `_BYTES_MAX`, whatever the number of keys. Keys are taken in ranges of their hashes: a range
-   begins with all that are left; when what is held grows too large, its upper half is let go, for a later reading. So
-   the topics are read once for each _BYTES_MAX of keys and values that they come to.
-2. Where both have the same number of partitions, a key is in the same partition of both, and these are read pair by
-   pair; else all together.
+1. Memory stays below about twice `_BYTES_MAX`, whatever the number of keys: what goes beyond is in a scratch file
+   (side_by_side). Each topic is read once.
+2. A null value is a key that is not there.
 3. Bytes that are equal are the same. Only others are decoded, and compared as the values that they stand for.
-4. Null keys count as one key, with all its values.
+4. Records without a key are compared by their values alone: as many of each on both sides. They have no order, as the
+   partitioner puts them now here, now there.
 
 Not here: what is to be compared (replay).
 """
@@ -19,14 +18,12 @@ from zlib import crc32
 import msgspec
 
 from tailrace.log.client import Log
+from tailrace.log.disk import Disk, MemoryDisk
 from tailrace.log.record import RawRecord, TopicPartition
 from tailrace.streams.program.topic import Topic
+from tailrace.streams.reprocessing.side_by_side import MASK, Rows, Scratch, SideBySide
 
-_BYTES_MAX: Final = 256 << 20
-# What an entry costs beside the bytes of its key and its value, about.
-_ENTRY_BYTES: Final = 170
-_NOTHING: Final = object()
-_HASHES: Final = 1 << 32
+_BYTES_MAX: Final = 48 << 20
 
 
 class Range(NamedTuple):
@@ -36,10 +33,13 @@ class Range(NamedTuple):
     until_ms: int | None
 
 
+Kind = Literal["changed", "missing", "new"]
+
+
 class Sample(NamedTuple):
     """A key that differs. Values are None where there is no such key."""
 
-    kind: Literal["changed", "missing", "new"]
+    kind: Kind
     key: Any
     before: Any
     after: Any
@@ -94,106 +94,113 @@ def difference(
     sequences: bool,
     samples: int,
     within: Range,
+    disk: Disk | None = None,
+    directory: str = "scratch",
     bytes_max: int = _BYTES_MAX,
 ) -> Difference:
     """Compares two topics, both up to where they end now; `declared` says how to decode both.
 
+    disk, directory: where the scratch file is made; in memory unless given.
+
     Raises:
         ValueError: a tolerance below 0.
+        DiskFullError: no room for the scratch file.
     """
     if not tolerance >= 0:
         raise ValueError(f"diff(tolerance={tolerance!r}) is below 0")
     compared = _Comparison(declared, tolerance, samples)
-    old, new = sorted(log.offsets(before).items()), sorted(log.offsets(after).items())
-    if len(old) == len(new):
-        pairs = [({one[0]: one[1]}, {other[0]: other[1]}) for one, other in zip(old, new, strict=True)]
-    else:
-        pairs = [(dict(old), dict(new))]
-    for pair in pairs:
-        low, width = 0, _HASHES
-        while low < _HASHES:
-            held = _Held(low, min(low + width, _HASHES), bytes_max, sequences=sequences)
-            for side, ends in enumerate(pair):
-                for records in _batches(log, ends):
-                    held.take(side, records, within)
-            for key, old_values, new_values in held.pairs():
-                compared.add(key, old_values, new_values)
-            low, width = held.high, held.high - low
+    kind: Any = dict[bytes, Values] if sequences else dict[bytes, bytes | None]
+    with Scratch(disk or MemoryDisk(), directory) as scratch:
+        keyed = SideBySide(scratch, kind, _one_after_another if sequences else _replaced, bytes_max)
+        alone = SideBySide(scratch, dict[bytes, int], _added, bytes_max)
+        for side, ends in enumerate((log.offsets(before), log.offsets(after))):
+            put = (_put_all if sequences else _put_last)(keyed.sides[side].held)
+            for records in _batches(log, ends, within):
+                without_key = put(records)
+                _count(alone.sides[side].held, without_key)
+                for record in records[:1]:  # as good as any, and a look at each would cost as much as the rest
+                    each_bytes = len(record.key or b"") + len(record.value or b"")
+                    keyed.took(len(records) - len(without_key), each_bytes)
+                    alone.took(len(without_key), each_bytes)
+        for old, new in keyed.pairs():
+            (compared.all_values if sequences else compared.last_values)(old, new)
+        for old, new in alone.pairs():
+            compared.without_key(old, new)
     return compared.result()
 
 
-def _batches(log: Log, ends: Mapping[TopicPartition, int]) -> Iterator[Sequence[RawRecord]]:
+def _batches(log: Log, ends: Mapping[TopicPartition, int], within: Range) -> Iterator[Sequence[RawRecord]]:
+    since_ms = -1 if within.since_ms is None else within.since_ms
+    until_ms = math.inf if within.until_ms is None else within.until_ms
     for partition, end in ends.items():
         with log.consumer(reset="earliest") as consumer:
             consumer.assign([partition])
             consumer.seek_to_beginning()
             while consumer.position(partition) < end:
                 for batch in consumer.poll_batches(1.0):
-                    yield batch.records if batch.next_offset <= end else [r for r in batch.records if r.offset < end]
+                    records = batch.records
+                    if batch.next_offset > end:
+                        records = [record for record in records if record.offset < end]
+                    if within != _ALWAYS:
+                        records = [record for record in records if since_ms <= record.timestamp < until_ms]
+                    yield records
 
 
-class _Held:
-    """The keys of a range of hashes, low to high, with their values on both sides."""
+Put = Callable[[Sequence[RawRecord]], Values]
+"""Takes records with a key; returns the values without one."""
 
-    def __init__(self, low: int, high: int, bytes_max: int, *, sequences: bool) -> None:
-        self.low, self.high = low, high
-        self._sides: tuple[dict[bytes, Any], dict[bytes, Any]] = ({}, {})
-        """By key the last value; with sequences a list of all."""
-        self._nulls: tuple[Values, Values] = ([], [])
-        self._bytes_max = bytes_max
-        self._sequences = sequences
-        self._sampled = self._sampled_bytes = 0
 
-    def take(self, side: int, records: Sequence[RawRecord], within: Range) -> None:
-        """Takes the records of a batch that belong here."""
-        if within != _ALWAYS:
-            since_ms = -1 if within.since_ms is None else within.since_ms
-            until_ms = math.inf if within.until_ms is None else within.until_ms
-            records = [record for record in records if since_ms <= record.timestamp < until_ms]
-        held, low, high = self._sides[side], self.low, self.high
-        whole, sequences = low == 0 and high == _HASHES, self._sequences
-        for record in records:  # hot: once for each record of both topics and each range
+def _put_last(held: Sequence[Rows]) -> Put:
+    """The last value of each key."""
+
+    def put(records: Sequence[RawRecord]) -> Values:
+        without_key: Values = []
+        for record in records:  # hot: once for each record of both topics
             key = record.key
             if key is None:
-                if low == 0:
-                    self._nulls[side].append(record.value)
-            elif whole or low <= crc32(key) < high:
-                if sequences:
-                    held.setdefault(key, []).append(record.value)
-                else:
-                    held[key] = record.value
-        for record in records[:1]:  # as good as any, and a look at each would cost as much as the rest
-            self._sampled += 1
-            self._sampled_bytes += len(record.key or b"") + len(record.value or b"")
-        while self._size() > self._bytes_max and self.high - self.low > 1 and len(held) > 1:
-            self._halve()
+                without_key.append(record.value)
+            else:
+                held[crc32(key) & MASK][key] = record.value
+        return without_key
 
-    def _size(self) -> float:
-        """In bytes, about."""
-        values = sum(len(side) for side in self._sides)
-        if self._sequences:
-            values = sum(len(each) + 2 for side in self._sides for each in side.values())
-        return values * (_ENTRY_BYTES + self._sampled_bytes / max(self._sampled, 1))
+    return put
 
-    def _halve(self) -> None:
-        """Lets go of the upper half of the range."""
-        self.high = high = (self.low + self.high) // 2
-        for side in self._sides:
-            kept = {key: value for key, value in side.items() if crc32(key) < high}
-            side.clear()
-            side.update(kept)
 
-    def pairs(self) -> Iterator[tuple[bytes | None, Values, Values]]:
-        """Each key with its values on both sides."""
-        old, new = self._sides
-        if self.low == 0 and any(self._nulls):
-            yield None, *self._nulls
-        many = self._sequences
-        for key, value in old.items():
-            other = new.pop(key, _NOTHING)
-            yield key, value if many else [value], [] if other is _NOTHING else other if many else [other]
-        for key, value in new.items():
-            yield key, [], value if many else [value]
+def _put_all(held: Sequence[Rows]) -> Put:
+    """All values of each key."""
+
+    def put(records: Sequence[RawRecord]) -> Values:
+        without_key: Values = []
+        for record in records:
+            key = record.key
+            if key is None:
+                without_key.append(record.value)
+            else:
+                held[crc32(key) & MASK].setdefault(key, []).append(record.value)
+        return without_key
+
+    return put
+
+
+def _count(held: Sequence[Rows], values: Values) -> None:
+    for value in values:
+        if value is not None:
+            rows = held[crc32(value) & MASK]
+            rows[value] = rows.get(value, 0) + 1
+
+
+def _replaced(rows: Rows, later: Rows) -> None:
+    rows.update(later)
+
+
+def _one_after_another(rows: Rows, later: Rows) -> None:
+    for key, values in later.items():
+        rows.setdefault(key, []).extend(values)
+
+
+def _added(rows: Rows, more: Rows) -> None:
+    for value, count in more.items():
+        rows[value] = rows.get(value, 0) + count
 
 
 class _Comparison:
@@ -206,25 +213,55 @@ class _Comparison:
         self._samples_max = samples
         self._same = 0
         self._counts = {"changed": 0, "missing": 0, "new": 0}
-        self._samples: dict[str, list[Sample]] = {"changed": [], "missing": [], "new": []}
+        self._samples: dict[str, list[tuple[bytes, Sample]]] = {"changed": [], "missing": [], "new": []}
 
-    def add(self, key: bytes | None, old: Values, new: Values) -> None:
-        """Takes a key with what both sides have of it."""
-        if old and old[-1] is None and len(old) == 1:
-            old = []
-        if new and new[-1] is None and len(new) == 1:
-            new = []
-        if old == new:
-            self._same += bool(old)
-            return
+    def last_values(self, old: Rows, new: Rows) -> None:
+        """Takes keys with their last value on both sides."""
+        same, pop = 0, new.pop
+        for key, value in old.items():
+            other = pop(key, None)
+            if value == other:
+                same += value is not None
+            else:
+                self._compare(key, [] if value is None else [value], [] if other is None else [other])
+        self._same += same
+        for key, value in new.items():
+            if value is not None:
+                self._compare(key, [], [value])
+
+    def all_values(self, old: Rows, new: Rows) -> None:
+        """Takes keys with all their values on both sides."""
+        for key in {**old, **new}:
+            one, other = _there(old, key), _there(new, key)
+            if one == other:
+                self._same += bool(one)
+            else:
+                self._compare(key, one, other)
+
+    def without_key(self, old: Rows, new: Rows) -> None:
+        """Takes values with how often they are there on both sides."""
+        for value in {**old, **new}:
+            one, other = old.get(value, 0), new.get(value, 0)
+            self._same += min(one, other)
+            if one != other:
+                there: Values = [value]
+                if one > other:
+                    self._found("missing", b"", one - other, None, there, [])
+                else:
+                    self._found("new", b"", other - one, None, [], there)
+
+    def _compare(self, key: bytes, old: Values, new: Values) -> None:
         if old and new and len(old) == len(new) and all(map(self._alike, old, new)):
             self._same += 1
-            return
-        kind: Literal["changed", "missing", "new"] = "changed" if old and new else "missing" if old else "new"
-        self._counts[kind] += 1
+        else:
+            kind: Kind = "changed" if old and new else "missing" if old else "new"
+            self._found(kind, key, 1, key, old, new)
+
+    def _found(self, kind: Kind, order: bytes, count: int, key: bytes | None, old: Values, new: Values) -> None:
+        self._counts[kind] += count
         if len(self._samples[kind]) < self._samples_max:
             shown = None if key is None else _decoded(self._key, key)
-            self._samples[kind].append(Sample(kind, shown, self._shown(old), self._shown(new)))
+            self._samples[kind].append((order, Sample(kind, shown, self._shown(old), self._shown(new))))
 
     def _shown(self, values: Values) -> Any:
         decoded = [None if value is None else _decoded(self._value, value) for value in values]
@@ -244,9 +281,15 @@ class _Comparison:
     def result(self) -> Difference:
         """The numbers; samples of each kind in turn, up to as many as were asked for."""
         chosen: list[Sample] = []
-        for kind in ("changed", "missing", "new"):
-            chosen += self._samples[kind][: max(self._samples_max - len(chosen), 0)]
+        for samples in self._samples.values():
+            ordered = sorted(samples, key=lambda each: each[0])
+            chosen += [sample for _, sample in ordered[: max(self._samples_max - len(chosen), 0)]]
         return Difference(self._same, self._counts["changed"], self._counts["missing"], self._counts["new"], chosen)
+
+
+def _there(rows: Rows, key: bytes) -> Values:
+    values: Values = rows.get(key, [])
+    return [] if values == [None] else values
 
 
 def _decoded(decode: Callable[[bytes], Any], data: bytes) -> Any:

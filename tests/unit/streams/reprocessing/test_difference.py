@@ -1,5 +1,6 @@
 """Two topics compared by key, against a dictionary of each."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -7,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.log.client import Log
+from tailrace.log.disk import MemoryDisk, disk_full
+from tailrace.log.errors import DiskFullError
+from tailrace.streams.difference import Difference, Range, Sample, difference
 from tailrace.streams.program.topic import Topic
-from tailrace.streams.reprocessing.difference import Difference, Range, Sample, difference
 from tailrace.streams.values.place import Place
+from tailrace.tests.support.disk import FaultyDisk
 
 ALL = Range(None, None)
 
@@ -95,9 +99,61 @@ def test_sequences() -> None:
     assert compared([("a", None, 0)], [("a", 1, 0), ("a", None, 1)], sequences=True)[:4] == (0, 0, 0, 1)
 
 
-def test_null_keys_are_one_key_with_all_its_values() -> None:
-    assert compared([(None, 1, 0), (None, 2, 0)], [(None, 1, 0), (None, 2, 0)])[:4] == (1, 0, 0, 0)
-    assert compared([(None, 1, 0), (None, 2, 0)], [(None, 2, 0)])[:4] == (0, 1, 0, 0)
+@settings(max_examples=50, deadline=None)
+@given(
+    old=st.lists(st.integers(0, 5), max_size=30),
+    new=st.lists(st.integers(0, 5), max_size=30),
+    bytes_max=st.sampled_from([1, 1_000, 1 << 20]),
+    sequences=st.booleans(),
+)
+def test_without_keys_there_are_as_many_of_each_value(
+    old: list[int], new: list[int], bytes_max: int, sequences: bool
+) -> None:
+    rows = [[(None, value, 0) for value in side] for side in (old, new)]
+    found = compared(*rows, partitions=(1, 3), bytes_max=bytes_max, sequences=sequences)
+    before, after = Counter(old), Counter(new)
+    same, gone, come = before & after, before - after, after - before
+    assert found[:4] == (same.total(), 0, gone.total(), come.total())
+    assert sorted(found.samples, key=str) == sorted(
+        [*(Sample("missing", None, value, None) for value in gone), *(Sample("new", None, None, v) for v in come)],
+        key=str,
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    old=ROWS,
+    new=ROWS,
+    bytes_max=st.sampled_from([1, 2_000, 1 << 20]),
+)
+def test_sequences_are_what_two_dictionaries_of_lists_say(old: Any, new: Any, bytes_max: int) -> None:
+    found = compared(old, new, sequences=True, bytes_max=bytes_max)
+    sides: list[dict[str, list[Any]]] = [{}, {}]
+    for side, rows in zip(sides, (old, new), strict=True):
+        for key, value, _ in rows:
+            side.setdefault(key, []).append(value)
+    before, after = ({key: values for key, values in side.items() if values != [None]} for side in sides)
+    both = before.keys() & after.keys()
+    same = sum(before[key] == after[key] for key in both)
+    assert found[:4] == (same, len(both) - same, len(before.keys() - both), len(after.keys() - both))
+
+
+def test_more_keys_than_memory_are_parted_again_and_again() -> None:
+    old = [(f"k{number}", number, 0) for number in range(600)]
+    new = [(f"k{number}", number + (number % 100 == 7), 0) for number in range(50, 650)]
+    disk = MemoryDisk()
+    found = compared(old, new, bytes_max=400, disk=disk, directory="/there", samples=3)
+    assert found[:4] == (545, 5, 50, 50)
+    assert [each.key for each in found.samples] == sorted(each.key for each in found.samples)
+    assert disk.list("/there") == [], "the scratch file has no name"
+
+
+def test_without_room_for_the_scratch_file() -> None:
+    old = [(f"k{number}", number, 0) for number in range(600)]
+    disk = FaultyDisk()
+    disk.fail("append", disk_full("the scratch file"), path=".compare-")
+    with pytest.raises(DiskFullError, match="no room on the disk for the scratch file"):
+        compared(old, old, bytes_max=400, disk=disk, directory="/there")
 
 
 def test_only_a_range_of_times() -> None:
