@@ -7,6 +7,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -55,6 +56,12 @@ def replay(
         bool, typer.Option("--promote", help="Only put the replay in the app's place: readers and the app move to it.")
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Only take --promote back.")] = False,
+    behind: Annotated[
+        int, typer.Option("--behind", help="How many records of its input may be left, for --promote.")
+    ] = 0,
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Only delete what --promote has replaced: there is no --undo then.")
+    ] = False,
     discard: Annotated[bool, typer.Option("--discard", help="Only delete what the replay has made.")] = False,
     to_time: Annotated[
         str | None,
@@ -63,8 +70,10 @@ def replay(
     store: Annotated[str | None, typer.Option("--store", metavar="STORE", help="The store, for --to-time.")] = None,
 ) -> int:
     """Run an app over old input, beside the live one, into outputs and state of its own; then compare, and switch."""
-    if sum([bool(diff), promote, undo, discard]) > 1:
-        raise UsageError("--diff, --promote, --undo and --discard are one thing each: give one of them")
+    if sum([bool(diff), promote, undo, drop_old, discard]) > 1:
+        raise UsageError("--diff, --promote, --undo, --drop-old and --discard are one thing each: give one of them")
+    if behind and not promote:
+        raise UsageError("--behind goes with --promote")
     if (to_time is None) != (store is None) or (to_time is None) == (into is None):
         raise UsageError("give --into NAME for a replay, or --to-time TIME and --store STORE to see a table as it was")
     app = load_app(target)
@@ -81,14 +90,18 @@ def replay(
             since=_time("--since", since), until=_time("--until", until) or "end", into=into, share=share
         ) as job,
     ):
-        for asked, step, done in (
-            (promote, job.promote, "promoted"),
-            (undo, job.undo, "undone"),
-            (discard, job.discard, "discarded"),
+        for asked, step, done, told in (
+            (promote, partial(job.promote, behind=behind), "promoted", "is promoted"),
+            (undo, job.undo, "undone", "is undone"),
+            (drop_old, job.drop_old, "old_dropped", "stays: what it has replaced is deleted"),
+            (discard, job.discard, "discarded", "is discarded"),
         ):
             if asked:
                 step()
-                _say(session.output, job, done)
+                if session.json:
+                    session.output.value({done: job.name})
+                else:
+                    session.output.line(f"replay {job.name} {told}")
                 return 0
         if diff:
             for name in diff:
@@ -156,13 +169,6 @@ def _show_past(session: Session, app: App, store: str, when: datetime) -> None:
             session.output.value({"key": key, "value": value})
     else:
         session.output.table(["key", "value"], rows)
-
-
-def _say(output: Output, job: ReplayJob, done: str) -> None:
-    if output.json:
-        output.value({done: job.name})
-    else:
-        output.line(f"replay {job.name} is {done}")
 
 
 def _show(output: Output, name: str, found: Difference) -> None:

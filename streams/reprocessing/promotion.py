@@ -12,12 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tailrace.log.client import Log
-from tailrace.log.errors import InvalidError, RetriableError
+from tailrace.log.errors import DiskFullError, InvalidError, RetriableError
 from tailrace.streams.program.topology import Topology, changelog_topic, repartition_topic, silences_topic
+from tailrace.streams.reprocessing.reset import internal_topics
 
 # A transaction of somebody else in an output, or a commit of somebody who reads it, is over in a moment as a rule.
 _TRIES: Final = 500
 _PAUSE_S: Final = 0.01
+
+
+def name_before(topic: str, into: str) -> str:
+    """What stood under a topic's name is found under this one when the replay is promoted."""
+    return f"{topic}.before-{into}"
 
 
 def own_names(topology: Topology, app: str, replay: str) -> dict[str, str]:
@@ -38,13 +44,15 @@ def promote(
     missing = [each for each in outputs.values() if each not in known]
     if missing:
         raise InvalidError(f"the replay {replay!r} has not written {missing[0]!r}: run() it first")
-    before = {f"{name}.before-{into}": name for name in outputs if name in known}
+    before = {name_before(name, into): name for name in outputs if name in known}
     taken = sorted(before.keys() & known)
     if taken:
         raise InvalidError(
             f"what {before[taken[0]]!r} is now would be kept as {taken[0]!r}, and that is there already: delete it"
         )
-    topics = {**outputs, **before, **{name: there for name, there in internal.items() if there in known}}
+    # The app's own topics that the replay has none of go out of sight, too: a store of that name begins empty.
+    own = {**internal} | {name: replay + name.removeprefix(app) for name in internal_topics(log, app)}
+    topics = {**outputs, **before, **{name: there for name, there in own.items() if {name, there} & known}}
     _check_nobody_runs(log, app, replay)
     _patiently(lambda: log.switch(replay, topics=topics, groups={app: replay}))
 
@@ -67,6 +75,8 @@ def _patiently(step: Callable[[], None]) -> None:
     for _ in range(_TRIES):
         try:
             step()
+        except DiskFullError:  # what it waits for is not over in a moment
+            raise
         except RetriableError:
             pause.wait(_PAUSE_S)
         else:

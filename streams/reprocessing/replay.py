@@ -16,10 +16,11 @@ import hashlib
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -27,19 +28,24 @@ from msgspec.structs import replace as replace_struct
 
 from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.clock import Clock
+from tailrace.log.disk import RealDisk
 from tailrace.log.errors import InvalidError, TopicNotFoundError, TopologyError
 from tailrace.log.record import Instant, TopicPartition, instant_ms
 from tailrace.state.restore import Progress
+from tailrace.streams.chain.bad_records import dead_letter_topic
 from tailrace.streams.chain.clocks import NEVER, decode_clocks
 from tailrace.streams.chain.silence import copy_silences
 from tailrace.streams.operators.table import TableSource
+from tailrace.streams.planning.topics_in_use import forget_in_memory
 from tailrace.streams.program.options import AppOptions
 from tailrace.streams.program.topic import Topic, is_topic
 from tailrace.streams.program.topology import Topology, silences_topic
 from tailrace.streams.reprocessing.difference import Difference, Range, difference
-from tailrace.streams.reprocessing.promotion import own_names, promote, switch_back
+from tailrace.streams.reprocessing.progress import ReplayProgress
+from tailrace.streams.reprocessing.promotion import name_before, own_names, promote, switch_back
 from tailrace.streams.reprocessing.replayed import Renaming, replayed
 from tailrace.streams.reprocessing.reset import delete_all, internal_topics
+from tailrace.streams.running.identity import directory
 from tailrace.streams.running.signals import stopping
 from tailrace.streams.running.summary import Summary
 from tailrace.streams.start import started
@@ -55,37 +61,7 @@ _SWITCH_S: Final = 0.0005
 _LOOK_S: Final = 0.5
 
 _open: WeakKeyDictionary[Log, set[str]] = WeakKeyDictionary()
-
-
-class ReplayProgress(NamedTuple):
-    """How far a replay has come, as its last commit has it."""
-
-    records: int
-    """Offsets of the input that were worked on."""
-    total: int
-    """Those that there are, up to where it ends."""
-    rate: float
-    """Records a second, since `run` began; 0 while it does not run."""
-    seconds_left: float | None
-    """At that rate; None where there is none."""
-    event_time_ms: int | None
-    """The largest time that all partitions with input have come to; None before the first commit."""
-
-    @property
-    def share(self) -> float:
-        """From 0 to 1."""
-        return self.records / self.total if self.total else 1.0
-
-    def __str__(self) -> str:
-        """For a person: `1,000 of 4,000 records (25 %), 500 records/s, 6 s left, at 2026-11-21T12:00:00.000Z`."""
-        parts = [f"{self.records:,} of {self.total:,} records ({self.share:.0%})"]
-        if self.rate:
-            parts.append(f"{self.rate:,.0f} records/s")
-        if self.seconds_left is not None:
-            parts.append(f"{self.seconds_left:,.0f} s left")
-        if self.event_time_ms is not None:
-            parts.append(f"at {format_instant(self.event_time_ms)}")
-        return ", ".join(parts)
+_opening = threading.Lock()
 
 
 class _Begun(msgspec.Struct, frozen=True):
@@ -161,6 +137,11 @@ class ReplayJob:
             )
         starts = self._starts()
         if before is None:
+            if self.name in self._log.groups():
+                raise InvalidError(
+                    f"the replay would be the app {self.name!r}, and there is a group of that name already, which is "
+                    "none of a replay: take another into="
+                )
             taken = sorted(known & {*self.outputs.values(), *internal_topics(self._log, self.name)})
             if taken:
                 raise InvalidError(
@@ -222,6 +203,9 @@ class ReplayJob:
         if since_ms is None or (first_ms is not None and since_ms < first_ms):
             raise self._gone(partition, 0, start)
 
+    def _refuse_deleted(self, partition: TopicPartition, _app: str, first: int, start: int) -> None:
+        raise self._gone(partition, first, start)
+
     def _gone(self, partition: TopicPartition, first: int, start: int) -> InvalidError:
         first_ms = self._first_ms(partition, start)
         left = "nothing is left" if first_ms is None else f"what is left begins at {format_instant(first_ms)}"
@@ -247,7 +231,7 @@ class ReplayJob:
         To call it again goes on with what has come since. A run that was stopped or killed goes on where it was.
 
         Raises:
-            InvalidError: input that is still to be read was deleted; who runs it already.
+            InvalidError: input that is still to be read was deleted, before or while it runs; it runs already.
             DiskFullError: no room: it stands at its last commit.
             TaskError, DecodeError: as `App.run`.
         """
@@ -259,7 +243,14 @@ class ReplayJob:
         self._started = (self._clock.monotonic(), self._records())
         try:
             with (
-                started(self._topology, self._options, self._clock, self._progress, rest.after) as runner,
+                started(
+                    self._topology,
+                    self._options,
+                    self._clock,
+                    self._progress,
+                    rest=rest.after,
+                    deleted=self._refuse_deleted,
+                ) as runner,
                 stopping(runner.stop) as signals,
                 _switching_often(),
             ):
@@ -328,8 +319,10 @@ class ReplayJob:
     ) -> Difference:
         """Compares what the replay wrote with what stands in one of the app's outputs: by key, the last value of each.
 
-        A null value means that there is no such key. With `since=` or `until=` only records of that time are looked at,
-        in both. Memory stays flat, whatever the number of keys.
+        Of a replay that was promoted: with what stood there before. A null value means that there is no such key;
+        records without a key are compared by their values, as many of each. With `since=` or `until=` only records of
+        that time are looked at, in both. Memory stays flat, whatever the number of keys: what goes beyond is in a
+        scratch file beside the app's state, about as large as the newest value of each key, on both sides.
 
         Args:
             topic: the app's output.
@@ -341,27 +334,34 @@ class ReplayJob:
 
         Raises:
             InvalidError: the program does not write that topic.
+            TopicNotFoundError: one of the two is not there.
             ValueError: a tolerance below 0.
+            DiskFullError: no room for the scratch file.
         """
         if not is_topic(topic):
             raise TypeError(f"diff takes a topic, as app.topic() returns it, not {topic!r}")
-        name = topic.name
-        declared = self.topic(name)
+        declared = self.topic(topic.name)
+        before, after = topic.name, self.outputs[topic.name]
+        if self.promoted:
+            before = name_before(before, self._into)  # where readers of the topic are now is what the replay wrote
         known = set(self._log.topics())
-        for each in (name, self.outputs[name]):
+        for each in (before, after):
             if each not in known:
-                raise TopicNotFoundError(
-                    f"there is no topic {each!r} yet, so there is nothing to compare: run it first"
-                )
+                why = "any more" if self.promoted else "yet"
+                what = "" if self.promoted else ": run it first"
+                raise TopicNotFoundError(f"there is no topic {each!r} {why}, so there is nothing to compare{what}")
+        state = self._options.state_dir or self._log.state_directory
         return difference(
             self._log,
-            name,
-            self.outputs[name],
+            before,
+            after,
             declared,
             tolerance=tolerance,
             sequences=sequences,
             samples=samples,
             within=Range(self._begun.since_ms, self._begun.until_ms),
+            disk=None if state is None else RealDisk(),
+            directory=state or "scratch",
         )
 
     # ------------------------------------------------------------ the switch
@@ -375,19 +375,26 @@ class ReplayJob:
         if self.promoted:
             raise InvalidError(f"the replay {self.name!r} was promoted, and cannot be {what}")
 
-    def promote(self) -> None:
+    def promote(self, *, behind: int = 0) -> None:
         """Puts the replay in the place of the app and its outputs, in one step; on disk when the call returns.
 
-        Who names an output (`counts`) reads and writes what the replay wrote (`counts.v2`) from now on; what stood
-        there is found as `counts.before-v2`. Groups that read go on there, behind what is no younger than what they had
-        read. The app's own name stands for the replay: its next run, of the new program, goes on with the replay's
-        offsets and state. A crash leaves all of it or nothing.
+        Who names an output (`counts`), or the app's dead letters, reads and writes what the replay wrote (`counts.v2`)
+        from now on; what stood there is found as `counts.before-v2`. Groups that read go on there, behind what is no
+        younger than what they had read. The app's own name stands for the replay: its next run, of the new program,
+        goes on with the replay's offsets and state. A crash leaves all of it or nothing.
+
+        Args:
+            behind: how many records of its input may be left: where input comes all the time, some are whenever anybody
+                looks. The app's next run works on them.
 
         Raises:
-            InvalidError: input is left to be worked on (call `run`), the app or the replay runs, it was promoted, it
-                wrote nothing, the name for what stood there is taken.
+            InvalidError: more input is left to be worked on (call `run`), the app or the replay runs, it was promoted,
+                it wrote nothing, the name for what stood there is taken.
+            ValueError: `behind` below 0.
             RetriableError: a transaction stays open in an output.
         """
+        if behind < 0:
+            raise ValueError(f"promote(behind={behind}) is below 0")
         self._check_not_promoted("promoted twice")
         before = self._before()
         if before is None or not self._log.committed_offsets(self.name):
@@ -397,11 +404,14 @@ class ReplayJob:
         if not before.means(self._begun):
             raise InvalidError(f"the replay {self.name!r} was begun with {_words(before)}, and this one is another")
         left = self.left()
-        if left:
+        if left > behind:
             raise InvalidError(
-                f"the replay {self.name!r} is not at the end: {left:,} records of its input are left; run() it to there"
+                f"the replay {self.name!r} is not at the end: {left:,} records of its input are left; run() it to "
+                "there, or say with behind= how many may be left"
             )
         outputs = {name.removesuffix(f".{self._into}"): name for name in before.outputs}
+        if dead_letter_topic(self.name) in self._log.topics():
+            outputs[dead_letter_topic(self.app)] = dead_letter_topic(self.name)
         promote(self._log, self.app, self.name, self._into, outputs, own_names(self._own, self.app, self.name))
 
     def undo(self) -> None:
@@ -417,6 +427,22 @@ class ReplayJob:
         if not self.promoted:
             raise InvalidError(f"the replay {self.name!r} is not promoted, so there is nothing to undo")
         switch_back(self._log, self.app, self.name)
+
+    def drop_old(self) -> None:
+        """Deletes what a promoted replay has replaced: old outputs, internal topics, offsets and state. No way back.
+
+        To be called again where it was broken off.
+
+        Raises:
+            InvalidError: it was not promoted.
+        """
+        if not self.promoted:
+            raise InvalidError(f"the replay {self.name!r} is not promoted, so it has replaced nothing")
+        root = self._options.state_dir or self._log.state_directory
+        for group in self._log.drop_replaced(self.name):
+            forget_in_memory(self._log, group)
+            if root is not None:
+                RealDisk().remove_tree(directory(root, group))
 
     def topic(self, name: str) -> Topic[Any, Any]:
         """One of the app's outputs, by its name.
@@ -504,12 +530,13 @@ def replaying(
         job = ReplayJob(
             topology, options, log, clock, progress, into=into, since_ms=since_ms, until_ms=until_ms, share=share
         )
-        names = _open.setdefault(log, set())
-        if job.name in names:
-            raise InvalidError(
-                f"there is a replay {job.name!r} at work in this process: wait for it, or take another into="
-            )
-        names.add(job.name)
+        with _opening:
+            names = _open.setdefault(log, set())
+            if job.name in names:
+                raise InvalidError(
+                    f"there is a replay {job.name!r} at work in this process: wait for it, or take another into="
+                )
+            names.add(job.name)
         stack.callback(names.discard, job.name)
         yield job
 

@@ -114,26 +114,20 @@ def carry_out(plan: ResetPlan, options: AppOptions, log: Log) -> ResetPlan:
         raise InvalidError(
             f"app {plan.app!r} runs now, as {', '.join(plan.members)}: stop it first; nothing was changed"
         )
-    behind = log.group_behind(plan.app)
-    if behind != plan.app:
-        raise InvalidError(
-            f"app {plan.app!r} goes on as {behind!r}, which was promoted in its place: take that back first, with "
-            "undo() of that replay or `tailrace replay --undo`"
-        )
-    root = _state_directory(options, log)
+    root, name = _state_directory(options, log), log.group_behind(plan.app)
     # In case an app on another log uses the directory, or it is none of ours: refused before anything changes.
-    own = None if root is None else identity.take(RealDisk(), root, plan.app, _cluster(log))
+    own = None if root is None else identity.take(RealDisk(), root, name, _cluster(log))
     try:
         log.commit_offsets(plan.app, {each: CommittedOffset(at, -1, BROKEN_OFF) for each, at in plan.offsets.items()})
         topics = set(log.topics(internal=True))
-        for name in plan.deleted:
-            if name in topics:
-                log.delete_topic(name)
+        for each in plan.deleted:
+            if each in topics:
+                log.delete_topic(each)
             else:
-                RealDisk().remove_tree(name)
+                RealDisk().remove_tree(each)
         for folder in _folders(options, log):
             KnownTopics(RealDisk(), folder).forget()
-        forget_in_memory(log, plan.app)
+        forget_in_memory(log, name)
         log.commit_offsets(plan.app, {each: CommittedOffset(at) for each, at in plan.offsets.items()})
     finally:
         if own is not None:
@@ -217,9 +211,9 @@ def _cluster(log: Log) -> str | None:
 
 
 def _state_directory(options: AppOptions, log: Log) -> str | None:
-    """The app's, where there is one."""
+    """The app's, where there is one; of the replay, where one was promoted in its place."""
     root = options.state_dir or log.state_directory
-    path = None if root is None else identity.directory(root, options.name)
+    path = None if root is None else identity.directory(root, log.group_behind(options.name))
     return path if path is not None and RealDisk().is_dir(path) else None
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tailrace.errors import InvalidError, TaskError, TopologyError
-from tailrace.log.client import Log
+from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
 from tailrace.streams.reprocessing.replay import _Rest  # pyright: ignore[reportPrivateUsage]
+from tailrace.streams.running import reader
 from tailrace.tests.support.programs import BEGIN_MS, arrivals, chunks, click_app, last, plain_count, results, send
 from tailrace.tests.support.waiting import wait_until
 
@@ -156,6 +157,33 @@ def test_names_that_are_taken_are_left_alone(log: Log) -> None:
         job.run()
     assert log.committed("counter.v2") == {}
     assert "counter.v2-replay" not in log.topics(internal=True)
+
+
+def test_a_group_of_the_name_is_left_alone(log: Log) -> None:
+    log.commit_offsets("counter.v2", {P0: CommittedOffset(7)})
+    with click_app(log).replay(into="v2") as job, pytest.raises(InvalidError, match="a group of that name already"):
+        job.run()
+    assert log.committed("counter.v2") == {P0: 7}
+
+
+def test_input_that_is_deleted_while_it_runs_is_named(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_FETCH_BYTES", 4_000)
+    ran = 0
+
+    def look(_click: Any) -> bool:
+        nonlocal ran
+        ran += 1
+        if ran == 50:
+            log.delete_records({P0: log.offsets("clicks")[P0] - 5})
+        return True
+
+    with click_app(log, look=look).replay(into="v2") as job:
+        with pytest.raises(
+            InvalidError, match=r"reads clicks-0 from offset \d+, and [\d,]+ records there \(.*\) were deleted by"
+        ):
+            job.run()
+        with pytest.raises(InvalidError, match="were deleted by retention"):
+            job.run()
 
 
 def test_two_of_one_name(log: Log) -> None:

@@ -67,6 +67,24 @@ def test_it_is_promoted_and_undone(shop: Command) -> None:
     assert shop.ok("tail", "out", "--json", "--value-type", "int").json[-1]["value"] in {6, 9}
 
 
+def test_it_is_promoted_with_some_left_and_for_good(shop: Command) -> None:
+    words = ["replay", "shop_replay", "--into", "v2"]
+    shop.ok(*words)
+    with Log.open(shop.log) as opened, opened.producer() as producer:
+        producer.send("in", bytes(8), key=b"a", timestamp_ms=7_000)
+    refused = shop(*words, "--promote")
+    assert (refused.code, "1 records of its input are left" in refused.err) == (1, True)
+    shop.ok(*words, "--promote", "--behind", "1")
+    assert shop(*words, "--behind", "1").code == 2
+    assert shop.ok(*words, "--diff", "out", "--json").json[0]["changed"] == 2
+    assert shop.ok(*words, "--drop-old", "--json").json == [{"old_dropped": "shop.v2"}]
+    assert "out.before-v2" not in shop.ok("topics", "list").out
+    assert shop(*words, "--undo").code == 1
+    assert shop.ok("run", "shop_replay", "--until", "end").out.startswith("shop: 1 records in")
+    assert shop.ok("reset", "shop_replay", "--execute").code == 0
+    assert shop.ok("run", "shop_replay", "--until", "end").out.startswith("shop: 7 records in")
+
+
 def test_since_and_until(shop: Command) -> None:
     words = ["--since", "1970-01-01T00:00:01", "--until", "1970-01-01T00:00:03Z"]
     assert shop.ok("replay", "shop_replay", "--into", "part", *words, "--json").json[0]["records_in"] == 2

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tailrace.log.client import Log
 from tailrace.log.disk import MemoryDisk, disk_full
 from tailrace.log.errors import DiskFullError
-from tailrace.streams.difference import Difference, Range, Sample, difference
 from tailrace.streams.program.topic import Topic
+from tailrace.streams.reprocessing.difference import Difference, Range, Sample, difference
 from tailrace.streams.values.place import Place
 from tailrace.tests.support.disk import FaultyDisk
 
