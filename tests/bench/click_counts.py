@@ -85,12 +85,12 @@ def count(setting: Setting, *, keyed: bool, guarantee: Guarantee = "exactly_once
         values["peak MiB"] = peak_mib()  # before the check reads the output
         if summary.dropped or summary.records_in != setting.records:
             raise AssertionError(f"{name} took {summary.records_in} of {setting.records} clicks: {summary.dropped}")
-        check(setting, _output(log, f"{name}-output"), name)
+        check(setting, output(log, f"{name}-output"), name)
         _forget(log, name, setting)
     return values
 
 
-def _output(log: Log, topic: str) -> Counts:
+def output(log: Log, topic: str) -> Counts:
     """The newest row of each product and minute."""
     decode_row = msgspec.json.Decoder(ProductClicks).decode
     counts: Counts = defaultdict(dict)

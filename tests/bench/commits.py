@@ -29,7 +29,7 @@ def end_to_end(setting: Setting) -> Values:
     directory = str(Path(setting.directory, f"latency-{setting.sample}"))
     with Log.open(directory) as log:
         log.create_topic("in", partitions=4)
-        app = _numbers(log)
+        app = numbers(log)
         with log.producer(acks=1, linger_ms=0) as producer, log.consumer() as consumer:
 
             def receive() -> list[int]:
@@ -47,7 +47,7 @@ def end_to_end(setting: Setting) -> Values:
             return anyio.run(beside)
 
 
-def _numbers(log: str | Log) -> App:
+def numbers(log: str | Log) -> App:
     """Each number is a key of its own, so that no result is merged with another."""
     app = App("numbers", log=log)
     stream = app.stream(app.topic("in", key=str, value=int))
@@ -88,7 +88,7 @@ def first_out(setting: Setting) -> Values:
         ends = log.offsets("out")
         with log.producer() as producer:
             producer.send("in", bytes(8), key=b"first")
-        app = _numbers(log)
+        app = numbers(log)
 
         async def first() -> float:
             with log.consumer() as consumer:
@@ -128,4 +128,4 @@ def at_least_rekeyed(setting: Setting) -> Values:
 
 
 if __name__ == "__main__":
-    _numbers(sys.argv[1]).run()
+    numbers(sys.argv[1]).run()
