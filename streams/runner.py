@@ -36,7 +36,6 @@ from tailrace.streams.commit import Committer, commit
 from tailrace.streams.planning.plan import Loaded, Plan
 from tailrace.streams.planning.units import Unit
 from tailrace.streams.running.account import Account
-from tailrace.streams.running.collector import seldom_collected
 from tailrace.streams.running.member import Member, PlanOverError
 from tailrace.streams.running.pace import Pace
 from tailrace.streams.running.patience import PASSING, Passing, Patience
@@ -190,18 +189,17 @@ class Runner:
         return ends
 
     def _run(self, ends: Ends | None) -> None:
-        with seldom_collected():
-            while True:
-                try:
-                    self._run_plan(ends)
-                except PlanOverError:
-                    self._begin_another()
-                except PASSING as error:
-                    self._abort(error)
-                else:
-                    return
-                if ends is not None:
-                    ends = self._reader.ends() | ends
+        while True:
+            try:
+                self._run_plan(ends)
+            except PlanOverError:
+                self._begin_another()
+            except PASSING as error:
+                self._abort(error)
+            else:
+                return
+            if ends is not None:
+                ends = self._reader.ends() | ends
 
     def _run_plan(self, ends: Ends | None) -> None:
         with self.reading():

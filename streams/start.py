@@ -33,6 +33,7 @@ from tailrace.streams.program.options import AppOptions
 from tailrace.streams.program.topology import Topology
 from tailrace.streams.runner import Runner
 from tailrace.streams.running import identity
+from tailrace.streams.running.collector import seldom_collected
 from tailrace.streams.running.identity import Identity
 from tailrace.streams.running.loading import Loader, NewLoader
 from tailrace.streams.running.member import Member
@@ -71,6 +72,7 @@ def started(
     Raises InvalidError where another program runs under this name, and what planning and opening raise.
     """
     with ExitStack() as stack:
+        stack.enter_context(seldom_collected())
         log = options.log if isinstance(options.log, Log) else stack.enter_context(Log.open(options.log))
         name = log.group_behind(options.name)  # of a replay that was promoted: its state is this app's now
         number = stack.enter_context(numbered(log, name, program_of(topology, options)))

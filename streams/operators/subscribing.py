@@ -16,6 +16,7 @@ import operator as python
 from collections.abc import Callable
 from typing import Any
 
+from tailrace.state.store import new_tuple
 from tailrace.state.subscription import SubscriptionStore
 from tailrace.streams.chain.chain import Chain, Sides
 from tailrace.streams.chain.context import FAR
@@ -42,10 +43,10 @@ def build_subscribe(chain: Chain, node: Node, operator: Subscribe) -> Forward:
             leaves = not (was is now or (was is not None and now is not None and same(was, now)))
         try:
             if comes:
-                forward(now, Subscription(key, value), timestamp_ms)
+                forward(now, new_tuple(Subscription, (key, value)), timestamp_ms)
         finally:
             if leaves:
-                forward(was, Subscription(key, None), timestamp_ms)
+                forward(was, new_tuple(Subscription, (key, None)), timestamp_ms)
 
     def subscribe_link(key: Any, value: Any, timestamp_ms: int) -> None:
         old = context.old
@@ -186,7 +187,7 @@ class _Results:
             if self._context.goes_on:
                 self._forward(key, Answer(to, None), timestamp_ms)
             raise
-        self._forward(key, Answer(to, result), timestamp_ms)
+        self._forward(key, new_tuple(Answer, (to, result)), timestamp_ms)
 
     def send_next(self, key: Any, to: bytes, left: Any, right: Any, timestamp_ms: int) -> None:
         """The same for one row of several: the others are sent also where this one fails and the app goes on."""
