@@ -28,6 +28,7 @@ from tailrace.state.store import (
     after,
     check_range,
     merged,
+    new_tuple,
     with_old,
 )
 
@@ -158,6 +159,7 @@ class KeyValueStore(Generic[K, V]):
         """
         touched, self._touched = self._touched, []
         changes: list[Change[K, V]] = []
+        change = changes.append
         encode, put, log = self._values.encode, self._writes.rows.append, self._changelog.append
         hashable, encode_key, decode_key = self.hashable, self._keys.encode, self._keys.decode
         for key, entry in touched:
@@ -173,7 +175,7 @@ class KeyValueStore(Generic[K, V]):
                 put((ROWS + encoded, None))
                 log((encoded, None, timestamp_ms))
                 entry.stored = False
-            changes.append(Change(key if hashable else decode_key(key), value, timestamp_ms))
+            change(new_tuple(Change, (key if hashable else decode_key(key), value, timestamp_ms)))
         self._flushed += touched
         return changes
 

@@ -17,7 +17,7 @@ keep a write-back cache of `Entry` objects in front of their keyspace; a commit 
 Not here: layouts of rows (each typed store), the changelog's bytes (changelog), when to commit (streams).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tailrace.state.checkpoint import Checkpoint
@@ -77,6 +77,14 @@ class Entry(Generic[V]):
 
     def __repr__(self) -> str:
         return f"Entry({self.value!r}, {self.timestamp_ms}, dirty={self.dirty}, stored={self.stored})"
+
+
+_tuple: Any = tuple
+new_tuple: Callable[..., Any] = _tuple.__new__
+"""Makes a NamedTuple of its class and a tuple of its fields, where very many are made.
+
+Measured: 0.09 µs, and 0.48 by the class, whose `__new__` is a function of Python.
+"""
 
 
 class Change(NamedTuple, Generic[K, V]):

@@ -30,6 +30,7 @@ from tailrace.state.store import (
     WriteSet,
     after,
     merged,
+    new_tuple,
     with_old,
 )
 
@@ -210,7 +211,7 @@ class WindowStore(Generic[K, V]):
             entry.dirty = False
             value, timestamp_ms = entry.value, entry.timestamp_ms
             encoded = encode_key(key) if hashable else key
-            changes.append(Change((start_ms, key if hashable else decode_key(key)), value, timestamp_ms))
+            changes.append(new_tuple(Change, ((start_ms, key if hashable else decode_key(key)), value, timestamp_ms)))
             if start_ms < self.expired_before_ms:
                 continue
             start = pack_int64(start_ms)

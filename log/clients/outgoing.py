@@ -17,6 +17,9 @@ from tailrace.log.partitioner import Partitioner
 from tailrace.log.topic import INT64_MAX
 from tailrace.log.topics.served import Topic
 
+Column = Iterable[bytes | None]
+"""Keys, or values, of rows."""
+
 NO_HEADERS: Final[list[tuple[str, bytes | None]]] = []
 """For all records without: the builder only reads it."""
 
@@ -62,7 +65,7 @@ class Batch:
         assert self._builder is not None
         return self._builder.size()
 
-    def fill(self, times: Iterable[int], keys: Iterable[bytes | None], values: Iterable[bytes | None]) -> int:
+    def fill(self, times: Iterable[int], keys: Column, values: Column) -> int:
         """Appends rows until one does not fit, or there are no more; returns how many.
 
         One call for all of them: 0.14 µs a row in the compiled builder, so nothing else may happen for each.

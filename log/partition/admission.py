@@ -7,11 +7,15 @@
 Not here: whether its sequence is the producer's next (`producers`), where it lands (`partition`).
 """
 
+from operator import attrgetter
+
 from tailrace.log import codec
 from tailrace.log.codec import HEADER_BYTES, BatchHeader
 from tailrace.log.errors import InvalidError
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
+
+_key = attrgetter("key")
 
 
 def check_batch(tp: TopicPartition, config: TopicConfig, batch: bytearray) -> BatchHeader:
@@ -47,6 +51,8 @@ def check_batch(tp: TopicPartition, config: TopicConfig, batch: bytearray) -> Ba
 
 
 def _check_keys(tp: TopicPartition, batch: bytearray) -> None:
+    if all(map(_key, codec.decode(batch))):
+        return
     keys = [record.key for record in codec.decode(batch)]
     if None in keys:
         raise InvalidError(

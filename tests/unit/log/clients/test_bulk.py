@@ -90,7 +90,7 @@ def test_every_row_is_in_its_partition_in_order(
 @pytest.mark.parametrize("wrong", [{"keys": "text"}, {"timestamps_ms": 1.5}, {"values": "text"}])
 def test_of_rows_for_one_partition_those_before_a_wrong_one_are_sent(log: Log, wrong: dict[str, Any]) -> None:
     begun = log.offsets("one")
-    columns: dict[str, list[Any]] = {"values": [b"v"] * 5, "keys": [b"k"] * 5, "timestamps_ms": [NOW_MS] * 5}
+    columns: dict[str, Any] = {"values": [b"v"] * 5, "keys": [b"k"] * 5, "timestamps_ms": [NOW_MS] * 5}
     for name, value in wrong.items():
         columns[name][3] = value
     with log.producer() as producer:
