@@ -66,6 +66,10 @@ class Feeder(Plain):
         self._skews_ms = [world.random.randrange(2_000) for _ in range(PARTITIONS)]
         self._silent: set[int] = set()
 
+    def there(self) -> set[bytes]:
+        """What can be read by now, whether or not it is on disk."""
+        return {each.value or b"" for topic in self._topics for each in programs.rows_of(self.world.log, topic)}
+
     def step(self) -> None:
         """Sends some, and waits until they are there: what lingers would come out of order by more."""
         for _ in range(self.world.random.randint(1, 8)):
@@ -156,6 +160,8 @@ class Members(Actor):
         super().__init__(world, "members")
         chance = world.random
         self._feeder = feeder
+        self._read: set[bytes] = set()
+        """Of at least once: what was to be read when one of them ran."""
         self._program = program
         self._emit: Emit = chance.choice(self._program.emits)
         self._options: dict[str, Any] = {
@@ -239,6 +245,8 @@ class Members(Actor):
             # Within, it may commit what it hands over.
             self._may_begin(slot)
             looked, plan = self.world.clock.monotonic(), life.plan
+            if self._options["guarantee"] == "at_least_once":
+                self._read |= self._feeder.there()
             life.run()
             slot.heard = looked
             if life.plan is not plan:
@@ -393,6 +401,9 @@ class Members(Actor):
         else:
             self._close_by_records()
         self.check()
+        if self._repeats and not self._feeder.there().issuperset(self._read):
+            self.world.say("what a lost record has brought about may be there: results are not judged")
+            return
         wrong = programs.judge(
             self._program, self.world.log, self._emit, self.world.last_click_ms, repeats=self._repeats
         )

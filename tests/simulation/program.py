@@ -5,7 +5,8 @@
 2. What a program comes to is said by plain Python, from the records that are in the log in the end. Results are text;
    those of the records that come last and close every window are left out.
 3. With guarantee="at_least_once" and after something went wrong, results may be there more than once, and what adds up
-   may come to more: nothing may be missing, and nothing be there that no record has brought about.
+   may come to more: nothing may be missing, and nothing be there that no record has brought about. Where records were
+   lost that might have been read before they were on disk, results of theirs stand, and are not judged at all.
 """
 
 from collections import Counter
