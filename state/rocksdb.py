@@ -438,7 +438,7 @@ def _failed(path: str, what: str, error: Exception) -> TailraceError:
         return DiskFullError(f"no room to {what} the state in {path} ({words}); make room and start the app again")
     if "comparator" in words:
         return _foreign(path, f"another program's database ({words})")
-    if "Corruption" in words:
+    if "Corruption" in words or "No such file" in words:
         return CorruptError(
             f"state directory {path} cannot be read ({words}); delete it: state is rebuilt from the changelogs",
             file=path,

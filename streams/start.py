@@ -18,7 +18,7 @@ from types import TracebackType
 
 from tailrace.log.client import DEFAULT_MAX_POLL_INTERVAL_MS, Log, Producer
 from tailrace.log.clock import Clock
-from tailrace.log.disk import RealDisk, join
+from tailrace.log.disk import RealDisk, join, parent
 from tailrace.log.errors import OverdueError, TailraceError
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import Progress
@@ -108,6 +108,8 @@ class Stores:
         self._clock = clock
         self._memory = None if state is None else RocksMemory()
         self._opened: dict[TaskId, Backend] = {}
+        if state is not None and RealDisk().is_dir(state):
+            self._clear(state)
 
     def open(self, task: TaskId) -> Backend:
         """Opens a task's."""
@@ -132,7 +134,23 @@ class Stores:
             if backend is not None:
                 backend.close()
             if self._state is not None and str(task) in self.names():
-                RealDisk().remove_tree(join(self._state, str(task)))
+                self._remove(join(self._state, str(task)))
+
+    @staticmethod
+    def _remove(path: str) -> None:
+        # A store of which a part is gone cannot be opened any more, and a kill may come at any file. So it loses its
+        # name first, and what a kill left is removed by the next run.
+        disk, going = RealDisk(), path + identity.GOING
+        disk.remove_tree(going)
+        disk.rename(path, going)
+        disk.sync_dir(parent(path))
+        disk.remove_tree(going)
+
+    @staticmethod
+    def _clear(state: str) -> None:
+        for name in RealDisk().list(state):
+            if name.endswith(identity.GOING) and identity.TASK.fullmatch(name.removesuffix(identity.GOING)):
+                RealDisk().remove_tree(join(state, name))
 
     def close(self) -> None:
         """Closes all, every one, whatever another raises."""

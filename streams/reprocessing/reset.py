@@ -232,7 +232,7 @@ def _state(options: AppOptions, log: Log) -> list[str]:
         join(folder, name)
         for folder in _folders(options, log)
         for name in sorted(RealDisk().list(folder))
-        if identity.TASK.fullmatch(name)
+        if identity.TASK.fullmatch(name.removesuffix(identity.GOING))
     ]
 
 

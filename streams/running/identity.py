@@ -27,11 +27,13 @@ FILE: Final = "member.properties"
 LOCK: Final = ".lock"
 MEMBER: Final = "member-"
 TASK: Final = re.compile(r"\d+_\d+")
+GOING: Final = ".going"
+"""What the name of a task's directory ends with while it is removed."""
 VERSION: Final = 1
 _FIELDS: Final = ("version", "app", "member.id", "cluster.id")
 # What may lie in a directory that has no file of ours yet: a run that was killed before, stores, file systems' own.
 _OURS: Final = re.compile(
-    r"\d+_\d+|member-\d+|\.lock|\.DS_Store|lost\+found|"
+    r"\d+_\d+(\.going)?|member-\d+|\.lock|\.DS_Store|lost\+found|"
     + "|".join(re.escape(each) for each in (FILE + TEMPORARY, TOPICS, TOPICS + TEMPORARY))
 )
 

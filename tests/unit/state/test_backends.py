@@ -295,6 +295,14 @@ def test_words_of_the_database_are_one_line(rocks: RocksBackend, monkeypatch: py
     assert raised.value.found == "Corruption: expected 000007.sst, found 'x'"
 
 
+def test_a_missing_file_is_told_with_what_to_do(rocks: RocksBackend) -> None:
+    rocks.keyspace("s")
+    rocks.close()
+    next(Path(rocks.path).glob("MANIFEST-*")).unlink()
+    with pytest.raises(CorruptError, match="MANIFEST-.* delete it: state is rebuilt from the changelogs"):
+        RocksBackend(rocks.path, RocksMemory(), lambda: 0.0)
+
+
 def test_flushed_when_old_or_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     backend = RocksBackend(str(tmp_path), RocksMemory(), lambda: now[0])
