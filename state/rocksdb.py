@@ -371,7 +371,8 @@ class RocksBackend:
         for keyspace in self._keyspaces.values():
             keyspace.release()
         if self._database is not None:
-            self._database.close()
+            with _Naming(self.path, "close"):
+                self._database.close()
             self._database = None
 
 

@@ -28,7 +28,7 @@ from tailrace.log.errors import InvalidError
 from tailrace.log.record import At, Instant, TopicPartition, instant_ms
 from tailrace.log.topic import check_topic_name
 from tailrace.state.restore import Progress
-from tailrace.streams.chain.backed import check_backing
+from tailrace.streams.chain.backed import Backing, check_backing
 from tailrace.streams.program.global_table import GlobalTable
 from tailrace.streams.program.graph import Graph
 from tailrace.streams.program.io import Merge
@@ -299,7 +299,7 @@ class App:
         if changelog == "own":
             return table_of(flow, name, user_place(), history_ms)
         check_backing(topic, history_ms)
-        return table_of(flow, name, user_place(), source=topic)
+        return table_of(flow, name, user_place(), source=Backing(topic, self.options.max_future_ms))
 
     def global_table(self, topic: Topic[K, V], *, store: str) -> GlobalTable[K, V]:
         """Reads a topic whole, in every process, so that streams can look up any of its keys. It must exist.

@@ -13,7 +13,7 @@ Beside the store stands its changelog's topic, which stays empty: it has the not
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tailrace.log.client import FetchedBatch, Log
 from tailrace.log.errors import TopologyError
@@ -28,17 +28,26 @@ from tailrace.streams.values.place import Place
 _ONE_FORM = (bytes, str, int)
 
 
+class Backing(NamedTuple):
+    """What such a table is restored from."""
+
+    topic: Topic[Any, Any]
+    ahead_ms: int | None
+    """The app's `max_future`."""
+
+
 class SourceLayout:
     """Rows of a key-value store from the records of the topic that its table is read from."""
 
-    def __init__(self, topic: Topic[Any, Any], values: Codec[Any]) -> None:
+    def __init__(self, source: Backing, values: Codec[Any]) -> None:
         """`values` is the store's."""
+        topic, self._ahead_ms = source
         self._decoding = Decoding(topic.key_codec.decode, topic.value_codec.decode, topic.timestamp)
         self._encode = values.encode
 
     def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], _expire_before_ms: int, /) -> int:
         """See `Layout`. A record without a key, or that cannot be read, is left out."""
-        decoding, encode = self._decoding, self._encode
+        decoding, encode, ahead_ms = self._decoding, self._encode, self._ahead_ms
         count = 0
         for record in records:
             count += 1
@@ -46,7 +55,7 @@ class SourceLayout:
             if key is None:
                 continue
             try:
-                _, value, timestamp_ms = taken(record, decoding)
+                _, value, timestamp_ms = taken(record, decoding, ahead_ms)
                 row = None if value is None else pack_int64(timestamp_ms) + encode(value)
             except Exception:  # noqa: BLE001, S112 - the user's functions: told when it was read, and gone past since
                 continue

@@ -339,16 +339,16 @@ def time_of(record: RawRecord, decoding: Decoding) -> int:
     return time_ms if readable else record.timestamp
 
 
-def taken(record: RawRecord, decoding: Decoding) -> tuple[Any, Any, int]:
+def taken(record: RawRecord, decoding: Decoding, ahead_ms: int | None) -> tuple[Any, Any, int]:
     """Key, value and time of a record that a task has taken; raises where it cannot have.
 
-    What `max_future` says of it was a matter of when it was read.
+    Of what `max_future`, ahead_ms, says only the half that does not go by when it was read (see `Future`).
     """
     key = None if record.key is None else decoding.decode_key(record.key)
     value = None if record.value is None else decoding.decode_value(record.value)
     extract = decoding.timestamp
     timestamp_ms = record.timestamp if extract is None or value is None else to_timestamp_ms(extract(value))
-    if not 0 <= timestamp_ms < _TIME_MAX:
+    if not 0 <= timestamp_ms < _TIME_MAX or (ahead_ms is not None and timestamp_ms - record.timestamp > ahead_ms):
         raise _wrong_time(timestamp_ms, None)
     return key, value, timestamp_ms
 

@@ -12,10 +12,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from tailrace.state.keyvalue import KeyValueStore
-from tailrace.streams.chain.backed import SourceLayout
+from tailrace.streams.chain.backed import Backing, SourceLayout
 from tailrace.streams.program.kept_as import KeptAs, kept_as
 from tailrace.streams.program.results import refuse_coroutine, truth
-from tailrace.streams.program.topic import Topic
 from tailrace.streams.program.topology import Forward, KeptStore, OldValues, Operator
 from tailrace.streams.values.derived import Slot
 from tailrace.streams.values.place import function_name
@@ -57,19 +56,20 @@ class TableSource(TableNode):
     Every record is passed on as a change, also one that changes nothing, or deletes what is not there.
     """
 
-    source: Topic[Any, Any] | None = None
-    """The topic that it is read from, where the store is restored from that (backed)."""
+    source: Backing | None = None
+    """The topic that it is read from, where the store is restored from that."""
 
     @property
     def stores(self) -> tuple[KeptStore, ...]:
         """Its store, with or without a changelog of its own."""
         if self.source is None or self.store_name is None:
             return super().stores
-        return (KeptStore(self.store_name, SourceLayout(self.source, self.value.codec), source=self.source),)
+        layout = SourceLayout(self.source, self.value.codec)
+        return (KeptStore(self.store_name, layout, source=self.source.topic),)
 
     def kept_as(self, store: str) -> KeptAs:
         """Keys and values, and what they are restored from."""
-        source = "" if self.source is None else self.source.name
+        source = "" if self.source is None else self.source.topic.name
         return replace(super().kept_as(store), source=source)
 
 

@@ -30,9 +30,15 @@ _NAMED = 5
 
 
 def look_at_topics_made_anew(
-    anew: Mapping[str, Use], app: str, begun: Container[str], reset: Literal["earliest", "latest"]
+    anew: Mapping[str, Use],
+    app: str,
+    begun: Container[str],
+    reset: Literal["earliest", "latest"],
+    backing: Container[str] = (),
 ) -> None:
     """Tells of inputs that are other ones than in the last run; `begun` are the topics that have committed offsets.
+
+    backing: the topics that tables are restored from.
 
     Raises:
         TopologyError: one of the app's own topics was deleted.
@@ -41,12 +47,13 @@ def look_at_topics_made_anew(
         if use.kind == "input" and name not in begun:  # else somebody has said where to go on in the new one
             _logger.warning(
                 "topic %r was deleted and made anew since app %r ran last (%s): the app reads the new one from its %s "
-                "(reset=%r), and its stores keep what they hold of the old one; to leave that out, %s",
+                "(reset=%r), and %s keep what they hold of the old one; to leave that out, %s",
                 name,
                 app,
                 use.told,
                 "beginning" if reset == "earliest" else "end",
                 reset,
+                'all its stores but the table with changelog="source"' if name in backing else "its stores",
                 BEGIN_ANEW,
             )
         elif use.kind == "output":

@@ -136,7 +136,8 @@ class Planner:
         refuse_rows_left_behind(self._log, self._app, committed, self._in_use.used_for)
         anew = self._known.others(self._in_use)
         self._topics.refuse_lost_offsets(committed, anew)
-        look_at_topics_made_anew(anew, self._app, {each.topic for each in committed}, self._options.reset)
+        backing = self._topology.backing
+        look_at_topics_made_anew(anew, self._app, {each.topic for each in committed}, self._options.reset, backing)
         units = units_of(self._topology, self._topics.tasks, self._topics.partitions, self._topics.widths)
         read = {each: committed[each] for unit in units for each in unit.inputs if each in committed}
         refuse_strange_clocks(read, self._app)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
+from tailrace.streams.chain.backed import Backing
 from tailrace.streams.operators.effects import ForEach, Peek, Print
 from tailrace.streams.operators.join import JoinKind
 from tailrace.streams.operators.process import Process, check_methods, forwarded_types, is_processor
@@ -541,11 +542,11 @@ class Stream(Generic[K, V]):
 
 
 def table_of(
-    flow: Flow, store: str, place: Place, history_ms: int | None = None, source: Topic[Any, Any] | None = None
+    flow: Flow, store: str, place: Place, history_ms: int | None = None, source: Backing | None = None
 ) -> Table[Any, Any]:
     """The table of a stream's latest values, or of all in a history; what `App.table` and `Stream.to_table` make.
 
-    source: the topic, where the store is to be restored from that.
+    source: what the store is to be restored from, where it has no changelog.
     """
     flow.key.need()
     if flow.rekeyed:

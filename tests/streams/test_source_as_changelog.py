@@ -141,13 +141,13 @@ def test_it_is_restored_to_the_committed_offset_and_not_past_it(log: Log) -> Non
 def test_rows_are_the_bytes_that_were_taken_in(log: Log) -> None:
     feed(log, "users", [("u1", user("Ann", 5, spaces="   "), 1), ("u2", user("Bob", 6), 2), ("u3", user("Cy"), 2)])
     feed(log, "users", [("u2", "not JSON", 3), ("u3", "null", 3), ("u4", user("Di", -4), 3), ("u1", None, 3)])
-    feed(log, "users", [("u1", user("Eve", 8, spaces=" "), 9)])
+    feed(log, "users", [("u1", user("Eve", 8, spaces=" "), 9), ("u2", user("Fay", 99_999), 9)])
+    options: dict[str, Any] = {"on_bad_record": "skip", "max_future": seconds(60)}
     for changelog in ("source", "own"):
-        app = shop(log, changelog=changelog, name=changelog, on_bad_record="skip")
-        assert app.run(until="end").dropped == {"bad_record": 3}
+        app = shop(log, changelog=changelog, name=changelog, **options)
+        assert app.run(until="end").dropped == {"bad_record": 4}
     of_the_source, of_its_own = (
-        restored(log, shop(log, changelog=changelog, name=changelog, on_bad_record="skip"))
-        for changelog in ("source", "own")
+        restored(log, shop(log, changelog=changelog, name=changelog, **options)) for changelog in ("source", "own")
     )
     assert of_the_source == of_its_own
     assert of_the_source == {
@@ -265,6 +265,7 @@ def test_a_topic_that_was_made_anew_is_another_table(log: Log, caplog: pytest.Lo
         shop(log).run(until="end")
     assert found(log) == ["milk for Bob"]
     assert "'users' was deleted and made anew since app 'shop' ran last" in caplog.text
+    assert 'all its stores but the table with changelog="source" keep what they hold' in caplog.text
 
 
 def test_as_it_was(log: Log) -> None:

@@ -299,7 +299,7 @@ def test_a_missing_file_is_told_with_what_to_do(rocks: RocksBackend) -> None:
     rocks.keyspace("s")
     rocks.close()
     next(Path(rocks.path).glob("MANIFEST-*")).unlink()
-    with pytest.raises(CorruptError, match="MANIFEST-.* delete it: state is rebuilt from the changelogs"):
+    with pytest.raises(CorruptError, match=r"MANIFEST-.* delete it: state is rebuilt from the changelogs"):
         RocksBackend(rocks.path, RocksMemory(), lambda: 0.0)
 
 

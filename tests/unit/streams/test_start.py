@@ -37,9 +37,10 @@ def remove_some(path: str) -> None:
 
 def test_a_removal_that_was_killed_leaves_no_part_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stores = with_a_row(tmp_path)
-    with monkeypatch.context() as patched, pytest.raises(KilledError):
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", remove_some)
-        stores.delete(UNIT)
+        with pytest.raises(KilledError):
+            stores.delete(UNIT)
     assert stores.names() == []
     assert [path.name for path in tmp_path.iterdir()] == ["5_2.going"]
 
@@ -53,9 +54,10 @@ def test_a_removal_that_was_killed_leaves_no_part_of_a_store(tmp_path: Path, mon
 
 def test_a_removal_that_failed_is_made_good_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stores = with_a_row(tmp_path)
-    with monkeypatch.context() as patched, pytest.raises(KilledError):
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", remove_some)
-        stores.delete(UNIT)
+        with pytest.raises(KilledError):
+            stores.delete(UNIT)
     stores.open(TASK).keyspace("counts")
     stores.delete(UNIT)
     assert list(tmp_path.iterdir()) == []
