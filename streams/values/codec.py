@@ -98,6 +98,9 @@ _BASIC: dict[Any, TypeCodec] = {
 }
 
 
+_NUMBERS_AND_TEXT = frozenset(_BASIC[each].name for each in (str, int, float))
+
+
 def type_name(of: Any) -> str:
     """A type as the user wrote it, without its module."""
     if of is None or of is type(None):
@@ -358,10 +361,10 @@ def encode_error(what: str, codec: TypeCodec, value: object, error: Exception) -
     """The error for a value that could not be encoded; `what` names it: "the key of topic 'clicks'"."""
     # Nobody named a type: there is no codec whose name would tell anything.
     how = "" if codec.name == NATURAL_VALUE.name else f" as {codec.name}"
-    return EncodeError(f"{what} cannot be encoded{how}: {_reason(value, error)} (the value: {shown(value)})")
+    return EncodeError(f"{what} cannot be encoded{how}: {_reason(codec, value, error)} (the value: {shown(value)})")
 
 
-def _reason(value: object, error: Exception) -> str:
+def _reason(codec: TypeCodec, value: object, error: Exception) -> str:
     if isinstance(value, int) and isinstance(error, (struct.error, OverflowError)):
         return "an int has 64 bits, and this one needs more"
     if isinstance(value, Coroutine):
@@ -369,6 +372,8 @@ def _reason(value: object, error: Exception) -> str:
         return (
             "a function returned a coroutine, and nothing awaits it here: await in map_async(f, limit=…) or in an agent"
         )
+    if codec.name in _NUMBERS_AND_TEXT and isinstance(error, (TypeError, struct.error)):
+        return f"expected {codec.name}, got {type_name(type(value))}"  # theirs speak of descriptors and arguments
     return words(error)
 
 

@@ -263,3 +263,20 @@ def test_natural_values_come_back(value: Any) -> None:
 def test_values_that_would_come_back_as_something_else_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="would not come back"):
         NATURAL_VALUE.encode(value)
+
+
+@pytest.mark.parametrize(
+    ("of", "value", "told"),
+    [
+        (str, 5, "cannot be encoded as str: expected str, got int (the value: 5)"),
+        (str, None, "expected str, got None"),
+        (int, "s", "cannot be encoded as int: expected int, got str"),
+        (int, 1.5, "expected int, got float"),
+        (float, "x", "expected float, got str"),
+        (int, 2**70, "an int has 64 bits, and this one needs more"),
+    ],
+)
+def test_a_value_of_another_type_is_told_in_plain_words(of: Any, value: object, told: str) -> None:
+    with pytest.raises(EncodeError) as raised:
+        guarded(codec_of(of), "the key").encode(value)
+    assert told in str(raised.value)
