@@ -85,8 +85,8 @@ def directory_of(url: str) -> str | None:
     return address.removeprefix("//") if scheme == "file" else None
 
 
-def require_topic(log: Log, name: str, *, internal: bool) -> None:
-    """Say that a topic is there and may be written by hand.
+def require_topic(log: Log, name: str, *, internal: bool, hint: bool = True) -> None:
+    """Say that a topic is there and may be written by hand; `hint`: whoever misses it might want to create it.
 
     Raises:
         NotFoundError: there is none of this name.
@@ -96,9 +96,8 @@ def require_topic(log: Log, name: str, *, internal: bool) -> None:
         description = log.describe_topic(name)
     except TopicNotFoundError:
         known = log.topics(internal=internal)
-        raise NotFoundError(
-            f"there is no topic {name!r}{near_names(name, known)}; to create it: tailrace topics create {name}"
-        ) from None
+        to_create = f"; to create it: tailrace topics create {name}" if hint else ""
+        raise NotFoundError(f"there is no topic {name!r}{near_names(name, known)}{to_create}") from None
     if description.internal and not internal:
         raise UsageError(
             f"the topic {name!r} is internal: what is changed in it by hand, an app or a group finds wrong; "

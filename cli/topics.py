@@ -172,7 +172,7 @@ def alter_topic(
 def delete_topic(session: Session, name: TopicName, internal: InternalOption = False) -> None:
     """Delete a topic, its data and the offsets committed for it."""
     with session.open_log() as log:
-        require_topic(log, name, internal=internal)
+        require_topic(log, name, internal=internal, hint=False)
         log.delete_topic(name)
     if session.json:
         session.output.value({"deleted": name})

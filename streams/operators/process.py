@@ -10,6 +10,7 @@ from tailrace.streams.program.store import DeclaredStore
 from tailrace.streams.program.topology import Operator
 from tailrace.streams.values.derived import UNKNOWN, Slot, returned, without_none
 from tailrace.streams.values.place import check_function, function_name, is_async
+from tailrace.streams.values.wording import AWAIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,7 @@ def check_methods(processor: object, where: str) -> None:
             continue
         if is_async(f):
             raise TypeError(
-                f"{where}: {method} is async, and a processor is called without await: make it a plain method, and "
-                "await before the record comes here, in map_async(f, limit=…) or in an agent"
+                f"{where}: {method} is async, and a processor is called without await: make it a plain method; {AWAIT}"
             )
         check_function(f, f"{where}: {method}")
         if inspect.isgeneratorfunction(f):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from typing import Any
 
 from tailrace.streams.program.topic import Topic, is_topic
+from tailrace.streams.values.wording import AWAIT
 
 
 def _refuse_waiting(result: object, wanted: str) -> None:
@@ -23,10 +24,7 @@ def _refuse_waiting(result: object, wanted: str) -> None:
         raise TypeError(f"its function returned a generator, of which nothing has run: {wanted}")
     elif not hasattr(result, "__await__") and not isinstance(result, AsyncIterator):
         return
-    raise TypeError(
-        f"its function returned {_a(given)}, and nothing awaits it here: {wanted}; await in map_async(f, limit=…) or "
-        "in an agent"
-    )
+    raise TypeError(f"its function returned {_a(given)}, and nothing awaits it here: {wanted}; {AWAIT}")
 
 
 def truth(result: object) -> bool:

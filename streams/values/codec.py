@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeGuard, cast, get_args, get_origin
 import msgspec
 
 from tailrace.log.errors import DecodeError, EncodeError
-from tailrace.streams.values.wording import shown, words
+from tailrace.streams.values.wording import AWAIT, shown, words
 from tailrace.windows.window import Window
 from tailrace.windows.windowed import Windowed
 
@@ -369,9 +369,7 @@ def _reason(codec: TypeCodec, value: object, error: Exception) -> str:
         return "an int has 64 bits, and this one needs more"
     if isinstance(value, Coroutine):
         value.close()  # else Python warns of it too
-        return (
-            "a function returned a coroutine, and nothing awaits it here: await in map_async(f, limit=…) or in an agent"
-        )
+        return f"a function returned a coroutine, and nothing awaits it here: {AWAIT}"
     if codec.name in _NUMBERS_AND_TEXT and isinstance(error, (TypeError, struct.error)):
         return f"expected {codec.name}, got {type_name(type(value))}"  # theirs speak of descriptors and arguments
     return words(error)

@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tailrace.streams.values.wording import AWAIT
+
 _USERS = ("tailrace.tests", "tailrace.examples")
 
 
@@ -73,7 +75,4 @@ def check_function(f: object, where: str) -> None:
     if not callable(f):
         raise TypeError(f"{where} takes a function, not {f!r}")
     if is_async(f):
-        raise TypeError(
-            f"{where} takes a plain function, and {function_name(f)} is async: await in map_async(f, limit=…) or in an "
-            f"agent, and give {where} the result"
-        )
+        raise TypeError(f"{where} takes a plain function, and {function_name(f)} is async: {AWAIT}")

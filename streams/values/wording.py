@@ -3,6 +3,8 @@
 The user's classes may say nothing, or raise when they are asked: no error may be lost to that.
 """
 
+# What to do where nothing awaits.
+AWAIT = "await within a plain function, as asyncio.run does (map_async and agents are not built yet)"
 # Of a value in a message.
 _CHARS_MAX = 100
 

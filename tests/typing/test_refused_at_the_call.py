@@ -90,7 +90,7 @@ def both(order: Any, other: Any) -> Any:
 Refused = tuple[Callable[[Shop], Any], type[Exception], str]
 
 ASYNC: list[Refused] = [
-    (lambda s: s.stream.map(later), TypeError, "map takes a plain function, and later is async: await in map_async"),
+    (lambda s: s.stream.map(later), TypeError, "map takes a plain function, and later is async: await within a plain"),
     (lambda s: s.stream.filter(later), TypeError, "filter takes a plain function, and later is async"),
     (lambda s: s.stream.flat_map(one_by_one), TypeError, "flat_map takes a plain function, and one_by_one is async"),
     (lambda s: s.stream.key_by(later), TypeError, "key_by takes a plain function, and later is async"),

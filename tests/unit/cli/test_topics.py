@@ -89,10 +89,11 @@ def test_a_log_in_use_is_locked_and_still_readable(tailrace: Command) -> None:
 
 def test_a_missing_topic_is_told_in_the_commands_words(tailrace: Command) -> None:
     tailrace.ok("topics", "create", "clicks")
-    for command in (["topics", "describe"], ["topics", "delete"], ["tail"], ["send"]):
+    for command in (["topics", "describe"], ["tail"], ["send"]):
         assert tailrace(*command, "nope", stdin=b"").err == (
             "error: there is no topic 'nope'; to create it: tailrace topics create nope\n"
         )
+    assert tailrace("topics", "delete", "nope").err == "error: there is no topic 'nope'\n"
 
 
 def test_internal_topics_are_left_alone_unless_asked_for(tailrace: Command) -> None:
