@@ -155,6 +155,8 @@ def at(error: Exception, context: TaskContext) -> str:
     row = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         here = frame.f_locals
+        if isinstance(here.get("self"), Schedules):  # called by the clock: the row before it has no part in it
+            row = ""
         # What a link of a chain is called with.
         if is_ours(frame.f_globals.get("__name__", "")) and here.keys() >= {"key", "timestamp_ms"}:
             row = f" (key {shown(here['key'])}, at {here['timestamp_ms']} ms)"
