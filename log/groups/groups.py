@@ -42,6 +42,7 @@ class Groups:
         self._groups: dict[str, LocalMembers] = {}
         self._ids = itertools.count(1)
         self._dropped: deque[tuple[str, str]] = deque()
+        self._moved: set[str] = set()
 
     def _now_ms(self) -> int:
         return int(self._clock.monotonic() * 1000)
@@ -293,9 +294,17 @@ class Groups:
             for each in self._groups.values():
                 if each.reads(names):
                     for member in list(each.group.members):
+                        self._moved.add(member)
                         _, told = each.group.leave(member, now_ms)
                         answers += each.take_in(told, now_ms)
         self._tell(answers)
+
+    def was_moved(self, member: str) -> bool:
+        """Whether `expel` has put this one out, and not that it did not poll; says so once."""
+        with self._lock:
+            moved = member in self._moved
+            self._moved.discard(member)
+            return moved
 
     # -- groups --------------------------------------------------------------------------------------------------------
 

@@ -179,7 +179,14 @@ class Membership:
                 f"{self._options.instance!r} of this one ({self._member}): give each its own, and close this one"
             )
         expelled, self._member = self._member, ""
-        if expelled:
+        if expelled and self._groups.was_moved(expelled):
+            logger.info(
+                "%s joins group %r anew, without %s: names of topics that it reads stand for others now",
+                expelled,
+                self._group,
+                ", ".join(map(str, lost)) or "anything lost",
+            )
+        elif expelled:
             logger.warning(
                 "%s was expelled from group %r, as it had not polled (or its assignor had failed) for %d ms; it lost "
                 "%s and joins anew: poll more often, with fewer records at a time, or raise max_poll_interval_ms",

@@ -465,10 +465,15 @@ class ReplayJob:
         To be called again where it was broken off.
 
         Raises:
-            InvalidError: it runs.
+            InvalidError: it runs, or what has its name is none of a replay.
         """
         self._check_not_promoted("discarded: undo() first")
         before = self._before()
+        if before is None and (self.name in self._log.groups() or internal_topics(self._log, self.name)):
+            raise InvalidError(
+                f"{self.name!r} is the name of a group, or of an app's topics, and none of a replay: there is nothing "
+                "to discard, and nothing was deleted"
+            )
         delete_all(self._options, self._log, [] if before is None else before.outputs, last=self._record)
 
 

@@ -148,6 +148,24 @@ def test_other_words_under_one_name_are_refused_until_it_is_discarded(log: Log) 
         assert job.run().records_in == len(CLICKS), "with the same state as the one before"
 
 
+def test_what_has_a_replays_name_and_is_none_is_not_discarded(log: Log) -> None:
+    other = App("counter.v2", log=log)
+    clicks = other.topic("clicks", key=str, value=dict[str, Any])
+    other.stream(clicks).group_by_key().count(store="users").to(other.topic("users", key=str, value=int))
+    other.run(until="end")
+    topics, committed = log.topics(internal=True), log.committed("counter.v2")
+    with (
+        click_app(log).replay(into="v2") as job,
+        pytest.raises(
+            InvalidError, match=r"'counter\.v2' is the name of a group.*none of a replay.*nothing was deleted"
+        ),
+    ):
+        job.discard()
+    assert log.topics(internal=True) == topics
+    assert log.committed("counter.v2") == committed
+    assert other.run(until="end").records_in == 0
+
+
 def test_names_that_are_taken_are_left_alone(log: Log) -> None:
     log.create_topic("counts.v2")
     with (

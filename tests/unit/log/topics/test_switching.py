@@ -1,5 +1,6 @@
 """Names that stand for others: one step, whoever reads and writes; and power losses at every step of it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,7 +103,8 @@ def test_the_offsets_of_a_group_that_stands_for_another_are_that_ones(log: Log) 
     assert log.group_behind("shop") == "shop"
 
 
-def test_members_join_anew_and_what_they_had_under_way_is_refused(log: Log) -> None:
+def test_members_join_anew_and_what_they_had_under_way_is_refused(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     lost: list[Any] = []
     with log.consumer(group="slow") as member, log.producer(transactional_id="t") as producer:
         member.subscribe(["counts"], on_lost=lost.append)
@@ -117,6 +119,8 @@ def test_members_join_anew_and_what_they_had_under_way_is_refused(log: Log) -> N
         producer.abort()
         assert values(member)[:2] == ["new4", "more4"]
         assert lost == [[OLD]]
+        assert "joins group 'slow' anew, without counts-0: names of topics that it reads" in caplog.text
+        assert "poll more often" not in caplog.text
         member.commit()
         log.switch_back("v2")
         assert values(member) == []
