@@ -6,7 +6,7 @@ What holds updates back is built in `holding`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tailrace.log.errors import TopologyError
 from tailrace.state.keyvalue import KeyValueStore
@@ -61,6 +61,8 @@ def until_stream_time(after: timedelta) -> Suppress:
 class Holding(Operator):
     """A table that sends its updates later, or fewer of them. It keeps what waits, and none of its rows."""
 
+    rows: ClassVar[str]
+    """Of which kind its due times are; a store of one kind is not taken for another's."""
     store_name: str
     key: Slot
     value: Slot
@@ -80,11 +82,6 @@ class Holding(Operator):
         del store
         key, value = self.key.codec, self.value.codec
         return KeptAs(f"held {self.rows}", Form(key.name, key.fields), Form(value.name, value.fields))
-
-    @property
-    def rows(self) -> str:
-        """Of which kind its due times are."""
-        raise NotImplementedError
 
     @property
     def old(self) -> OldValues:
@@ -128,13 +125,9 @@ class SuppressTable(Holding):
 class SuppressUntilClose(SuppressTable):
     """Sends each window's result once, when it has closed; windows that are empty by then send nothing."""
 
+    rows = "until close"
     window: Window | None
     """Of the aggregate that the table is made of; None where there is none."""
-
-    @property
-    def rows(self) -> str:
-        """Due by the windows' ends."""
-        return "until close"
 
     def closes_at(self) -> Callable[[Windowed[Any]], int]:
         """Windowed key to the stream time at which it is sent.
@@ -171,12 +164,8 @@ class SuppressUntilClose(SuppressTable):
 class SuppressUntilTime(SuppressTable):
     """Sends a key's latest update when stream time is some way past the first one that it holds."""
 
+    rows = "until stream time"
     sees_every_update = True
-
-    @property
-    def rows(self) -> str:
-        """Due by event time."""
-        return "until stream time"
 
     @property
     def delay_ms(self) -> int:
@@ -188,14 +177,10 @@ class SuppressUntilTime(SuppressTable):
 class ThrottleTable(Holding):
     """Sends a key's first update at once, and then no more than the latest one in each interval of the wall clock."""
 
+    rows = "throttled"
     every_ms: int
 
     sees_every_update = True
-
-    @property
-    def rows(self) -> str:
-        """Due by the wall clock."""
-        return "throttled"
 
     @property
     def delay_ms(self) -> int:
