@@ -2,7 +2,7 @@
 
 import threading
 
-from tailrace.log.clock import ManualClock, SystemClock
+from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.log.syncer import Done, Syncer
 from tailrace.log.timers import Timers
@@ -116,12 +116,14 @@ def test_after_closing_a_sync_is_made_at_once() -> None:
 
 
 def test_timers_call_in_the_order_of_their_times() -> None:
-    timers = Timers(SystemClock())
+    clock = ManualClock()
+    timers = Timers(clock)
     called: list[str] = []
     last = threading.Event()
     timers.after(0.02, last.set)
     timers.after(0.01, lambda: called.append("second"))
     timers.after(0.0, lambda: called.append("first"))
+    clock.advance(20)
     assert last.wait(timeout=30)
     assert called == ["first", "second"]
     timers.after(60, lambda: called.append("never"))
