@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What a process of the user's shell would leak into the tests; pip's own PIP_* settings stay.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Tests start many processes: each would compile every module again where the shell forbids to keep what is compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-systems kills simulate bench check format clean
 
