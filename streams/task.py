@@ -1,6 +1,7 @@
 """A task: one partition of one sub-topology, with its inputs, its chain, its clocks and its state.
 
-1. Records of one input run in the order of their offsets; among its inputs a task takes the one with the oldest head.
+1. Records of one input run in the order of their offsets; among its inputs a task takes the one with the oldest head,
+   and of one time the one that stands first: a function of what waits, whatever the batches and slices.
 2. A task that reads source partitions has one clock: origin and stream time are the largest timestamp taken. A task
    behind repartitions has the minimum over its writers as its stream time; each row brings its own origin. Where it
    reads source partitions beside them, these are writers too.
@@ -99,6 +100,7 @@ class Task:
     id: TaskId
     context: TaskContext
     inputs: list[SourceInput] = field(default_factory=list[SourceInput])
+    """In the order in which records of one time run."""
     incoming: dict[int, Forward] = field(default_factory=dict[int, Forward])
     """By repartition node: what takes its rows."""
     outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
@@ -142,9 +144,8 @@ class Task:
                 source = waiting[0]
                 ran = source.run(self.context, stretch)
             else:
-                waiting.sort(key=_head)
-                source = waiting[0]
-                ran = source.run_until(self.context, _head(waiting[1]), stretch)
+                source, limit_ms = self._oldest(waiting)
+                ran = source.run_until(self.context, limit_ms, stretch)
             count += ran
             self.records_in += ran if source.counted else 0
             if source.writer is not None:
@@ -152,6 +153,13 @@ class Task:
             batch_ended = len(waiting) == 1 and ran < stretch
             if count >= records_max or batch_ended or source.head_ms is None or enough():
                 return count
+
+    def _oldest(self, waiting: list[SourceInput]) -> tuple[SourceInput, int]:
+        """The input whose turn it is, of two or more, and up to which time."""
+        waiting.sort(key=_head)  # it keeps the order of those of one time
+        source, following = waiting[0], waiting[1]
+        stands_first = self.inputs.index(source) < self.inputs.index(following)
+        return source, _head(following) if stands_first else _head(following) - 1
 
     def hear_inputs(self, expected: Collection[TopicPartition]) -> bool:
         """Takes the word of its own inputs, where they are writers among others; returns whether time went on.

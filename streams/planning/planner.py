@@ -39,6 +39,7 @@ from tailrace.streams.chain.positions import ChangelogReader, UnsettledError, fi
 from tailrace.streams.chain.silence import Listening, Silences, read_silences
 from tailrace.streams.chain.source import BadRecord, Decoding, Future, SourceInput
 from tailrace.streams.commit import offsets_of
+from tailrace.streams.operators.table import TableSource
 from tailrace.streams.planning.build import BUILDERS, functions_of
 from tailrace.streams.planning.lost import (
     look_at_topics_made_anew,
@@ -328,7 +329,7 @@ class Planner:
         chain.global_rows = plan.global_rows
         # Where nothing was committed yet, what is restored from an input says where that is read from.
         begun_at = {reader.partition: CommittedOffset(reader.end_offset) for kept, reader in restored if kept.source}
-        for node in self._read_by(task, sub):
+        for node in sorted(self._read_by(task, sub), key=self._is_no_table):
             self._input(task, node, chain, lane.outputs, {**begun_at, **committed})
         for cut in self._repartitions.read_by(task.id):
             if self._repartitions.through_log:
@@ -434,6 +435,11 @@ class Planner:
             for node in sub.sources
             if node.operator.reads is not None and partition < self._topics.partitions[node.operator.reads.name]
         ]
+
+    def _is_no_table(self, node: Node) -> bool:
+        """Of one time rows come before what looks them up, as in lookups by time; else the program's order stands."""
+        children = self._children.get(Input(node.id), ())
+        return not any(isinstance(child.operator, TableSource) for child, _ in children)
 
     def _input(
         self,

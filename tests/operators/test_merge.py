@@ -63,7 +63,7 @@ def test_an_error_in_a_branch_names_it() -> None:
 
 @pytest.mark.parametrize("by_value", [False, True])
 def test_two_inputs_come_in_the_order_of_their_times(by_value: bool) -> None:
-    """In runs of several records and of one, past the end of an input; one goes on while it is not younger."""
+    """In runs of several records and of one, past the end of an input; of one time the first named comes first."""
     times = {"a": [0, 1, 5, 5, 6, 4, 20, 21], "b": [2, 3, 5, 7, 1, 30]}
     with Log.open("memory:") as log:
         app = App("app", log=log)
@@ -79,6 +79,6 @@ def test_two_inputs_come_in_the_order_of_their_times(by_value: bool) -> None:
         app.run(until="end")
         found = [((row.key or b"").decode(), row.timestamp_ms) for row in contents(log, "out")]
     assert found == [
-        *(("a", 0), ("a", 1), ("b", 2), ("b", 3), ("b", 5), ("a", 5), ("a", 5)),
+        *(("a", 0), ("a", 1), ("b", 2), ("b", 3), ("a", 5), ("a", 5), ("b", 5)),
         *(("a", 6), ("a", 4), ("b", 7), ("b", 1), ("a", 20), ("a", 21), ("b", 30)),
     ]
