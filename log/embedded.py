@@ -298,6 +298,7 @@ class EmbeddedLog(Log):
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     ) -> Producer:
         """See `Log.producer`."""
+        self._broker.catalog.check_open(or_closing=True)
         self._broker.catalog.check_writable()
         if transactional_id is None:
             producer = EmbeddedProducer(
@@ -335,7 +336,7 @@ class EmbeddedLog(Log):
         max_poll_interval_ms: int = DEFAULT_MAX_POLL_INTERVAL_MS,
     ) -> Consumer:
         """See `Log.consumer`."""
-        self._broker.catalog.check_open()
+        self._broker.catalog.check_open(or_closing=True)
         consumer = EmbeddedConsumer(
             self._broker,
             group=group,
@@ -351,6 +352,7 @@ class EmbeddedLog(Log):
     def close(self) -> None:
         """See `Log.close`. Producers are flushed; an error of theirs is raised after the log is closed."""
         atexit.unregister(self._at_exit)
+        self._broker.catalog.closing = True
         error: BaseException | None = None
         for client in list(self._clients):
             try:

@@ -562,7 +562,7 @@ class EmbeddedConsumer(Consumer):
         return self._group
 
     def _check_open(self) -> None:
-        self._broker.catalog.check_open()  # first: it closes the consumers with it
+        self._broker.catalog.check_open(or_closing=self._closed)  # first: it closes the consumers with it
         if self._closed:
             raise InvalidError("the consumer is closed: make another with log.consumer()")
 

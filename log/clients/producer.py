@@ -538,6 +538,7 @@ class EmbeddedProducer(Producer):
 
     def _refresh(self) -> None:
         if self._closed:
+            self._broker.catalog.check_open(or_closing=True)
             raise InvalidError("the producer is closed: make another with log.producer()")
         self._version = self._broker.catalog.version
         for name, target in list(self._targets.items()):

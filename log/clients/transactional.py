@@ -303,6 +303,7 @@ class TransactionalProducer(EmbeddedProducer):
 
     def _check_usable(self) -> None:
         if self._closed:
+            self._broker.catalog.check_open(or_closing=True)
             raise InvalidError("the producer is closed: make another with log.producer()")
         if self._fenced is not None:
             raise self._fenced.with_traceback(None)

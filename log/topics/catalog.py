@@ -86,6 +86,7 @@ class Catalog:
         self.read_only = read_only
         self.version = 0
         self.closed = False
+        self.closing = False  # its clients are being closed, before it is
         self.lock = threading.RLock()
         self._open_log = partial(Partition.open, disk, clock, read_only=read_only, wait_for_sync=wait_for_sync)
         self._stable_moved = stable_moved
@@ -254,13 +255,13 @@ class Catalog:
         self._look_at_aliases()
         return topic
 
-    def check_open(self) -> None:
-        """Refuses to go on after `close`.
+    def check_open(self, *, or_closing: bool = False) -> None:
+        """Refuses to go on after `close`; or_closing: as soon as that was called.
 
         Raises:
             InvalidError: it is closed.
         """
-        if self.closed:
+        if self.closed or (or_closing and self.closing):
             raise InvalidError(f"the log {named(self.path)} is closed: open it again with Log.open")
 
     def _record(self, record: MetadataRecord) -> None:

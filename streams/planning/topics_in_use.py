@@ -130,8 +130,9 @@ class TopicsInUse:
             self._log.consumer().close()
         except InvalidError as error:
             raise InvalidError(
-                f"the log was closed while app {self._app!r} ran, so nothing after the last commit was kept: end the "
-                f"app first, and close the log after it ({error})"
+                f"the log was closed while app {self._app!r} ran, so its next run goes on from its last commit: end "
+                f"the app first, with app.stop() or at the end of `async with app.running()`, then "
+                f"close the log ({error})"
             ) from error
 
     def is_there(self, topic_id: str) -> bool:

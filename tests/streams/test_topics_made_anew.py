@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import pytest
 
 from tailrace import Context, Processor, Record, Store
+from tailrace.log.broker import Broker
 from tailrace.log.client import CommittedOffset, Log
 from tailrace.log.errors import InvalidError, TopologyError
 from tailrace.log.record import TopicPartition
@@ -419,12 +421,32 @@ def test_offsets_that_were_set_by_hand_are_fine_without_stores(kept: Log, caplog
     assert caplog.messages == []
 
 
-def test_a_log_that_is_closed_under_a_running_app_is_named() -> None:
+def close_all(log: Log) -> None:
+    log.close()
+
+
+def close_the_clients(log: Log) -> None:
+    """As far as `close` has come when another thread sees that the clients are closed."""
+    with patch.object(Broker, "close"):
+        log.close()
+
+
+@pytest.mark.parametrize("close", [close_all, close_the_clients])
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_a_log_that_is_closed_under_a_running_app_is_named(
+    guarantee: Literal["exactly_once", "at_least_once"], close: Callable[[Log], None]
+) -> None:
     log = Log.open("memory:")
     log.create_topic("in")
     feed(log, "in", some("a", "now", "b"))
-    with pytest.raises(InvalidError, match=r"the log was closed while app 'app' ran, .* end the app first"):
-        counting(log, log.close).run(until="end")
+    told = (
+        r"the log was closed while app 'app' ran, so its next run goes on from its last commit: end the app first, "
+        r"with app\.stop\(\) .* \(the log memory: is closed: open it again with Log\.open\)"
+    )
+    app = counting(log, lambda: close(log))
+    app.options = replace(app.options, guarantee=guarantee)
+    with pytest.raises(InvalidError, match=told):
+        app.run(until="end")
 
 
 def test_the_changelog_of_a_store_in_memory_deleted_while_the_app_was_stopped(kept: Log) -> None:

@@ -4,9 +4,11 @@ import errno
 import threading
 from collections.abc import Iterator
 from typing import Any, get_args
+from unittest.mock import patch
 
 import pytest
 
+from tailrace.log.broker import Broker
 from tailrace.log.client import Compression, Consumer, Log
 from tailrace.log.clients import outgoing
 from tailrace.log.clock import ManualClock
@@ -320,6 +322,20 @@ def test_after_close_there_is_a_clear_error(log: Log) -> None:
     with pytest.raises(InvalidError, match="producer is closed"):
         producer.send("t", b"2")
     assert values(log) == [b"1"]
+
+
+@pytest.mark.parametrize("transactional_id", [None, "t"])
+def test_clients_that_their_log_closes_name_the_log(transactional_id: str | None) -> None:
+    """From the first one that is closed on: another thread may see that before the log itself is closed."""
+    log = Log.open("memory:")
+    log.create_topic("t")
+    consumer, producer = log.consumer(), log.producer(transactional_id=transactional_id)
+    with patch.object(Broker, "close"):
+        log.close()
+    for use in (lambda: producer.send("t", b""), lambda: consumer.poll(0), log.producer, log.consumer):
+        with pytest.raises(InvalidError, match="the log memory: is closed: open it again"):
+            use()
+    log.close()
 
 
 def test_threads_share_a_producer(log: Log) -> None:
