@@ -24,6 +24,9 @@ from tailrace.streams.program.topic import Topic
 from tailrace.streams.reprocessing.side_by_side import MASK, Rows, Scratch, SideBySide
 
 _BYTES_MAX: Final = 48 << 20
+# Of a table: with the kind, and two blanks between columns, 119.
+_KEY_CHARS: Final = 30
+_VALUE_CHARS: Final = 38
 
 
 class Range(NamedTuple):
@@ -48,7 +51,8 @@ class Sample(NamedTuple):
 class Difference(NamedTuple):
     """How many keys are the same, have changed, are missing in the new topic, or are new in it; and some that differ.
 
-    `str()` is a table of the samples under the numbers.
+    `str()` is a table of the samples under the numbers, of at most 120 columns: of what is long it has the part in
+    which the two begin to differ. The samples themselves are whole.
     """
 
     same: int
@@ -63,10 +67,7 @@ class Difference(NamedTuple):
         head = f"{self.same:,} same, {self.changed:,} changed, {self.missing:,} missing, {self.new:,} new"
         if not self.samples:
             return head
-        rows = [
-            ("", "key", "before", "after"),
-            *((each.kind, *(_text(part) for part in each[1:])) for each in self.samples),
-        ]
+        rows = [("", "key", "before", "after"), *map(_row, self.samples)]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
@@ -74,8 +75,26 @@ class Difference(NamedTuple):
         return "\n".join([head, *(line.rstrip() for line in lines)])
 
 
+def _row(sample: Sample) -> tuple[str, str, str, str]:
+    key, before, after = (_text(part) for part in sample[1:])
+    alike = next((at for at, (old, new) in enumerate(zip(before, after, strict=False)) if old != new), None)
+    if alike is None:
+        alike = 0 if before == after else min(len(before), len(after))
+    return sample.kind, _part(key, _KEY_CHARS), _part(before, _VALUE_CHARS, alike), _part(after, _VALUE_CHARS, alike)
+
+
 def _text(value: Any) -> str:
-    return "-" if value is None else str(value)
+    return "-" if value is None else str(value).replace("\n", "\\n")
+
+
+def _part(text: str, chars: int, alike: int = 0) -> str:
+    """So many characters of a text at most: some of those that are `alike`, then what follows them."""
+    if len(text) <= chars:
+        return text
+    begin = alike - chars // 3
+    if begin > 0:
+        text = f"…{text[begin + 1 :]}"
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"
 
 
 _ALWAYS: Final = Range(None, None)

@@ -465,7 +465,8 @@ class ReplayJob:
         To be called again where it was broken off.
 
         Raises:
-            InvalidError: it runs, or what has its name is none of a replay.
+            InvalidError: it runs, or what has its name, or its state directory, is none of a replay.
+            LogLockedError: another process uses the state directory.
         """
         self._check_not_promoted("discarded: undo() first")
         before = self._before()

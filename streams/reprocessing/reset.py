@@ -136,33 +136,40 @@ def carry_out(plan: ResetPlan, options: AppOptions, log: Log) -> ResetPlan:
 
 
 def delete_all(options: AppOptions, log: Log, outputs: Sequence[str], *, last: str) -> None:
-    """Deletes an app with all that it made: outputs, internal topics, stores, offsets; the topic `last` goes last.
+    """Deletes an app with all that it made: outputs, internal topics, state directory, offsets; the topic `last` last.
 
     Broken off, it is seen by the next start as a reset is, and to call it again finishes it.
 
     Raises:
-        InvalidError: it runs; its members are named.
+        InvalidError: it runs, its members are named; or the state directory is none of its own.
+        LogLockedError: another process uses the state directory.
     """
     app = options.name
     members = _members(log, app)
     if members:
         raise InvalidError(f"app {app!r} runs now, as {', '.join(members)}: stop it first; nothing was changed")
-    committed = log.committed(app)
-    known = set(log.topics(internal=True))
-    log.commit_offsets(app, {each: CommittedOffset(at, -1, BROKEN_OFF) for each, at in committed.items()})
-    for path in _state(options, log):
-        RealDisk().remove_tree(path)
-    for folder in _folders(options, log):
-        KnownTopics(RealDisk(), folder).forget()
-    forget_in_memory(log, app)
-    own = internal_topics(log, app) + _topics_of(log, app, _SILENCES)
-    for name in [*outputs, *own, dead_letter_topic(app)]:
-        if name in known:
-            log.delete_topic(name)
-    if app in log.groups():
-        log.delete_group(app)
-    if last in known:
-        log.delete_topic(last)
+    root = _state_directory(options, log)
+    own = None if root is None else identity.take(RealDisk(), root, app, _cluster(log))
+    try:
+        committed = log.committed(app)
+        known = set(log.topics(internal=True))
+        log.commit_offsets(app, {each: CommittedOffset(at, -1, BROKEN_OFF) for each, at in committed.items()})
+        for path in _state(options, log):
+            RealDisk().remove_tree(path)
+        forget_in_memory(log, app)
+        topics = internal_topics(log, app) + _topics_of(log, app, _SILENCES)
+        for name in [*outputs, *topics, dead_letter_topic(app)]:
+            if name in known:
+                log.delete_topic(name)
+        if app in log.groups():
+            log.delete_group(app)
+        if root is not None:
+            RealDisk().remove_tree(root)
+        if last in known:
+            log.delete_topic(last)
+    finally:
+        if own is not None:
+            own.release()
 
 
 def internal_topics(log: Log, app: str) -> list[str]:

@@ -139,13 +139,37 @@ def test_other_words_under_one_name_are_refused_until_it_is_discarded(log: Log) 
         with pytest.raises(InvalidError, match="program"):
             job.run()
         committed = log.committed("counter")
+        state = Path(log.state_directory or "")
+        assert (state / "counter.v2").is_dir()
         job.discard()
         assert not any("v2" in name for name in [*log.topics(internal=True), *log.groups()])
         assert log.committed("counter") == committed
+        assert [each.name for each in state.iterdir()] == ["counter"], "no folder is left, not even an empty one"
         job.discard()  # nothing is left
         assert job.run().records_in == len(CLICKS)
         job.discard()
         assert job.run().records_in == len(CLICKS), "with the same state as the one before"
+
+
+def test_a_state_directory_of_another_log_is_not_discarded(log: Log, tmp_path: Path) -> None:
+    def app(of: Log) -> App:
+        made = App("counter", log=of, state_dir=str(tmp_path / "state"))
+        clicks = made.topic("clicks", key=str, value=dict[str, Any])
+        made.stream(clicks).group_by_key().count(store="users").to(made.topic("users", key=str, value=int))
+        return made
+
+    with app(log).replay(into="v2") as job:
+        job.run()
+    topics, files = log.topics(internal=True), sorted((tmp_path / "state").rglob("*"))
+    with Log.open(str(tmp_path / "other")) as other:
+        other.create_topic("clicks")
+        with (
+            app(other).replay(into="v2") as job,
+            pytest.raises(InvalidError, match=r"belongs to app 'counter\.v2' on the"),
+        ):
+            job.discard()
+    assert sorted((tmp_path / "state").rglob("*")) == files
+    assert log.topics(internal=True) == topics
 
 
 def test_what_has_a_replays_name_and_is_none_is_not_discarded(log: Log) -> None:

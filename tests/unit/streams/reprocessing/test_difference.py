@@ -185,6 +185,33 @@ def test_a_table_for_a_person() -> None:
     assert str(compared([("a", 1, 0)], [("a", 1, 0)])) == "1 same, 0 changed, 0 missing, 0 new"
 
 
+def test_a_table_is_never_wider_than_a_page() -> None:
+    """Of long values it has the part in which they begin to differ, and of what is whole on one side some."""
+    many = [("a", number, number) for number in range(200)]
+    other = [("a", number + (number == 150), number) for number in range(200)]
+    found = compared([*many, ("b" * 50, 1, 0)], [*other, ("c", 2, 0), ("c", 3, 0)], sequences=True)
+    assert str(found).splitlines() == [
+        "0 same, 1 changed, 1 missing, 1 new",
+        f"         {'key':30}  {'before':38}  after",
+        f"changed  {'a':30}  …48, 149, 150, 151, 152, 153, 154, 15…  …48, 149, 151, 151, 152, 153, 154, 15…",
+        f"missing  {'b' * 29}…  {1:<38}  -",
+        f"new      {'c':30}  {'-':38}  [2, 3]",
+    ]
+    assert (len(found.samples[0].before), len(found.samples[1].key)) == (200, 50), "in the samples all is there"
+
+
+@given(st.text("ab\n", max_size=90), st.text("ab\n", max_size=90))
+@settings(max_examples=100, deadline=None)
+def test_what_differs_is_in_the_table(before: str, after: str) -> None:
+    """Whatever is long: the first character that differs is shown, in no more than 120 columns."""
+    lines = str(Difference(0, 1, 0, 0, [Sample("changed", "k", before, after)])).splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 120
+    if before != after:
+        column = lines[1].index("after")
+        assert lines[2][14:column].rstrip() != lines[2][column:]
+
+
 def test_a_tolerance_below_0() -> None:
     with pytest.raises(ValueError, match="below 0"):
         compared([], [], tolerance=-1)
