@@ -28,6 +28,10 @@ pack_int64 = struct.Struct(">q").pack
 unpack_int64 = struct.Struct(">q").unpack_from
 
 NO_SEQUENCE = b"\x00\x00\x00\x00"
+
+pack_start = struct.Struct(">q4x").pack
+"""What stands behind the key in a changelog key of a window: its start, and `NO_SEQUENCE`."""
+
 _START_FROM, _START_TO = -12, -4
 
 

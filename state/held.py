@@ -37,7 +37,7 @@ HeldValues = Held | bytes
 """What is held of one key and time."""
 
 
-def held(value: bytes, *, matched: bool) -> HeldValues:
+def held(value: bytes, *, matched: bool) -> bytes:
     """One record."""
     return _pack_head(matched, len(value)) + value
 

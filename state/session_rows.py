@@ -15,7 +15,7 @@ from typing import cast
 
 from tailrace.log.record import RawRecord
 from tailrace.state.changelog import NO_SEQUENCE, pack_int64, unpack_int64
-from tailrace.state.store import ROWS
+from tailrace.state.store import ROWS, Row
 
 INDEX = b"\x02"
 """Every key of the index begins with it."""
@@ -84,6 +84,12 @@ def row_bounds(row: bytes) -> tuple[int, int]:
     """End and start in a row's key."""
     end_ms, start_ms = _unpack_times(row, len(row) - _TIMES_BYTES)
     return end_ms, start_ms
+
+
+def rows_at(encoded: bytes, time_ms: int, data: bytes) -> tuple[Row, Row]:
+    """Both rows of a window of length 0, whose entry's time is its own."""
+    times = _pack_times(time_ms, time_ms)
+    return (rows_of(encoded) + times, times[:8] + data), (INDEX + times + encoded, b"")
 
 
 def index_key(encoded: bytes, start_ms: int, end_ms: int) -> bytes:

@@ -36,6 +36,23 @@ ChangelogRow = tuple[bytes, bytes | None, int]
 """Key, value (None: tombstone) and timestamp in ms of one changelog record."""
 
 
+class ChangelogColumns:
+    """Changelog records by column: what a store gives that has very many, and no tuple for each."""
+
+    __slots__ = ("keys", "timestamps_ms", "values")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: list[bytes | None] = []
+        self.timestamps_ms: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[ChangelogRow]:
+        return zip(self.keys, self.values, self.timestamps_ms, strict=True)
+
+
 class Codec(Protocol[T]):
     """Turns a key or a value into bytes and back.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from tailrace.log.client import CommittedOffset, Delivery, Log, Producer
 from tailrace.log.record import TopicPartition
-from tailrace.state.store import WriteSet
+from tailrace.state.store import ChangelogColumns, ChangelogRow, WriteSet
 from tailrace.streams.chain.clocks import encode_clocks
 from tailrace.streams.chain.log_hop import LogHop
 from tailrace.streams.chain.markers import Said
@@ -126,6 +126,15 @@ def _send_changelog(store: TaskStore, producer: Producer) -> Delivery | None:
     rows = store.node.store.take_changelog()
     if not rows or store.source is not None:
         return None
-    keys, values, timestamps_ms = zip(*rows, strict=True)
     topic, partition = store.changelog
+    keys, values, timestamps_ms = _by_column(rows)
     return producer.send_many(topic, values, keys=keys, timestamps_ms=timestamps_ms, partition=partition)
+
+
+def _by_column(
+    rows: list[ChangelogRow] | ChangelogColumns,
+) -> tuple[Sequence[bytes], Sequence[bytes | None], Sequence[int]]:
+    if isinstance(rows, ChangelogColumns):
+        return rows.keys, rows.values, rows.timestamps_ms
+    keys, values, timestamps_ms = zip(*rows, strict=True)
+    return keys, values, timestamps_ms

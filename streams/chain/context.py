@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tailrace.log.record import Headers, RawRecord, TopicPartition
 from tailrace.state.checkpoint import Checkpoint
-from tailrace.state.store import Backend, ChangelogRow, WriteSet
+from tailrace.state.store import Backend, ChangelogColumns, ChangelogRow, WriteSet
 from tailrace.streams.chain.clocks import NEVER
 from tailrace.streams.chain.schedule import Schedules
 
@@ -38,7 +38,7 @@ def _raise(error: Exception, _result: object = None, /) -> None:
 class Stored(Protocol):
     """The store of a stateful operator, as the commit sees it."""
 
-    def take_changelog(self) -> list[ChangelogRow]:
+    def take_changelog(self) -> list[ChangelogRow] | ChangelogColumns:
         """The changelog records of what was flushed."""
         ...
 

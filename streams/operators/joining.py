@@ -9,16 +9,16 @@
 4. The cache holds no results back, so it changes nothing.
 5. Where a function raises the pair is dropped, and the record's other pairs are not.
 
-Not here: which times belong together (windows/join), how records are laid out (state/held, state/session).
+Not here: which times belong together (windows/join), how records are laid out (state/held, state/held_store).
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from typing import Any
 
-from tailrace.state.held import VALUE_AT, HeldCodec, HeldValues, held, held_matched, held_values, held_with, is_matched
-from tailrace.state.session import SessionStore, Span
+from tailrace.state.held import VALUE_AT, HeldValues, held_values, is_matched
+from tailrace.state.held_rows import FIRST, LAST, first_from
+from tailrace.state.held_store import HeldStore
 from tailrace.streams.chain.chain import Chain, Sides
 from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.join import StreamJoin
@@ -41,7 +41,7 @@ class JoinSide:
     def __init__(
         self,
         context: TaskContext,
-        store: SessionStore[Any, HeldValues],
+        store: HeldStore[Any],
         codec: TypeCodec,
         alone: Callable[[Any], Any] | None,
         *,
@@ -88,28 +88,26 @@ class JoinSide:
         # Expiry first: what came and went between two commits is then written nowhere.
         if before_ms > 0:
             self.store.expire(before_ms)
-        self.store.flush_untold()
+        self.store.flush()
 
     def open_windows(self, stream_time_ms: int) -> int:
         """How many records wait for a partner, to be sent without one."""
         if not self.marks:
             return 0
         waiting = self.store.fetch_all(max(stream_time_ms - self.open_ms, 0), FAR)
-        return sum(len(held_values(kept)) for _, _, _, kept in waiting if not is_matched(kept))
+        return sum(len(held_values(kept)) for _, _, kept in waiting if not is_matched(kept))
 
-    def close(self, stream_time_ms: int) -> Iterator[tuple[int, Any, HeldValues]]:
+    def close(self, stream_time_ms: int) -> list[tuple[int, Any, HeldValues]]:
         """Time, key and values of the records that closed up to stream_time_ms and have no partner, in order."""
         from_ms, before_ms = self._closed_before_ms, stream_time_ms - self.open_ms
         if before_ms <= from_ms:
-            return
+            return []
         self._closed_before_ms = before_ms
-        for key, span in self.store.closing(before_ms, from_ms=from_ms):
-            if span.value is not None and not is_matched(span.value):
-                yield span.start_ms, key, span.value
+        return self.store.closing(before_ms, from_ms=from_ms)
 
     def next_close(self) -> int:
         """A time at which no record closes before."""
-        first_ms = self.store.first_end(self._closed_before_ms)
+        first_ms = self.store.first_alone(self._closed_before_ms)
         return FAR if first_ms is None else first_ms + self.open_ms + 1
 
     def closed_before(self, origin_ms: int) -> int:
@@ -118,25 +116,14 @@ class JoinSide:
 
     def keep(self) -> Callable[[Any, int, bytes, bool], None]:
         """What keeps a record: (cache key, time in ms, bytes of the value, whether it has a partner)."""
-        store, context, marks, open_ms = self.store, self._context, self.marks, self.open_ms
-        windows, look, add, touch = store.windows, store.look, store.add, store.touch
+        context, put, open_ms = self._context, self.store.put, self.open_ms
+        if not self.marks:
+            return put
 
         def keep(cached: Any, timestamp_ms: int, data: bytes, matched: bool) -> None:  # noqa: FBT001 - the hot path
-            spans: Sequence[Span[HeldValues]] | None = windows.get(cached)
-            if spans is None:
-                spans = look(cached)
-            span = None if not spans or spans[-1].start_ms < timestamp_ms else _at(spans, timestamp_ms)
-            if span is None:
-                add(cached, timestamp_ms, timestamp_ms, held(data, matched=matched), timestamp_ms)
-            else:
-                assert span.value is not None
-                span.value = held_with(span.value, data, matched=matched)
-                if not span.dirty:
-                    touch(span)
-            if marks and not matched:
-                closes_at_ms = timestamp_ms + open_ms + 1
-                if closes_at_ms < context.next_close_ms:
-                    context.next_close_ms = closes_at_ms
+            put(cached, timestamp_ms, data, matched)
+            if not matched and timestamp_ms + open_ms < context.next_close_ms:
+                context.next_close_ms = timestamp_ms + open_ms + 1
 
         return keep
 
@@ -212,11 +199,13 @@ def _side(chain: Chain, node: Node, operator: StreamJoin, name: str, alone: Call
     slot = operator.left if is_left else operator.right
     codec = guarded(slot.codec, f"a value of store {name!r}, made at {operator.place},", slot.advice)
     chain.known_as(node, codec.encode)
-    store = SessionStore[Any, HeldValues](name, chain.keyspace(name), operator.key.codec, HeldCodec(), difference_ms=0)
     open_ms = window.left_open_ms if is_left else window.right_open_ms
     retention_ms = window.retention_ms
     if operator.of_itself:
         open_ms, retention_ms = window.either_open_ms, window.either_retention_ms
+    store = HeldStore[Any](
+        name, chain.keyspace(name), operator.key.codec, marks=alone is not None, retention_ms=retention_ms
+    )
     side = JoinSide(chain.context, store, codec, alone, open_ms=open_ms, retention_ms=retention_ms)
     chain.state_nodes[name] = side
     return side
@@ -283,31 +272,29 @@ def _probe(
 ) -> Probe:
     """What looks for the partners of a side's record in what the other keeps, from before_ms to after_ms around it."""
     store, marks, decode, closed_before = there.store, there.marks, there.codec.decode, there.closed_before
-    windows, look, touch, own_decode = store.windows, store.look, store.touch, side.codec.decode
+    kept_rows, look, mark, own_decode = store.rows, store.look, store.mark, side.codec.decode
 
     def probe(key: Any, cached: Any, value: Any, data: bytes, timestamp_ms: int) -> bool | None:
-        spans: Sequence[Span[HeldValues]] | None = windows.get(cached)
-        if spans is None:
-            spans = look(cached)
-        if not spans or spans[-1].start_ms < timestamp_ms - before_ms:
+        rows = kept_rows.get(cached)
+        if rows is None:
+            rows = look(cached)
+        from_ms = timestamp_ms - before_ms
+        if len(rows) == FIRST or rows[LAST] < from_ms:
             return False
         closed_before_ms = closed_before(context.origin_ms) if marks else 0
         found, refused = False, False
-        from_ms, to_ms = timestamp_ms - before_ms, timestamp_ms + after_ms
-        if spans[0].start_ms < from_ms or spans[-1].start_ms > to_ms:
-            spans = _between(spans, from_ms, to_ms)
-        for span in spans:
-            start_ms, kept = span.start_ms, span.value
-            assert kept is not None
+        to_ms = timestamp_ms + after_ms
+        first = FIRST if rows[FIRST] >= from_ms else first_from(rows, from_ms)
+        end = len(rows) if rows[LAST] <= to_ms else first_from(rows, to_ms + 1)
+        for place in range(first, end, 2):
+            start_ms, kept = rows[place], rows[place + 1]
             if marks and not is_matched(kept):
                 if start_ms < closed_before_ms:
                     refused = True
                     continue
-                span.value = kept = held_matched(kept)
-                if not span.dirty:
-                    touch(span)
+                mark(rows, place)
             time_ms = start_ms if start_ms > timestamp_ms else timestamp_ms
-            for partner in (kept[VALUE_AT:],) if isinstance(kept, bytes) else kept.values:
+            for partner in (kept[VALUE_AT:],) if kept.__class__ is bytes else kept.values:
                 if found and not isinstance(value, _IMMUTABLE):
                     # Once more: what stands behind may have changed the one before.
                     value = own_decode(data)
@@ -319,21 +306,6 @@ def _probe(
         return None if refused and not found else found
 
     return probe
-
-
-def _between(spans: Sequence[Span[HeldValues]], from_ms: int, to_ms: int) -> Sequence[Span[HeldValues]]:
-    """Those of a key's records whose times are from_ms to to_ms."""
-    return spans[bisect_left(spans, from_ms, key=_start) : bisect_left(spans, to_ms + 1, key=_start)]
-
-
-def _at(spans: Sequence[Span[HeldValues]], time_ms: int) -> Span[HeldValues] | None:
-    """Those of a key's records that have just that time."""
-    at = bisect_left(spans, time_ms, key=_start)
-    return spans[at] if spans[at].start_ms == time_ms else None
-
-
-def _start(span: Span[HeldValues]) -> int:
-    return span.start_ms
 
 
 def _unkeyed(context: TaskContext, results: Sequence[Callable[[Any], Any]], forward: Forward) -> Forward:
@@ -367,7 +339,7 @@ def _alone_right(f: Pair) -> Callable[[Any], Any]:
 _Row = tuple[int, Any, HeldValues, JoinSide]
 
 
-def _with_side(side: JoinSide, rows: Iterator[tuple[int, Any, HeldValues]]) -> Iterator[_Row]:
+def _with_side(side: JoinSide, rows: Sequence[tuple[int, Any, HeldValues]]) -> Iterator[_Row]:
     for timestamp_ms, key, kept in rows:
         yield timestamp_ms, key, kept, side
 

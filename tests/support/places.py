@@ -6,7 +6,7 @@ from typing import Protocol
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.rocksdb import RocksBackend, RocksMemory
-from tailrace.state.store import Backend, ChangelogRow, WriteSet
+from tailrace.state.store import Backend, ChangelogColumns, ChangelogRow, WriteSet
 
 
 class Place(Protocol):
@@ -50,7 +50,7 @@ class Committed(Protocol):
 
     name: str
 
-    def take_changelog(self) -> list[ChangelogRow]: ...
+    def take_changelog(self) -> list[ChangelogRow] | ChangelogColumns: ...
 
     def take_writes(self, into: WriteSet, checkpoint: Checkpoint | None = None) -> None: ...
 

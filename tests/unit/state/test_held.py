@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.state.held import HeldCodec, held, held_matched, held_values, held_with, is_matched
+from tailrace.state.held import HeldCodec, HeldValues, held, held_matched, held_values, held_with, is_matched
 
 
 def test_the_format() -> None:
@@ -16,7 +16,7 @@ def test_the_format() -> None:
 @given(st.lists(st.tuples(st.binary(max_size=300), st.booleans()), min_size=1, max_size=5), st.booleans())
 def test_there_and_back(records: list[tuple[bytes, bool]], marked: bool) -> None:
     (first, matched), *others = records
-    all_of_them = held(first, matched=matched)
+    all_of_them: HeldValues = held(first, matched=matched)
     for value, found in others:
         all_of_them = held_with(all_of_them, value, matched=found)
     if marked:

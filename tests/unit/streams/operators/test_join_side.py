@@ -1,8 +1,8 @@
 """One side of a join: how long it keeps a record, and what it says of those without a partner."""
 
-from tailrace.state.held import HeldCodec, held_values
+from tailrace.state.held import held_values
+from tailrace.state.held_store import HeldStore
 from tailrace.state.memory import MemoryBackend
-from tailrace.state.session import SessionStore
 from tailrace.state.store import WriteSet
 from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.joining import JoinSide
@@ -10,7 +10,7 @@ from tailrace.streams.values.codec import codec_of
 
 
 def side(context: TaskContext, backend: MemoryBackend, *, marks: bool) -> JoinSide:
-    store = SessionStore("s", backend.keyspace("s"), codec_of(str), HeldCodec(), difference_ms=0)
+    store = HeldStore("s", backend.keyspace("s"), codec_of(str), marks=marks, retention_ms=9)
     alone = str if marks else None
     return JoinSide(context, store, codec_of(str), alone, open_ms=5, retention_ms=9)
 
@@ -24,7 +24,7 @@ def commit(each: JoinSide, backend: MemoryBackend, stream_time_ms: int) -> None:
 
 
 def times(each: JoinSide) -> list[int]:
-    return [start_ms for start_ms, _, _, _ in each.store.fetch_all(0, FAR)]
+    return [start_ms for start_ms, _, _ in each.store.fetch_all(0, FAR)]
 
 
 def test_a_record_is_kept_for_its_retention_and_no_longer() -> None:
