@@ -30,9 +30,9 @@ _logger = logging.getLogger("tailrace.state")
 PIECE_ROWS = 64_000
 # Where records of a piece repeat its keys, a larger one saves more than the caches do: so far as memory goes.
 PIECE_BYTES = 64 << 20
-_REPEATING = 1.5  # records for each row
-# So many more records of such a piece wait as bytes, to be walked from the newest on. None of them may repeat: then
-# they are as many rows.
+_REPEATING = 1.25  # records for each row
+# So many records of such a piece wait as bytes, to be walked from the newest on. None of them may repeat but those that
+# were looked at: then they are as many rows.
 WAITING_RECORDS = 1_000_000
 # A row in a dict, besides its value: two bytes objects and their slot.
 _ROW_BYTES = 250
@@ -138,7 +138,7 @@ def restore(
         progress(0, total)
     records, next_offset = 0, begin
     leader_epoch = checkpoint.leader_epoch if checkpoint else -1
-    piece, stands_for = _Piece(layout, expire_before_ms), begin if checkpoint else None
+    piece, stands_for = _Piece(layout, expire_before_ms, repeats=True), begin if checkpoint else None
     # Until the end is reached, what follows is as old as the store was; one from nothing is as it is read from now on.
     as_of_ms = checkpoint.written_ms if checkpoint else now_ms
     for batch in changelog.batches(begin) if total else ():
@@ -147,7 +147,7 @@ def restore(
         next_offset, leader_epoch = batch.next_offset, batch.leader_epoch
         if piece.full:
             backend.ingest(name, piece.rows(), Checkpoint(changelog.topic_id, next_offset, leader_epoch, as_of_ms))
-            piece, stands_for = _Piece(layout, expire_before_ms), next_offset
+            piece, stands_for = piece.following(), next_offset
             if progress is not None:
                 progress(next_offset - begin, total)
     # Offset and epoch are those of a batch that was read: an offset past the end of its epoch would mean a rebuild.
@@ -161,66 +161,76 @@ def restore(
 class _Piece:
     """Rows that are written together: the last value of each key.
 
-    Where keys repeat, most records are superseded by later ones, and to find that out costs less than a row for each:
-    further batches wait as bytes and are then walked from the newest to the oldest, first for their keys alone. As a
-    set, those of a batch are asked which are not known yet, and only these become rows. Measured, per record with ten
-    of a key: 0.50 µs, against 0.83 with a row for each. A row of a dictionary costs four cache misses, one after the
-    other; the difference of two sets looks for several keys at once.
+    Batches wait as bytes until the piece is full. Where keys repeat, most records are superseded by later ones, and to
+    find that out costs less than a row for each: batches are walked from the newest to the oldest, first for their keys
+    alone. As a set, those of a batch are asked which are not known yet, and only these become rows. Measured, per
+    record with ten of a key: half of what a row for each takes. A row of a dictionary costs four cache misses,
+    one after the other; the difference of two sets looks for several keys at once.
     """
 
-    __slots__ = ("_expire_before_ms", "_held", "_layout", "_records", "_rows", "_waiting", "_waiting_records")
+    __slots__ = ("_expire_before_ms", "_held", "_layout", "_records", "_repeats", "_waiting")
 
-    def __init__(self, layout: Layout, expire_before_ms: int) -> None:
+    def __init__(self, layout: Layout, expire_before_ms: int, *, repeats: bool) -> None:
+        """`repeats`: whether keys are thought to repeat; looked at once the piece has so many records."""
         self._layout = layout
         self._expire_before_ms = expire_before_ms
-        self._rows: dict[bytes, bytes | None] = {}
-        self._records = 0
-        """That became rows, or would have, were it not for later ones."""
+        self._repeats = repeats
         self._held = 0
+        self._records = 0
         self._waiting: list[Sequence[RawRecord]] = []
-        self._waiting_records = 0
 
     def add(self, records: Sequence[RawRecord]) -> None:
         """Adds a batch."""
-        if self._waiting or len(self._rows) >= PIECE_ROWS:
-            self._wait(records)
-        else:
-            self._take(records)
-
-    def _take(self, records: Sequence[RawRecord]) -> None:
-        rows, before = self._rows, len(self._rows)
-        count = self._layout.rows(records, rows, self._expire_before_ms)
-        # What values weigh is judged by the last of each batch: exact is as dear as reading the record.
-        value = next(reversed(rows.values()), None) or b""
-        self._held += (len(rows) - before) * _ROW_BYTES + count * len(value)
-        self._records += count
-
-    def _wait(self, records: Sequence[RawRecord]) -> None:
         count, first = len(records), next(iter(records), None)
-        if first is not None:
-            self._waiting.append(records)
-            self._waiting_records += count
-            self._held += count * (len(first.key or b"") + len(first.value or b""))
+        if first is None:
+            return
+        looked_at = self._records >= PIECE_ROWS
+        self._waiting.append(records)
+        self._records += count
+        # What records weigh is judged by one of each batch: exact is as dear as reading them.
+        row = 0 if looked_at else _ROW_BYTES
+        self._held += count * (len(first.key or b"") + len(first.value or b"") + row)
+        if self._repeats and not looked_at and self._records >= PIECE_ROWS:
+            keys = set[bytes | None]()
+            for each in self._waiting:
+                keys.update(map(_key, each))
+            self._repeats = self._are_repeated(len(keys))
 
     @property
     def full(self) -> bool:
         """Whether it is to be written."""
-        return (
-            self._held >= PIECE_BYTES
-            or self._waiting_records >= WAITING_RECORDS
-            or (len(self._rows) >= PIECE_ROWS and self._records < len(self._rows) * _REPEATING)
-        )
+        return self._held >= PIECE_BYTES or self._records >= (WAITING_RECORDS if self._repeats else PIECE_ROWS)
 
     def rows(self) -> dict[bytes, bytes | None]:
         """All of them, None for what is deleted; the piece is done with."""
+        rows = self._newest() if self._repeats else self._each()
+        self._repeats = self._are_repeated(len(rows))
+        return rows
+
+    def following(self) -> "_Piece":
+        """The next one, once this one's rows are known: keys are thought to go on as they were."""
+        return _Piece(self._layout, self._expire_before_ms, repeats=self._repeats)
+
+    def _are_repeated(self, keys: int) -> bool:
+        return self._records >= keys * _REPEATING
+
+    def _each(self) -> dict[bytes, bytes | None]:
+        rows: dict[bytes, bytes | None] = {}
+        for records in self._waiting:
+            self._layout.rows(records, rows, self._expire_before_ms)
+        return rows
+
+    def _newest(self) -> dict[bytes, bytes | None]:
+        rows: dict[bytes, bytes | None] = {}
         waiting, seen = self._waiting, set[bytes | None]()
         while waiting:
             records = waiting.pop()
             fresh = set(map(_key, records)).difference(seen)
             if fresh:
-                self._layout.rows(_of(records, fresh), self._rows, self._expire_before_ms)
+                alone = len(fresh) == len(records)
+                self._layout.rows(records if alone else _of(records, fresh), rows, self._expire_before_ms)
                 seen |= fresh
-        return self._rows
+        return rows
 
 
 _key = attrgetter("key")

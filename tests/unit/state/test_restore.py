@@ -190,8 +190,17 @@ def test_the_last_record_of_a_key_counts_wherever_a_piece_ends_and_whatever_wait
 
 def test_so_many_records_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "WAITING_RECORDS", 10)
-    # Six become rows as they come, twelve wait.
-    assert pieces_of(monkeypatch, *(f"k{n % 4}=v" for n in range(20))) == [4, 2]
+    # Two batches are looked at, two more are over the limit; then it is known that keys repeat.
+    assert pieces_of(monkeypatch, *(f"k{n % 4}=v" for n in range(20))) == [4, 4]
+
+
+def test_pieces_are_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "WAITING_RECORDS", 10)
+    different, repeated = [f"d{n}=v" for n in range(12)], [f"k{n % 2}=v" for n in range(18)]
+    # The second six differ, so the next six records are a piece though they repeat; then twelve are.
+    assert pieces_of(monkeypatch, *different, *repeated) == [6, 6, 2, 2]
+    # A piece of repeated keys is left to see where they do not repeat any more: the next one is looked at.
+    assert pieces_of(monkeypatch, *repeated, *different) == [2, 8, 6]
 
 
 DAY_MS = 86_400_000
