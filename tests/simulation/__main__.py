@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tailrace.tests.simulation.each import end_at, end_at_each
 from tailrace.tests.simulation.many import run_many
+from tailrace.tests.simulation.programs import PROGRAMS
 from tailrace.tests.simulation.run import STEPS, simulate
 
 
@@ -24,25 +25,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--each-sync", type=int, metavar="SEED", help="end a short life of it at each sync")
     parser.add_argument("--appends", action="store_true", help="at each append, too")
     parser.add_argument("--at", type=int, help="only at this operation, with its trace")
+    parser.add_argument("--program", choices=[each.name for each in PROGRAMS], help="which, whatever the seed says")
     options = parser.parse_args(arguments)
     if options.each_sync is not None:
-        return _each(options.each_sync, options.at, appends=options.appends)
+        return _each(options.each_sync, options.at, options.program, appends=options.appends)
     if options.seeds is None and options.seed is None:
         parser.error("give a seed to replay, or --seeds")
     if options.seeds is None:
-        return _replay(options.seed, options.steps)
-    return int(run_many(options.seed or 0, options.seeds, steps=options.steps, processes=options.processes) > 0)
+        return _replay(options.seed, options.steps, options.program)
+    failed = run_many(
+        options.seed or 0,
+        options.seeds,
+        steps=options.steps,
+        processes=options.processes,
+        program=options.program,
+    )
+    return int(failed > 0)
 
 
-def _each(seed: int, at: int | None, *, appends: bool) -> int:
+def _each(seed: int, at: int | None, program: str | None, *, appends: bool) -> int:
     if at is not None:
         logging.basicConfig(level=logging.WARNING, format="      log: %(message)s", stream=sys.stdout)
-        outcome = end_at(seed, at, tell=print)
+        outcome = end_at(seed, at, tell=print, program=program)
         print(outcome)
         return int(outcome.violation is not None)
     logging.disable(logging.CRITICAL)
     points = failed = 0
-    for outcome in end_at_each(seed, appends=appends):
+    for outcome in end_at_each(seed, appends=appends, program=program):
         points += 1
         if outcome.violation is not None:
             failed += 1
@@ -51,9 +60,9 @@ def _each(seed: int, at: int | None, *, appends: bool) -> int:
     return int(failed > 0)
 
 
-def _replay(seed: int, steps: int) -> int:
+def _replay(seed: int, steps: int, program: str | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="      log: %(message)s", stream=sys.stdout)
-    outcome = simulate(seed, steps=steps, tell=print)
+    outcome = simulate(seed, steps=steps, tell=print, program=program)
     print(outcome)
     return int(outcome.violation is not None)
 

@@ -17,9 +17,9 @@ from tailrace.tests.simulation.run import Outcome, life_of, play
 STEPS = 30
 
 
-def points_of(seed: int, *, steps: int = STEPS, appends: bool = False) -> list[int]:
-    """The operations of a life that count as points, by their numbers from 1 on."""
-    life = life_of(seed, None, calm=True)
+def points_of(seed: int, *, steps: int = STEPS, appends: bool = False, program: str | None = None) -> list[int]:
+    """The operations of a life that count as points, by their numbers from 1 on. program: see `life_of`."""
+    life = life_of(seed, None, calm=True, program=program)
     life.world.disk.told = told = list[str]()
     outcome = play(life, seed, steps)
     assert outcome.violation is None, outcome.violation
@@ -30,15 +30,24 @@ def points_of(seed: int, *, steps: int = STEPS, appends: bool = False) -> list[i
     ]
 
 
-def end_at(seed: int, point: int, *, steps: int = STEPS, tell: Callable[[str], None] | None = None) -> Outcome:
+def end_at(
+    seed: int,
+    point: int,
+    *,
+    steps: int = STEPS,
+    tell: Callable[[str], None] | None = None,
+    program: str | None = None,
+) -> Outcome:
     """Plays a life that ends at a point, and goes on after it."""
-    life = life_of(seed, tell, calm=True)
+    life = life_of(seed, tell, calm=True, program=program)
     life.world.machine = point % 2 == 0
     life.world.disk.power_loss_after(point)
     return play(life, seed, steps, at=point)
 
 
-def end_at_each(seed: int, *, steps: int = STEPS, appends: bool = False) -> Iterator[Outcome]:
+def end_at_each(
+    seed: int, *, steps: int = STEPS, appends: bool = False, program: str | None = None
+) -> Iterator[Outcome]:
     """The same for every point."""
-    for point in points_of(seed, steps=steps, appends=appends):
-        yield end_at(seed, point, steps=steps)
+    for point in points_of(seed, steps=steps, appends=appends, program=program):
+        yield end_at(seed, point, steps=steps, program=program)

@@ -1,4 +1,4 @@
-"""Programs that join a stream with another one, or with a table as it is, or as it was."""
+"""Programs that join a stream with another one, or with a table: as it is, as it was, or whole with each member."""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -63,6 +63,23 @@ def _as_of(*, rekeyed: bool) -> Callable[[App, Emit], None]:
     return build
 
 
+def _look_ups_anywhere(*, repartitioned: bool) -> Callable[[App, Emit], None]:
+    def build(app: App, _: Emit) -> None:
+        clicks = clicks_of(app)
+        if repartitioned:
+            clicks = clicks.repartition(name="again", partitions=2)
+        source = app.topic(RIGHT, key=str, value=Click, timestamp=lambda click: click.ts)
+        rows = app.global_table(source, store=f"rows-{RIGHT}")
+        write(app, clicks.left_join(rows, pair, on=lambda product, _: _other(product)))
+
+    return build
+
+
+def _other(name: str) -> str:
+    """A product that is in another partition, more often than not."""
+    return name[:-1] + {"a": "b", "b": "c", "c": "a"}.get(name[-1], name[-1])
+
+
 # ------------------------------------------------------------ what they come to
 
 
@@ -104,6 +121,14 @@ def _as_they_were(given: Given) -> Results:
 
 
 def _looked_up(given: Given, found: Found) -> str | None:
+    return _follow(given, found, str, is_there)
+
+
+def _looked_up_anywhere(given: Given, found: Found) -> str | None:
+    return _follow(given, found, _other, lambda _: True)
+
+
+def _follow(given: Given, found: Found, asks: Callable[[str], str], there: Callable[[Click], bool]) -> str | None:
     """Each record once, in its order, with rows that were there, none older than the one before it was given.
 
     Which of them is a matter of arrival.
@@ -115,7 +140,7 @@ def _looked_up(given: Given, found: Found) -> str | None:
         expected, got = [click.user for click in lefts[key]], [user for user, _ in by_key[key]]
         if Counter(set(got) if found.repeats else got) != Counter(expected):
             return f"{key}: {got} in place of {expected}"
-        versions = ["-", *(click.user if is_there(click) else "-" for click in rights[key])]
+        versions = ["-", *(click.user if there(click) else "-" for click in rights[asks(key)])]
         if found.repeats:
             unknown = {row for _, row in by_key[key]} - set(versions)
             if unknown:
@@ -145,4 +170,18 @@ PROGRAMS: Final = [
     Program("re-keyed look-ups", _look_ups(rekeyed=True), _looked_up, **_both),
     Program("look-ups of the past", _as_of(rekeyed=False), comes_to(_as_they_were), **_both),
     Program("re-keyed look-ups of the past", _as_of(rekeyed=True), comes_to(_as_they_were), **_both),
+    Program(
+        "global look-ups",
+        _look_ups_anywhere(repartitioned=False),
+        _looked_up_anywhere,
+        read_whole=(RIGHT,),
+        **_both,
+    ),
+    Program(
+        "repartitioned global look-ups",
+        _look_ups_anywhere(repartitioned=True),
+        _looked_up_anywhere,
+        read_whole=(RIGHT,),
+        **_both,
+    ),
 ]

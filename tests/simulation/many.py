@@ -12,13 +12,13 @@ from tailrace.tests.simulation.run import simulate
 EVERY = 1_000
 
 
-def run_many(first: int, count: int, *, steps: int, processes: int) -> int:
-    """Runs so many seeds and prints those that fail; returns how many did."""
+def run_many(first: int, count: int, *, steps: int, processes: int, program: str | None = None) -> int:
+    """Runs so many seeds and prints those that fail; returns how many did. program: see `life_of`."""
     began = time.monotonic()
     failed, crashes, fates = 0, 0, Counter[str]()
     # Spawned, as everything here that has processes; this module and not __main__, which a spawned one does not load.
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=quiet) as pool:
-        one = partial(simulate, steps=steps)
+        one = partial(simulate, steps=steps, program=program)
         for number, outcome in enumerate(pool.map(one, range(first, first + count), chunksize=16), 1):
             crashes += outcome.crashes
             fates.update(outcome.fates)

@@ -447,9 +447,8 @@ class Members(Actor):
     def _all_read(self) -> bool:
         log = self.world.log
         committed = log.committed(APP)
-        return all(
-            committed.get(tp, 0) >= end for topic in self._program.inputs for tp, end in log.offsets(topic).items()
-        )
+        shared = [topic for topic in self._program.inputs if topic not in self._program.read_whole]
+        return all(committed.get(tp, 0) >= end for topic in shared for tp, end in log.offsets(topic).items())
 
     def check(self) -> None:
         """Nothing is late, and stores are what they are to be."""

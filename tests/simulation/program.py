@@ -65,6 +65,8 @@ class Program:
     judge: Judge
     emits: tuple[Emit, ...] = ("update", "close")
     inputs: tuple[str, ...] = (LEFT,)
+    read_whole: tuple[str, ...] = ()
+    """Of the inputs, those that each member reads for itself: no offset of theirs is committed."""
     guarantees: tuple[Guarantee, ...] = ("exactly_once", "at_least_once")
     idle: bool = False
     """Whether time goes on without a record: then that of the records follows the clock, and nothing closes at the end

@@ -8,13 +8,13 @@ import msgspec
 
 from tailrace.log.client import Log
 from tailrace.streams.app import App
-from tailrace.tests.simulation import joins, tables, windows
+from tailrace.tests.simulation import joins, processors, tables, windows
 from tailrace.tests.simulation.model import Row, read_committed
 from tailrace.tests.simulation.program import END, LAST, LEFT, RESULTS, RIGHT, Emit, Found, Given, Program
 from tailrace.tests.support.programs import Click
 
 APP: Final = "program"
-PROGRAMS: Final = [*windows.PROGRAMS, *joins.PROGRAMS, *tables.PROGRAMS]
+PROGRAMS: Final = [*windows.PROGRAMS, *joins.PROGRAMS, *tables.PROGRAMS, *processors.PROGRAMS]
 
 
 def app_of(program: Program, log: Log, emit: Emit, *, cache_bytes: int, **options: Any) -> App:

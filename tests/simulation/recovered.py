@@ -65,7 +65,8 @@ def _time_of(layout: Layout, key: bytes) -> int:
     if isinstance(layout, WindowLayout):
         return cast("int", unpack_int64(key, 1)[0])
     if isinstance(layout, SessionLayout):
-        return indexed(key)[0] if key.startswith(INDEX) else row_bounds(key)[0]
+        end_ms, start_ms = indexed(key)[:2] if key.startswith(INDEX) else row_bounds(key)
+        return end_ms if layout.difference_ms is None else start_ms
     if isinstance(layout, VersionedLayout) and key.startswith(INDEX):
         return -1  # goes with what it says, which the changelog is not told of
     return _FAR

@@ -29,6 +29,8 @@ class Outcome:
     fates: dict[str, int]
     at: int | None = None
     """The operation of the disk at which it was ended."""
+    program: str | None = None
+    """Which it had to be of the programs."""
 
     def __str__(self) -> str:
         """The verdict, and how to see more of it."""
@@ -36,18 +38,28 @@ class Outcome:
         if self.violation is None:
             return f"{what}: nothing wrong, {self.crashes} crashes, {self.fates}"
         how = f"{self.seed}" if self.at is None else f"--each-sync {self.seed} --at {self.at}"
+        if self.program is not None:
+            how += f" --program '{self.program}'"
         return f"{what}: {self.violation}\n    replay with its trace: {REPLAY} {how}"
 
 
-def simulate(seed: int, *, steps: int = STEPS, tell: Callable[[str], None] | None = None) -> Outcome:
-    """Runs a seed; `tell` is given each line of the trace as it comes."""
-    return play(life_of(seed, tell), seed, steps)
+def simulate(
+    seed: int, *, steps: int = STEPS, tell: Callable[[str], None] | None = None, program: str | None = None
+) -> Outcome:
+    """Runs a seed; `tell` is given each line of the trace as it comes. program: see `life_of`."""
+    return play(life_of(seed, tell, program=program), seed, steps)
 
 
-def life_of(seed: int, tell: Callable[[str], None] | None, *, calm: bool = False) -> "Life":
-    """The life of a seed; calm: nothing goes wrong by itself."""
-    life = _log_and_users(seed, tell, calm=calm) if seed % 2 else _program(seed, tell, calm=calm)
-    life.calm = calm
+def life_of(seed: int, tell: Callable[[str], None] | None, *, calm: bool = False, program: str | None = None) -> "Life":
+    """The life of a seed; calm: nothing goes wrong by itself.
+
+    program: the name of the one that it is to be of, where the seed is not to choose.
+    """
+    if seed % 2 and program is None:
+        life = _log_and_users(seed, tell, calm=calm)
+    else:
+        life = _program(seed, tell, calm=calm, name=program)
+    life.calm, life.program = calm, program
     return life
 
 
@@ -61,7 +73,7 @@ def play(life: "Life", seed: int, steps: int, *, at: int | None = None) -> Outco
         violation = str(error)
     except (AssertionError, LookupError, OSError, PowerLossError, TailraceError, TypeError, ValueError) as error:
         violation = f"{type(error).__name__}: {error}"
-    return Outcome(seed, violation, world.crashes, world.model.counts(), at)
+    return Outcome(seed, violation, world.crashes, world.model.counts(), at, life.program)
 
 
 def _log_and_users(seed: int, tell: Callable[[str], None] | None, *, calm: bool) -> "Life":
@@ -83,10 +95,12 @@ def _log_and_users(seed: int, tell: Callable[[str], None] | None, *, calm: bool)
     )
 
 
-def _program(seed: int, tell: Callable[[str], None] | None, *, calm: bool) -> "Life":
+def _program(seed: int, tell: Callable[[str], None] | None, *, calm: bool, name: str | None) -> "Life":
     """One program, and members of it that come and go."""
     world = World(seed, tell, topics=INPUTS, results=OUTPUTS)
     program = world.random.choice(PROGRAMS)
+    if name is not None:
+        program = next(each for each in PROGRAMS if each.name == name)
     feeder = Feeder(world, program)
     return Life(
         world, [(feeder, 3), (Members(world, feeder, program), 7), (Chores(world, failing=FAILING, calm=calm), 1.5)]
@@ -100,6 +114,7 @@ class Life:
         self.world = world
         self.actors = actors
         self.calm = False
+        self.program: str | None = None
         self.healed_at = 0
         """How many operations the disk had done when nothing could fail any more."""
         self._within = False

@@ -1,4 +1,7 @@
-"""Programs of tables: joined by keys and foreign keys, grouped anew, held back. What counts is the last row of each."""
+"""Programs of tables: joined by keys and foreign keys, grouped anew, held back by event time or by the clock.
+
+What counts is the last row of each.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +18,9 @@ from tailrace.tests.simulation.program import (
     Given,
     Program,
     Results,
+    clicks_of,
     comes_to,
+    group,
     is_there,
     number,
     pair,
@@ -54,6 +59,16 @@ def _held(app: App, _: Emit) -> None:
     _write(app, held.map(lambda click: click.user, value=str))
 
 
+def _throttled(app: App, _: Emit) -> None:
+    held = table_of(app, LEFT).throttle(seconds(5), store="held")
+    _write(app, held.map(lambda click: click.user, value=str))
+
+
+def _throttled_counts(app: App, _: Emit) -> None:
+    counts = clicks_of(app).group_by(group).count(store="counted").throttle(seconds(20), store="held")
+    _write(app, counts.map(str, value=str))
+
+
 # ------------------------------------------------------------ what they come to
 
 
@@ -81,6 +96,10 @@ def _rows(given: Given) -> Results:
     return Counter((key, click.user) for key, click in _last(given.left, filtered=False).items())
 
 
+def _sizes(given: Given) -> Results:
+    return Counter((key, str(size)) for key, size in Counter(map(group, given.left)).items())
+
+
 _both: Final[dict[str, Any]] = {"emits": ("update",), "inputs": (LEFT, RIGHT)}
 
 # Not at least once, where the last row of a key is all that counts: what is taken back twice, or added without the
@@ -93,4 +112,6 @@ PROGRAMS: Final = [
     Program("foreign keys", _foreign, comes_to(_referred), **_both, **_exactly),
     Program("grouped table", _grouped, comes_to(_group_sizes), emits=("update",), **_exactly),
     Program("held table", _held, comes_to(_rows), emits=("update",), **_exactly),
+    Program("throttled table", _throttled, comes_to(_rows), emits=("update",), **_exactly),
+    Program("throttled counts", _throttled_counts, comes_to(_sizes), emits=("update",), **_exactly),
 ]

@@ -16,6 +16,7 @@ from tailrace.state.memory import MemoryBackend
 from tailrace.streams import runner
 from tailrace.streams.chain.clocks import WriterClocks
 from tailrace.streams.commit import commit, offsets_of
+from tailrace.streams.operators.own_stores import OwnStore
 from tailrace.streams.planning import planner
 from tailrace.streams.planning.planner import Planner
 from tailrace.streams.planning.repartitions import Repartitions
@@ -153,6 +154,7 @@ PLANTED: list[tuple[int, Any, str, Callable[..., Any]]] = [
     (PROGRAM, Task, "listen", _never),  # no silence closes a window
     (PROGRAM, Repartitions, "_all_read", _always),  # a hop through the log is left with what waits there
     (PROGRAM, runner, "commit", _offsets_first),
+    (PROGRAM, OwnStore, "flush", _nothing),  # what a processor has put is forgotten
 ]
 
 
