@@ -14,9 +14,12 @@ from tailrace.cli.output import Output, instant, size
 from tailrace.cli.session import Session, group, shared
 from tailrace.log.checking.dump import dump
 from tailrace.log.checking.verify import Report, verify
+from tailrace.log.checkpoint import META_PROPERTIES, read_properties
 from tailrace.log.clock import SystemClock
-from tailrace.log.disk import Disk, RealDisk
+from tailrace.log.disk import Disk, RealDisk, join
 from tailrace.log.errors import CorruptError
+from tailrace.log.topics.directory import CLUSTER_ID
+from tailrace.streams.running.identity import of_other_logs
 
 log = group("Check and print the files of a log.")
 
@@ -48,6 +51,7 @@ def verify_log(session: Session, path: Path = None) -> None:
             bar.update(read, f"{size(read)}, {size(read / seconds if seconds else 0)}/s")
 
         report = verify(disk, where, progress=progress)
+    report.notes += _of_other_logs(disk, where)
     if not report.segments:
         raise NotFoundError(
             f"there is no log at {where}: it holds no segment; give a log, a partition's folder or a segment"
@@ -65,6 +69,18 @@ def verify_log(session: Session, path: Path = None) -> None:
             expected=first.expected,
             found=first.found,
         )
+
+
+def _of_other_logs(disk: Disk, where: str) -> list[str]:
+    """Nothing else in a log says which one it is: a cluster id that was changed is told by the state of its apps."""
+    file = join(where, META_PROPERTIES)
+    cluster_id = (read_properties(disk, file) or {}).get(CLUSTER_ID, "") if disk.is_dir(where) else ""
+    others = of_other_logs(disk, join(where, "state"), cluster_id) if cluster_id else {}
+    return [
+        f"{path} is of an app on the log {other}, and this is the log {cluster_id}, as {file} says: one of the two was "
+        "changed, or comes from elsewhere; the app will not start with it"
+        for path, other in sorted(others.items())
+    ]
 
 
 def _show_report(output: Output, report: Report) -> None:

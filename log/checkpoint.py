@@ -114,7 +114,7 @@ def read_topic_id(disk: Disk, directory: str) -> str | None:
     if fields.get("version") != str(VERSION):
         raise _newer(path, fields.get("version", "none"))
     topic_id = fields.get("topic_id", "").rstrip("=")
-    if not _is_id(topic_id):
+    if not is_id(topic_id):
         raise _corrupt(path, "topic_id: 22 characters of base64", fields.get("topic_id", "none"))
     return topic_id
 
@@ -125,7 +125,8 @@ def write_topic_id(disk: Disk, directory: str, topic_id: str) -> None:
     write_atomic(disk, join(directory, PARTITION_METADATA), text.encode())
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether a text has the form of the ids of topics and logs."""
     try:
         return len(base64.b64decode(text + "==", altchars=b"-_", validate=True)) == ID_BYTES
     except ValueError:  # what is no base64 at all included

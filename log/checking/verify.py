@@ -4,6 +4,8 @@
 2. *Damage* is what makes a log corrupt; a *note* is worth a look but allowed: a torn tail that the next opening cuts,
    files that a writer has taken away meanwhile.
 3. Beside a writer the end of the active segment is never judged: it moves.
+4. What no CRC covers is held against what else there is: base offsets against the batches around them, the names of
+   segments, indexes, checkpoints. What nothing else says is taken for true (docs/limits.md names it).
 
 Not here: repair. There is none, on purpose: what is damaged is restored from a copy.
 """
@@ -20,10 +22,10 @@ from tailrace.log.codec import BatchHeader
 from tailrace.log.disk import Disk, File, join
 from tailrace.log.errors import CorruptError, InvalidError
 from tailrace.log.partition.index import NO_TIMESTAMP, OFFSET_ENTRY, TIME_ENTRY
-from tailrace.log.partition.recovery import describe, is_torn
+from tailrace.log.partition.recovery import describe, goes_on, is_torn
 from tailrace.log.partition.segment import INDEX, TIME_INDEX, TXN_INDEX, path_of, scan
 from tailrace.log.record import TopicPartition
-from tailrace.log.topics.directory import check_format
+from tailrace.log.topics.directory import IDS, OURS, check_format
 from tailrace.log.topics.layout import PartitionFiles, look
 
 Value = TypeVar("Value")
@@ -112,6 +114,7 @@ def verify(disk: Disk, path: str, *, progress: Callable[[int], None] | None = No
             f"in use by process {report.in_use or 'unknown'}: what it is writing at the ends of the logs is not judged"
         )
     promised = {} if place.directory is None else _check_small_files(disk, place.directory, report)
+    kafkas = place.directory is not None and _is_kafkas(disk, place.directory)
     if report.in_use is not None:
         promised = {}
     state = StateCheck(found=report.found, note=report.notes.append)
@@ -119,7 +122,9 @@ def verify(disk: Disk, path: str, *, progress: Callable[[int], None] | None = No
     for files in place.partitions:
         report.partitions += 1
         tp = files.tp or NOWHERE
-        checked[tp] = _Partition(disk, files, report, state, progress or _silent, promised.get(tp, 0)).check()
+        checked[tp] = _Partition(
+            disk, files, report, state, progress or _silent, promised.get(tp, 0), kafkas=kafkas
+        ).check()
     if report.in_use is None and place.directory == place.path:
         state.compare(checked, promised)
     report.topics, report.transactional_ids = state.topics, state.transactional_ids
@@ -142,6 +147,8 @@ class _Partition:
         state: StateCheck,
         progress: Callable[[int], None],
         promised: int,
+        *,
+        kafkas: bool,
     ) -> None:
         self.disk = disk
         self.files = files
@@ -150,6 +157,7 @@ class _Partition:
         self.topic = (files.tp or NOWHERE).topic
         self.progress = progress
         self.promised = promised  # the recovery point: what lies below was on disk, and no crash takes it
+        self.kafkas = kafkas  # Apache Kafka has written it
         self.last_epoch = -1
         self.epochs: list[checkpoint.EpochEntry] = []  # what is still to come of them
         self.epoch = -1  # at the offset that was come to
@@ -246,12 +254,16 @@ class _Segment:
         for at, header, batch in scan(file, 0, size):
             if header.magic != codec.MAGIC or header.base_offset < next_offset or header.last_offset_delta < 0:
                 break
+            if header.base_offset > next_offset and self.next_base is None:
+                self._check_gap(file, at, header, next_offset)
             self._check_batch(at, header, batch)
             if at in positions:
                 self.starts[at] = header
             before, newest = newest, max(newest, header.max_timestamp_ms)
             while offsets and offsets[-1] <= header.last_offset:
-                self.newest_at[offsets.pop()] = before, newest
+                offset = offsets.pop()
+                if offset >= header.base_offset:
+                    self.newest_at[offset] = before, newest
             next_offset, position = header.next_offset, at + header.size
             if position - told >= 1 << 24:
                 self.partition.progress(position - told)
@@ -261,6 +273,21 @@ class _Segment:
         if position < size:
             self._check_rest(file, position, size, next_offset)
         return next_offset
+
+    def _check_gap(self, file: File, position: int, header: BatchHeader, next_offset: int) -> None:
+        """Offsets are missing before a batch of the active segment, which is never compacted: opening refuses it, too.
+
+        Of several batches that agree, another broker's follower may have copied what was compacted already.
+        """
+        if goes_on(file, position, file.size, header):
+            return
+        if self.partition.kafkas:
+            self.report.notes.append(
+                f"{self.path} has offset {header.base_offset} at byte {position}, where {next_offset} would follow: it "
+                "was copied from what was compacted, or a base offset was changed, which no CRC covers"
+            )
+        else:
+            self._found(position, f"offset {next_offset}, as that is where the log ended", f"{header.base_offset}")
 
     def _check_batch(self, position: int, header: BatchHeader, batch: memoryview) -> None:
         self.report.batches += 1
@@ -372,6 +399,13 @@ def _whole(entry: struct.Struct, data: bytes) -> list[tuple[Any, ...]]:
     return list(entry.iter_unpack(data[: len(data) // entry.size * entry.size]))
 
 
+def _is_kafkas(disk: Disk, directory: str) -> bool:
+    try:
+        return disk.exists(join(directory, checkpoint.META_PROPERTIES)) and check_format(disk, directory) != OURS
+    except (CorruptError, InvalidError):
+        return False
+
+
 def _check_small_files(disk: Disk, directory: str, report: Report) -> dict[TopicPartition, int]:
     """The log's own files; returns the offsets below which partitions were on disk, as they say."""
     if disk.exists(join(directory, checkpoint.META_PROPERTIES)):
@@ -379,12 +413,20 @@ def _check_small_files(disk: Disk, directory: str, report: Report) -> dict[Topic
             check_format(disk, directory)
         except CorruptError as error:
             report.damage.append(Damage(error.file, error.position, str(error.expected), str(error.found)))
+        _check_ids(disk, join(directory, checkpoint.META_PROPERTIES), report)
     points = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.RECOVERY_POINTS)))
     starts = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.LOG_STARTS)))
     promised = dict(points or {})
     for tp, start in (starts or {}).items():  # no log ends before its start
         promised[tp] = max(promised.get(tp, 0), start)
     return promised
+
+
+def _check_ids(disk: Disk, file: str, report: Report) -> None:
+    properties = checkpoint.read_properties(disk, file) or {}
+    for name in IDS:
+        if not checkpoint.is_id(properties.get(name, "")) and name in properties:
+            report.found(file, -1, f"a line {name}=, with 22 characters of base64", f"{name}={properties[name]}")
 
 
 def _readable(report: Report, read: Callable[[], Value]) -> Value | None:

@@ -56,7 +56,7 @@ def recover_segment(segment: Segment, recovery_point: int, *, active: bool) -> D
     for at, header, batch in scan(segment.file, position, end):
         if not segment.follows(header) or header.crc != codec.compute_crc(batch):
             break
-        if active and header.base_offset > segment.next_offset and not _goes_on(segment.file, at, end, header):
+        if active and header.base_offset > segment.next_offset and not goes_on(segment.file, at, end, header):
             break
         segment.added(header, at)
     segment.loaded = True
@@ -72,7 +72,7 @@ def recover_segment(segment: Segment, recovery_point: int, *, active: bool) -> D
     raise corrupt(segment.path, segment.next_offset, damage)
 
 
-def _goes_on(file: File, position: int, end: int, header: BatchHeader) -> bool:
+def goes_on(file: File, position: int, end: int, header: BatchHeader) -> bool:
     """Whether the batch at `position`, which skips offsets, is followed by one that agrees with it."""
     after = position + header.size
     return after + HEADER_BYTES <= end and BatchHeader.parse(file.read(after, 8 + HEADER_BYTES)).base_offset == (

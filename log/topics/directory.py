@@ -19,6 +19,9 @@ LOCK: Final = ".lock"
 FORMAT: Final = "tailrace.format"
 OURS: Final = "tailrace"
 KAFKA: Final = "kafka"
+CLUSTER_ID: Final = "cluster.id"
+DIRECTORY_ID: Final = "directory.id"
+IDS: Final = (CLUSTER_ID, DIRECTORY_ID)
 KAFKA_META_VERSION: Final = 1  # of meta.properties itself: 1 since KRaft
 
 # What may lie in a folder that shall become a log: our own first file, left by a crash, and what file systems put
@@ -101,9 +104,9 @@ class LogDirectory:
     def _create(self) -> None:
         properties = {
             "version": str(KAFKA_META_VERSION),
-            "cluster.id": new_topic_id(),
+            CLUSTER_ID: new_topic_id(),
             "node.id": "0",
-            "directory.id": new_topic_id(),
+            DIRECTORY_ID: new_topic_id(),
             FORMAT: str(FORMAT_VERSION),
         }
         checkpoint.write_properties(self.disk, join(self.path, checkpoint.META_PROPERTIES), properties)
@@ -121,7 +124,7 @@ class LogDirectory:
     def cluster_id(self) -> str:
         """The log's own id, Kafka's `cluster.id`; empty where its `meta.properties` has none."""
         properties = checkpoint.read_properties(self.disk, join(self.path, checkpoint.META_PROPERTIES)) or {}
-        return properties.get("cluster.id", "")
+        return properties.get(CLUSTER_ID, "")
 
     def unlock(self) -> None:
         """Lets the next process in."""

@@ -70,6 +70,17 @@ def directory(state: str, app: str, number: int = 0) -> str:
     return join(state, app, f"{MEMBER}{number}") if number else join(state, app)
 
 
+def of_other_logs(disk: Disk, state: str, cluster_id: str) -> dict[str, str]:
+    """The apps' directories in `state` that say that they are of another log than this one, and of which."""
+    found: dict[str, str] = {}
+    for name in disk.list(state) if disk.is_dir(state) else ():
+        path = join(state, name)
+        said = (read_properties(disk, join(path, FILE)) or {}).get("cluster.id", "") if disk.is_dir(path) else ""
+        if said not in {"", cluster_id}:
+            found[path] = said
+    return found
+
+
 def take(disk: Disk, path: str, app: str, cluster_id: str | None) -> Identity:
     """The identity in the state directory `path`, which is made if it is missing.
 

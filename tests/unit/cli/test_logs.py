@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tailrace.log.disk import RealDisk
 from tailrace.log.partition.partition import Partition
 from tailrace.log.record import TopicPartition
 from tailrace.log.topic import TopicConfig
+from tailrace.streams.app import App
 from tailrace.tests.support.command import Command
 from tailrace.tests.support.transactions import ended, sent
 
@@ -125,3 +127,21 @@ def test_after_a_kill_what_was_acknowledged_is_there(clicks: Command) -> None:
     clicks.ok("log", "verify")
     numbers = [json.loads(row["value"])["n"] for row in clicks.rows("clicks")[2:]]
     assert numbers[:1_000] == list(range(1_000))
+
+
+def test_a_cluster_id_that_was_changed_is_told_by_the_state_of_apps(clicks: Command) -> None:
+    with Log.open(clicks.log) as log:
+        app = App("counter", log=log)
+        counts = app.stream(app.topic("clicks", key=str, value=bytes)).group_by_key().count(store="n")
+        counts.to(app.topic("counts", key=str, value=int))
+        app.run(until="end")
+        cluster_id = log.cluster_id
+    assert "nothing is damaged" in clicks.ok("log", "verify").out
+    assert clicks.ok("log", "verify", "--json").json[0]["notes"] == []
+    file = Path(clicks.log) / "meta.properties"
+    other = cluster_id.swapcase()
+    file.write_text(file.read_text().replace(cluster_id, other))
+    (note,) = clicks.ok("log", "verify", "--json").json[0]["notes"]
+    assert re.search(rf"state/counter is of an app on the log {cluster_id}, and this is the log {other}, as .*", note)
+    file.write_text(file.read_text().replace(other, "it"))
+    assert "expected a line cluster.id=, with 22 characters of base64" in clicks("log", "verify").out

@@ -87,6 +87,52 @@ def test_a_leader_epoch_that_its_file_does_not_have_there() -> None:
     assert found(disk) == [(SECOND, 9 * BATCH)]
 
 
+@pytest.mark.parametrize("at", [0, 3, 9])
+def test_a_base_offset_that_was_raised_in_the_active_segment(at: int) -> None:
+    """It is outside of the CRC: of the last batch nothing else tells, whatever the topic's cleanup.policy."""
+    disk = a_log()
+    change(disk, SECOND, at * BATCH, (20 + at + 5).to_bytes(8, "big"))
+    (first, *_) = verify(disk, "/log").damage
+    if at == 9:
+        told = f"{SECOND} at byte {at * BATCH}: expected offset 29, as that is where the log ended, found 34"
+        assert str(first) == told
+    assert (first.file, first.position // BATCH) == (SECOND, at)
+    assert found(disk, SECOND)[0] == (SECOND, at * BATCH)
+
+
+def test_offsets_that_are_missing_in_the_active_segment_of_a_follower() -> None:
+    """It copies what was compacted already; of its last batch that is as good as a base offset that was changed."""
+    disk = a_log()
+    for at in range(4, 10):
+        change(disk, SECOND, at * BATCH, (20 + at + 5).to_bytes(8, "big"))
+    assert (SECOND, 4 * BATCH) not in found(disk)
+    disk = a_log()
+    change(disk, SECOND, 9 * BATCH, (34).to_bytes(8, "big"))
+    disk.remove(SECOND.replace(".log", ".timeindex"))
+    checkpoint.write_properties(disk, f"/log/{checkpoint.META_PROPERTIES}", {"version": "1", "cluster.id": "A" * 22})
+    report = verify(disk, "/log")
+    assert report.ok
+    (note,) = report.notes
+    assert note.startswith(f"{SECOND} has offset 34 at byte {9 * BATCH}, where 29 would follow: it was copied")
+
+
+def test_a_time_index_that_names_an_offset_between_batches() -> None:
+    """As of a compacted topic whose last batch has got another base offset."""
+    disk = MemoryDisk()
+    partition = opened(disk, TopicConfig(segment_bytes=1 << 20))
+    for index in range(3):
+        partition.append(a_batch(b"0", timestamp_ms=NOW_MS + index))
+    partition.close()
+    disk.rename(LOG, beside := f"{FOLDER}/beside")
+    data = disk.open(beside).read(0, 3 * BATCH)
+    disk.remove(beside)
+    disk.open(LOG, write=True).append(data[: 2 * BATCH] + (7).to_bytes(8, "big") + data[2 * BATCH + 8 :])
+    segment = disk.open(f"{FOLDER}/{8:020d}.log", write=True)  # so that the first one is closed
+    segment.append(data[:8].replace(bytes(8), (8).to_bytes(8, "big")) + data[8:BATCH])
+    times = {each for each in found(disk) if each[0] == TIMES}
+    assert len(times) == 1
+
+
 def test_a_closed_segment_that_was_cut() -> None:
     disk = a_log()
     disk.open(LOG, write=True).truncate(19 * BATCH + 10)
