@@ -40,8 +40,8 @@ class ProcessorLink(Protocol):
         """Makes the processor of a task; `made` says, by the id of each that there is, for which."""
         ...
 
-    def stop(self) -> None:
-        """Has it closed, once."""
+    def stop(self, made: dict[int, str]) -> None:
+        """Has it closed, once, and takes it out of `made`: another may get its id."""
         ...
 
 

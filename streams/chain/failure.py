@@ -48,6 +48,10 @@ class Nodes:
             names, places = self._found.get(key, ("", ""))
             self._found[key] = (_joined(names, name), _joined(places, str(place)))
 
+    def forget(self, function: object) -> None:
+        """Takes back one that is going to be no more: another may get its id."""
+        self._found.pop(id(function), None)
+
     def of(self, function: object) -> tuple[str, str] | None:
         """Name and place of the node that has a function, or one of the same code."""
         return self._found.get(id(function)) or self._found.get(id(_code_of(function) or function))

@@ -96,10 +96,11 @@ class RunningProcessor(Context[Any, Any]):
         except TypeError as error:
             raise TopologyError(str(error)) from error
 
-    def stop(self) -> None:
-        """Ends the processor, where it was made."""
+    def stop(self, made: dict[int, str]) -> None:
+        """Ends the processor, where it was made; `made`: see `start`."""
         processor, self._processor = self._processor, None
         if processor is not None:
+            made.pop(id(processor), None)
             processor.close()
 
     def link(self) -> Forward:

@@ -78,9 +78,9 @@ class Plan:
     tasks: list[Task] = field(default_factory=list[Task])
     """Writers of a repartition before its readers."""
     nodes: Nodes = field(default_factory=Nodes)
-    """By the functions that they were given."""
+    """By the functions that they were given, and by their processors."""
     processors_made: dict[int, str] = field(default_factory=dict[int, str])
-    """In which task, by their ids: a factory must make a new one each time."""
+    """In which task, by their ids, while they are not closed: a factory must make a new one each time."""
 
     @property
     def outputs(self) -> list[Outputs]:
@@ -129,7 +129,11 @@ class Plan:
         self.tasks[:] = [task for task in self.tasks if task.id not in ids]
         for lane in self.lanes:
             lane.tasks[:] = [task for task in lane.tasks if task.id not in ids]
-        self._close(gone, None)
+        try:
+            self._close(gone, None)
+        finally:
+            for processor in (each for task in gone for each in task.processors):
+                self.nodes.forget(processor)
         return gone
 
     def let_go(self) -> None:
@@ -155,7 +159,7 @@ class Plan:
             for processor in task.processors:
                 try:
                     with self.failing(task, at_start_or_end=True):
-                        processor.stop()
+                        processor.stop(self.processors_made)
                 except Exception as raised:
                     if error is not None or first is not None:
                         _logger.exception("closing a processor, the app having failed before")
