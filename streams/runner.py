@@ -108,6 +108,8 @@ class Runner:
         self._trimmer = Trimmer(log, clock)
         self._stopping = threading.Event()
         self._looked = 0.0
+        self._wall_ms = 0
+        """What the wall clock said when something was to be called by it."""
         self._to_end = False
         self._account = Account(log, clock)
         self._adopt(plan)
@@ -437,8 +439,13 @@ class Runner:
     def _call_by_the_clock(self) -> None:
         """Calls what processors have scheduled on the wall clock and is due."""
         calls = [task for task in self._plan.tasks if task.context.wall_calls.next_ms < NONE_DUE]
-        now_ms = self._clock.now_ms() if calls else 0
+        if not calls:
+            return
+        before_ms, now_ms = self._wall_ms, self._clock.now_ms()
+        self._wall_ms = now_ms
         for task in calls:
+            if now_ms < before_ms:
+                task.context.wall_calls.set_back(now_ms)
             if task.context.wall_calls.next_ms <= now_ms:
                 self._ran = True
                 with self._plan.failing(task):

@@ -51,6 +51,13 @@ class Schedules:
             schedule.due_ms = due_ms
             self.next_ms = min(self.next_ms, due_ms)
 
+    def set_back(self, now_ms: int) -> None:
+        """The clock was set back, to now_ms: nothing waits for longer than its interval from there."""
+        for each in self._all:
+            if each.due_ms != NONE_DUE:
+                each.due_ms = min(each.due_ms, now_ms + each.every_ms)
+        self.next_ms = min((each.due_ms for each in self._all), default=NONE_DUE)
+
     def run(self, now_ms: int) -> None:
         """Calls what is due at now_ms; a call may set the time at which it is due next."""
         due = sorted((each for each in self._all if each.due_ms <= now_ms), key=lambda each: each.due_ms)

@@ -60,3 +60,18 @@ def test_nothing_is_due_where_there_is_nothing() -> None:
     assert schedules.next_ms == NONE_DUE
     schedules.run(1)
     assert schedules.next_ms == NONE_DUE
+
+
+def test_a_clock_that_is_set_back_puts_nothing_off_by_more_than_its_interval() -> None:
+    schedules, calls = Schedules(), list[int]()
+    schedules.add(Schedule(calls.append, 10, 1_010))
+    schedules.add(Schedule(calls.append, 100, 1_020))
+    schedules.add(Schedule(calls.append, 5, NONE_DUE))
+    schedules.set_back(500)
+    assert schedules.next_ms == 510
+    schedules.run(510)
+    assert (calls, schedules.next_ms) == ([510], 520)
+    schedules.set_back(515)
+    assert schedules.next_ms == 520, "it is no later than that"
+    schedules.run(600)
+    assert calls == [510, 600, 600]
