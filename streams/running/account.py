@@ -1,7 +1,8 @@
 """What a run has done so far, in numbers, for whoever asks.
 
 1. What a plan did and did not commit is not counted once another has taken its place: that does it again.
-2. Any thread may ask. While the app runs its own thread answers, between two slices: the stores are its.
+2. Any thread may ask. While the app runs its own thread answers, between two slices: the stores are its. What it came
+   to is kept when it ends, as the stores are closed after that.
 """
 
 import threading
@@ -33,6 +34,8 @@ class Account:
         self._started = clock.monotonic()
         self._before = self._committed = _Counts(0, 0, Counter())
         self._thread = 0
+        self._beginning = threading.Lock()
+        self._ended: Summary | None = None
         self._asked: deque[Future[Summary]] = deque()
 
     def begin(self, plan: Plan) -> None:
@@ -58,23 +61,28 @@ class Account:
 
     def summary(self) -> Summary:
         """What was done so far; see 2."""
-        if self._thread in {0, threading.get_ident()}:
-            return self._summary()
-        answer = Future[Summary]()
-        self._asked.append(answer)
+        with self._beginning:  # no run begins while another thread looks
+            if self._ended is not None:
+                return self._ended
+            if self._thread in {0, threading.get_ident()}:
+                return self._summary()
+            answer = Future[Summary]()
+            self._asked.append(answer)
         self._log.wake()
-        if not self._thread:  # it ended meanwhile, and may have missed this one
-            self.answer()
         return answer.result()
 
     @contextmanager
     def running(self) -> Generator[None]:
         """Around a run, in its thread."""
-        self._thread = threading.get_ident()
+        with self._beginning:
+            self._thread, self._ended = threading.get_ident(), None
         try:
             yield
         finally:
-            self._thread = 0
+            with self._beginning:
+                self._thread = 0
+                with suppress(Exception):  # who asks is told
+                    self._ended = self._summary()
             self.answer()
 
     def answer(self) -> None:

@@ -89,3 +89,35 @@ def test_what_goes_wrong_in_the_answer_is_for_who_asked(account: Account) -> Non
         while asking.is_alive():
             account.answer()
     assert len(failed) == 1
+
+
+def test_no_run_begins_while_another_thread_looks_at_its_stores(account: Account) -> None:
+    made, order = plan({}), list[str]()
+
+    def run() -> None:
+        with account.running():
+            order.append("run")
+
+    running = threading.Thread(target=run)
+
+    def look() -> int:
+        running.start()
+        running.join(0.05)  # as long as it would take to begin, if it could
+        order.append("looked")
+        return 1
+
+    made.tasks[0].open_windows = look
+    account.begin(made)
+    assert account.summary().open_windows == 1
+    made.tasks[0].open_windows = lambda: 1
+    running.join()
+    assert order == ["looked", "run"]
+
+
+def test_what_a_run_came_to_is_kept_as_its_stores_are_closed_after_it(account: Account) -> None:
+    made = plan({})
+    account.begin(made)
+    with account.running():
+        account.ran(3)
+    made.tasks[0].open_windows = lambda: 1 // 0
+    assert account.summary().records_in == 3
