@@ -48,30 +48,17 @@ _Row = tuple[int, int, bytes | None, int]
 """Start, end, encoded value (None: the span has no row any more), the entry's time."""
 
 
-class Span(Entry[V]):
+class Span(Entry[V], kw_only=True, eq=False, gc=False):
     """One window of a cache key, changed in place: its bounds through the store alone, the rest as in any entry.
 
     `gone` is set when the store has let go of it; `written` while the keyspace has its row.
     """
 
-    __slots__ = ("end_ms", "gone", "key", "start_ms", "written")
-
-    def __init__(
-        self, key: Any, start_ms: int, end_ms: int, value: V | None, timestamp_ms: int, *, stored: bool
-    ) -> None:
-        # Not by Entry's: one call less for each record of a join.
-        self.value = value
-        self.timestamp_ms = timestamp_ms
-        self.dirty = False
-        self.stored = stored
-        self.key = key
-        self.start_ms = start_ms
-        self.end_ms = end_ms
-        self.gone = False
-        self.written = False
-
-    def __repr__(self) -> str:
-        return f"Span([{self.start_ms},{self.end_ms}], {self.value!r}, {self.timestamp_ms}, dirty={self.dirty})"
+    key: Any
+    start_ms: int
+    end_ms: int
+    gone: bool = False
+    written: bool = False
 
 
 class Bounded(NamedTuple, Generic[K]):
@@ -186,7 +173,7 @@ class SessionStore(Generic[K, V]):
                 spans = self.windows[key] = []
             else:
                 spans = self.load(key)
-        span = Span(key, start_ms, end_ms, value, timestamp_ms, stored=False)
+        span = Span(value, timestamp_ms, stored=False, key=key, start_ms=start_ms, end_ms=end_ms)
         if not spans or spans[-1].start_ms < start_ms:
             spans.append(span)
         else:
@@ -471,7 +458,8 @@ class SessionStore(Generic[K, V]):
         spans = self.load(key)
         for older in [span for span in spans if span.start_ms == start_ms]:
             self._let_go(older)
-        span = Span(key, start_ms, end_ms, self._values.decode(cast("bytes", data)), timestamp_ms, stored=True)
+        value = self._values.decode(cast("bytes", data))
+        span = Span(value, timestamp_ms, stored=True, key=key, start_ms=start_ms, end_ms=end_ms)
         span.written = committed.written
         spans.insert(bisect_left(spans, start_ms, key=_start), span)
         self._watch(span)
@@ -531,7 +519,8 @@ class SessionStore(Generic[K, V]):
         return self._keys.decode(encoded) if self.hashable else encoded
 
     def _decode(self, key: Any, start_ms: int, end_ms: int, row: bytes) -> Span[V]:
-        span = Span(key, start_ms, end_ms, self._values.decode(row[8:]), unpack_int64(row)[0], stored=True)
+        value = self._values.decode(row[8:])
+        span = Span(value, unpack_int64(row)[0], stored=True, key=key, start_ms=start_ms, end_ms=end_ms)
         span.written = True
         return span
 

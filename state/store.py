@@ -20,6 +20,8 @@ Not here: layouts of rows (each typed store), the changelog's bytes (changelog),
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from tailrace.state.checkpoint import Checkpoint
 
 T = TypeVar("T")
@@ -74,26 +76,21 @@ class Codec(Protocol[T]):
         ...
 
 
-class Entry(Generic[V]):
+class Entry(msgspec.Struct, Generic[V], eq=False, gc=False):
     """One key's value in a cache, changed in place by operators.
 
     `value` None means absent or deleted. `timestamp_ms` is the entry's time, -1 where there never was a value. Whoever
     changes an entry calls the store's `touch` once unless `dirty` is set. `stored` is False only where the store and
     the changelog are known not to have the key, so that deleting it needs no tombstone.
 
-    Measured on CPython 3.11: get, add, compare on slots 65 ns, on a list of the same fields 77 to 87 ns.
+    The collector of cycles does not know of it: caches hold very many, none is part of a cycle, and to look at 500,000
+    of them stopped the process for 0.4 s.
     """
 
-    __slots__ = ("dirty", "stored", "timestamp_ms", "value")
-
-    def __init__(self, value: V | None, timestamp_ms: int, *, stored: bool) -> None:
-        self.value = value
-        self.timestamp_ms = timestamp_ms
-        self.dirty = False
-        self.stored = stored
-
-    def __repr__(self) -> str:
-        return f"Entry({self.value!r}, {self.timestamp_ms}, dirty={self.dirty}, stored={self.stored})"
+    value: V | None
+    timestamp_ms: int
+    stored: bool
+    dirty: bool = False
 
 
 _tuple: Any = tuple

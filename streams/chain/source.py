@@ -11,9 +11,10 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain, islice
 from math import inf
 from operator import attrgetter, length_hint
 from typing import Any
@@ -33,6 +34,9 @@ WriterId = tuple[int, int]
 
 _key, _value, _timestamp = attrgetter("key"), attrgetter("value"), attrgetter("timestamp")
 
+# Records of a batch that are decoded together, which no other thread of the process can interrupt: a batch may be of
+# tens of thousands.
+_DECODED = 1_000
 _TIME_MAX = 253_402_300_800_000  # the year 10000, in ms: what is beyond is no time but a mistake
 
 BadRecord = Callable[[RawRecord, TopicPartition, Exception], None]
@@ -79,6 +83,7 @@ class SourceInput:
         "_forward",
         "_index",
         "_records",
+        "_walk",
         "head_ms",
         "leader_epoch",
         "limit_ms",
@@ -114,6 +119,8 @@ class SourceInput:
         self._bad = bad_record
         self._batches: deque[FetchedBatch] = deque()
         self._records: Sequence[RawRecord] = ()
+        self._walk: Iterator[RawRecord] = iter(())
+        """What is left of the batch at hand behind these."""
         self._index = 0
         self._batch_end = position
 
@@ -213,14 +220,17 @@ class SourceInput:
 
     def _find_head(self) -> None:
         while self._index >= len(self._records):
+            # Decoded here and not before: what waits is bytes, which the garbage collector does not look at.
+            if records := list(islice(self._walk, _DECODED)):
+                self._records, self._index = records, 0
+                break
             # Past control records, and past what compaction left out.
             self.position = max(self.position, self._batch_end)
             if not self._batches:
                 self._records, self._index, self.head_ms = (), 0, self._silence_before(self.position)
                 return
             batch = self._batches.popleft()
-            # Decoded here and not before: what waits is bytes, which the garbage collector does not look at.
-            self._records, self._index, self.leader_epoch = list(batch.records), 0, batch.leader_epoch
+            self._walk, self.leader_epoch = chain(batch.records), batch.leader_epoch  # else it cannot be resumed
             self._batch_end = batch.next_offset
         record = self._records[self._index]
         silence_ms = self._silence_before(record.offset)

@@ -1,5 +1,6 @@
 """The key-value store: examples, and against two dicts (committed, and as it looks now)."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from tailrace.state.keyvalue import KeyValueStore
 from tailrace.state.memory import MemoryBackend
 from tailrace.state.restore import restore
+from tailrace.state.session import Span
 from tailrace.state.store import Backend, Codec
 from tailrace.state.versioned import VersionedStore
 from tailrace.tests.support.places import ListChangelog
@@ -39,6 +41,13 @@ def test_an_operator_works_on_the_entries() -> None:
     log.commit(store, backend)
     assert log.rows == [(b"b", b"\0\0\0\0\0\0\0\2", 5), (b"a", b"\0\0\0\0\0\0\0\1", 3)]
     assert backend.keyspace("s").get(b"\1b") == b"\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\2", "time, then value"
+
+
+def test_a_cache_gives_the_collector_of_cycles_nothing_to_walk() -> None:
+    store = KeyValueStore("s", MemoryBackend().keyspace("s"), TextCodec(), IntCodec())
+    store.put("a", 1, 5)
+    assert not gc.is_tracked(store.entries["a"])
+    assert not gc.is_tracked(Span(1, 5, stored=True, key="a", start_ms=0, end_ms=10))
 
 
 def test_old_values_are_those_of_the_flush_before() -> None:
