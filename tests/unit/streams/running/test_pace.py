@@ -43,6 +43,20 @@ def test_commits_take_a_part_of_the_time(took_ms: int, left_s: float) -> None:
     assert pace.left(caught_up=True) == pytest.approx(left_s)
 
 
+def test_a_commit_that_somebody_held_up_delays_none_after_it() -> None:
+    clock, pace = paces(eager=True)
+    for took_ms in (5, 40, 60):
+        began = clock.monotonic()
+        clock.advance(took_ms)
+        pace.committed(began)
+        assert pace.left(caught_up=True) == pytest.approx(0.02)
+    for _ in range(8):  # the disk is slower by now
+        began = clock.monotonic()
+        clock.advance(40)
+        pace.committed(began)
+    assert pace.left(caught_up=True) == pytest.approx(0.16)
+
+
 def test_what_was_sent_ahead_does_not_wait_for_long() -> None:
     clock = ManualClock()
     pace = Pace(clock, 60, eager=False)
