@@ -453,8 +453,8 @@ class App:
                 came earlier. What is read as a table is read from its beginning.
             until: input before this instant; "end": all that there is when `run` is called.
             into: the name of the version: letters, digits, `_`, `-`.
-            share: the part of the time that the job works while the app itself runs on the same open log; alone it
-                works all the time.
+            share: the part of the time that the job works, at most, while apps run on the same open log: these go
+                first. Alone it works all the time.
 
         Raises:
             ValueError, TypeError: `until` before `since`, a name or share that cannot be.

@@ -43,6 +43,8 @@ class Committer:
     """Entries that a store's cache may keep after a commit."""
     transactional: bool
     """Whether the producer writes in transactions: exactly once."""
+    pause: Callable[[], None]
+    """Called between the steps: somebody else may go first."""
     who: Callable[[], tuple[str, int]] | None = None
     """Member id and generation of the app in its group: raises ExpelledError where others run its tasks by now."""
 
@@ -58,16 +60,21 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
         with to.failing(task):
             task.flush()
             task.tell_time(flushed=True)
+        to.pause()
     # 2. What the writers of repartitions say of their times, behind their rows; results and changelogs.
     _tell_times(tasks)
     member = None if to.who is None else to.who()
     for outputs in to.outputs:
         outputs.send()
+        to.pause()
     if not to.transactional:
         to.producer.flush()
         # Once more: nothing takes back what is written over the rows of others, who have the tasks by now.
         member = None if to.who is None else to.who()
-    changelogs = [(store, _send_changelog(store, to.producer)) for task in tasks for store in task.stores]
+    changelogs: list[tuple[TaskStore, Delivery | None]] = []
+    for task in tasks:
+        changelogs += [(store, _send_changelog(store, to.producer)) for store in task.stores]
+        to.pause()
     # 3. Input offsets, with the clocks that were theirs; then all of it is on disk.
     offsets = offsets_of(tasks)
     if to.transactional:
@@ -90,6 +97,7 @@ def commit(tasks: Sequence[Task], to: Committer) -> None:
             task.context.backend.write(writes)
         for store in task.stores:
             store.node.store.evict(to.entries_max)
+        to.pause()
     if to.transactional:
         to.producer.begin()
 

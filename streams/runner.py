@@ -22,7 +22,7 @@ much was done (account).
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -39,6 +39,7 @@ from tailrace.streams.running.account import Account
 from tailrace.streams.running.member import Member, PlanOverError
 from tailrace.streams.running.pace import Pace
 from tailrace.streams.running.patience import PASSING, Passing, Patience
+from tailrace.streams.running.precedence import PIECE_S, GivingWay, precedence_on
 from tailrace.streams.running.reader import Reader
 from tailrace.streams.running.rounds import Rounds, in_turn, oldest
 from tailrace.streams.running.summary import Summary
@@ -74,7 +75,7 @@ class Runner:
     cache_entries is for all stores together.
     again makes another plan from the last commit, given the error for which the one at hand is dropped, or None where
     it is over; without it such an error ends the run.
-    rest says how long to do nothing after a slice that took so long, in seconds.
+    gives_way: to the apps that run on the log; without it the app is one of those that go first.
     deleted is told of input that is gone unread, before that is left out and counted; it may raise.
     member says which units are to be run, and add takes them into the plan; without it the plan stays as it is.
     """
@@ -91,11 +92,12 @@ class Runner:
         again: Callable[[Passing | None], Plan] | None = None,
         member: Member | None = None,
         add: Callable[[Plan, Sequence[Loaded]], None] | None = None,
-        rest: Callable[[float], float] | None = None,
+        gives_way: GivingWay | None = None,
         deleted: Deleted = warn_deleted,
     ) -> None:
         self._log = log
-        self._rest = rest
+        self._gives_way = gives_way
+        self._first = precedence_on(log) if gives_way is None else None
         self._deleted = deleted
         self._clock = clock
         self._commit_s = commit_interval_ms / 1000
@@ -146,6 +148,7 @@ class Runner:
             self._clock.now_ms,
             self._cache_entries // stores,
             plan.transactional,
+            self._pause,
             None if self._member is None else self._member.who,
         )
 
@@ -172,7 +175,7 @@ class Runner:
                 partitions.
         """
         self._to_end = until_end
-        with self._account.running():
+        with self._account.running(), nullcontext() if self._first is None else self._first.run():
             try:
                 self._run(self._first_ends(stop_at or {}) if until_end else None)
             except InvalidError:
@@ -208,7 +211,8 @@ class Runner:
             self.speak_first()
             while not self._stopping.is_set():
                 self._account.answer()
-                waits_for = self.turn(ends)
+                with self._first or nullcontext():
+                    waits_for = self.turn(ends)
                 if waits_for == "others":
                     self._reader.wait_for_others()
                 elif waits_for == "records":
@@ -408,7 +412,7 @@ class Runner:
         self._ran = True
         began, handed_over = self._clock.monotonic(), self._plan.handed_over()
         if self._rounds is None:
-            wait, late = None if self._turns is None else partial(self._set_limits, ends), began + _SLICE_SECONDS
+            wait, late = None if self._turns is None else partial(self._set_limits, ends), began + self._slice_s
 
             def enough() -> bool:
                 return self._clock.monotonic() > late or self._dirty() >= _DIRTY_MAX
@@ -416,23 +420,32 @@ class Runner:
             self._account.ran(in_turn(task, self._plan.tasks, self._run_slice, wait, _SLICE, enough))
         else:
             self._account.ran(self._rounds.run(self._plan.lanes, self._run_slice))
-        if self._rest is not None:
-            self._stopping.wait(self._rest(self._clock.monotonic() - began))
+        self._pause()
         if self._plan.handed_over() != handed_over:
             self._pace.sent_ahead()
 
+    @property
+    def _slice_s(self) -> float:
+        """How long a slice may take."""
+        return PIECE_S if self._gives_way is not None and self._gives_way.beside else _SLICE_SECONDS
+
+    def _pause(self) -> None:
+        """Between two pieces of work: whoever gives way does so."""
+        if self._gives_way is not None:
+            self._gives_way.pause(self._stopping.wait)
+
     def _run_slice(self, task: Task, lane: int) -> int:
-        began = self._clock.monotonic()
-        late = began + _SLICE_SECONDS
+        began, slice_s = self._clock.monotonic(), self._slice_s
+        late = began + slice_s
         with self._plan.failing(task):
             before = task.records_in
             ran = task.run(self._slices[lane], lambda: self._clock.monotonic() > late)
             records = task.records_in - before
             task.tell_time(flushed=False)
         took = self._clock.monotonic() - began
-        if took > _SLICE_SECONDS:
-            self._slices[lane] = max(int(ran * _SLICE_SECONDS / took), 1)
-        elif took < _SLICE_SECONDS / 4:
+        if took > slice_s:
+            self._slices[lane] = max(int(ran * slice_s / took), 1)
+        elif took < slice_s / 4:
             self._slices[lane] = min(self._slices[lane] * 2, _SLICE)
         return records
 

@@ -38,6 +38,7 @@ from tailrace.streams.running.identity import Identity
 from tailrace.streams.running.loading import Loader, NewLoader
 from tailrace.streams.running.member import Member
 from tailrace.streams.running.patience import Passing
+from tailrace.streams.running.precedence import GivingWay
 from tailrace.streams.running.programs import numbered, program_of
 from tailrace.streams.task import TaskId
 
@@ -62,12 +63,12 @@ def started(
     clock: Clock,
     progress: Callable[[str], Progress] | None = None,
     *,
-    rest: Callable[[float], float] | None = None,
+    gives_way: GivingWay | None = None,
     deleted: Deleted = warn_deleted,
 ) -> Generator[Runner]:
     """A runner, ready to run; leaving the block closes the stores, and the log if it was opened here.
 
-    rest, deleted: see `Runner`.
+    gives_way, deleted: see `Runner`.
 
     Raises InvalidError where another program runs under this name, and what planning and opening raise.
     """
@@ -94,7 +95,7 @@ def started(
             again=attempts.again,
             member=attempts.member,
             add=attempts.add,
-            rest=rest,
+            gives_way=gives_way,
             deleted=deleted,
         )
 

@@ -7,7 +7,7 @@
 2. What it was begun with (since, until, the names that it needs) is written down before its first offset is. Whoever
    comes with the same words goes on where it was, exactly once, as any app does; with others, he is refused.
 3. It reads all of what it says it reads: input that retention has taken is named, never left out in silence.
-4. Beside members of the app it rests for a part of the time, so that they keep their latency.
+4. Beside running apps it rests for a part of the time, so that they keep their latency (precedence).
 
 Not here: comparing (difference), the switch (promotion), the graph under other names (replayed).
 """
@@ -15,7 +15,6 @@ Not here: comparing (difference), the switch (promotion), the graph under other 
 import hashlib
 import logging
 import re
-import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -46,6 +45,7 @@ from tailrace.streams.reprocessing.promotion import name_before, own_names, prom
 from tailrace.streams.reprocessing.replayed import Renaming, replayed
 from tailrace.streams.reprocessing.reset import delete_all, internal_topics
 from tailrace.streams.running.identity import directory
+from tailrace.streams.running.precedence import GivingWay, switching_often
 from tailrace.streams.running.signals import stopping
 from tailrace.streams.running.summary import Summary
 from tailrace.streams.start import started
@@ -55,10 +55,6 @@ _logger = logging.getLogger(__name__)
 
 # What ends as the name of an app's version does would be one.
 _INTO: Final = re.compile(r"(?!.*-v\d+$)[A-Za-z0-9_-]{1,64}")
-# Python hands its lock over after so long to another thread that waits: ten times as often as it would by itself.
-_SWITCH_S: Final = 0.0005
-# How often a replay looks whether the app that it stands beside runs.
-_LOOK_S: Final = 0.5
 
 _open: WeakKeyDictionary[Log, set[str]] = WeakKeyDictionary()
 _opening = threading.Lock()
@@ -239,7 +235,6 @@ class ReplayJob:
         self.begin()
         for topic in self._inputs():
             copy_silences(self._log, silences_topic(self.app, topic), silences_topic(self.name, topic))
-        rest = _Rest(self._log, self.app, self._share, self._clock)
         self._started = (self._clock.monotonic(), self._records())
         try:
             with (
@@ -248,11 +243,11 @@ class ReplayJob:
                     self._options,
                     self._clock,
                     self._progress,
-                    rest=rest.after,
+                    gives_way=GivingWay(self._log, self._share, self._clock),
                     deleted=self._refuse_deleted,
                 ) as runner,
                 stopping(runner.stop) as signals,
-                _switching_often(),
+                switching_often(),
             ):
                 summary = runner.run(until_end=True, stop_at=self._ends())
                 self.stopped_by = signals[0] if signals else None
@@ -476,37 +471,6 @@ class ReplayJob:
                 "to discard, and nothing was deleted"
             )
         delete_all(self._options, self._log, [] if before is None else before.outputs, last=self._record)
-
-
-class _Rest:
-    """How long a replay rests after a slice: nothing, unless the app beside it runs."""
-
-    def __init__(self, log: Log, app: str, share: float, clock: Clock) -> None:
-        self._log = log
-        self._app = app
-        self._share = share
-        self._clock = clock
-        self._looked = -_LOOK_S
-        self._beside = False
-
-    def after(self, took_s: float) -> float:
-        """In seconds, for a slice that took so long."""
-        now = self._clock.monotonic()
-        if now - self._looked >= _LOOK_S:
-            self._looked = now
-            self._beside = self._app in self._log.groups() and bool(self._log.describe_group(self._app).members)
-        return took_s * (1 / self._share - 1) if self._beside else 0.0
-
-
-@contextmanager
-def _switching_often() -> Generator[None]:
-    """Lets other threads of the process have their turn sooner than Python would."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(_SWITCH_S, before))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextmanager

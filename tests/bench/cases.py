@@ -80,7 +80,7 @@ CASES = (
         "replay-beside",
         "end-to-end without a replay of the same app, and beside one",
         replays.beside,
-        (replays.TIMES, replays.BESIDE, P99),
+        (replays.TIMES, replays.BESIDE, P99, replays.REPLAYED),
         targets=(Target(replays.TIMES, 1.5, at_most=True),),
     ),
     Case(

@@ -9,10 +9,8 @@ import pytest
 
 from tailrace.errors import InvalidError, TaskError, TopologyError
 from tailrace.log.client import CommittedOffset, Log
-from tailrace.log.clock import ManualClock
 from tailrace.log.record import TopicPartition
 from tailrace.streams.app import App
-from tailrace.streams.reprocessing.replay import _Rest  # pyright: ignore[reportPrivateUsage]
 from tailrace.streams.running import reader
 from tailrace.tests.support.programs import BEGIN_MS, arrivals, chunks, click_app, last, plain_count, results, send
 from tailrace.tests.support.waiting import wait_until
@@ -326,19 +324,6 @@ async def test_the_live_app_runs_beside_it(log: Log) -> None:
             job.run()
         wait_until(lambda: log.describe_group("counter").lag[P0] == log.describe_group("counter").lag[P1] == 0)
     assert last(log, "counts.v2") == last(log)
-
-
-def test_it_rests_beside_members_alone(log: Log) -> None:
-    clock = ManualClock()
-    rest = _Rest(log, "counter", 0.25, clock)
-    assert rest.after(0.02) == 0
-    with log.consumer(group="counter") as consumer:
-        consumer.subscribe(["clicks"])
-        assert rest.after(0.02) == 0, "it looks only now and then"
-        clock.advance(1_000)
-        assert rest.after(0.02) == pytest.approx(0.06)
-    clock.advance(1_000)
-    assert rest.after(0.02) == 0
 
 
 def test_progress(log: Log) -> None:
