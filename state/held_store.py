@@ -44,7 +44,9 @@ from tailrace.state.store import ROWS, ChangelogColumns, Codec, Keyspace, Writes
 K = TypeVar("K")
 
 _TIME_MAX = (1 << 63) - 1
-_SLICES = 64  # of the time that a record is kept: it stays in memory for a 64th longer
+# Of the time that a record is kept: by how much longer it may stay in memory. A slice, and what of one commit may go
+# together.
+_SLICES, _NEAR = 64, 8
 _NOTHING: Rows = [None]
 _held = HeldCodec()
 
@@ -66,9 +68,9 @@ class HeldStore(Generic[K]):
         self._keyspace = keyspace
         self._keys = keys
         self._marks = marks
-        self._slice_ms = max(retention_ms // _SLICES, 1)
+        self._slice_ms, self._near_ms = max(retention_ms // _SLICES, 1), retention_ms // _NEAR
         self._slices: dict[int, list[Rows]] = {}
-        """The keys that have records in each slice of time, once for each."""
+        """The keys that have records in each slice of time, or before it, once for each record."""
         self._order: list[int] = []
         """A heap of the slices' numbers."""
         self._watched = 0
@@ -124,26 +126,28 @@ class HeldStore(Generic[K]):
 
     def put(self, key: Any, time_ms: int, value: bytes, matched: bool) -> None:  # noqa: FBT001 - the hot path
         """Adds a record, behind those of its key that have its time; `matched`: it has a partner, and so have they."""
-        rows = self.rows.get(key)
-        if rows is None:
-            rows = self.rows[key] = [key] if self._complete else self._load(key)
         kept = held(value, matched=matched)
-        if len(rows) == FIRST or rows[LAST] < time_ms:
-            rows.append(time_ms)
-            rows.append(kept)
+        rows = self.rows.get(key)
+        if rows is None and self._complete:
+            rows = self.rows[key] = [key, time_ms, kept]
         else:
-            place = first_from(rows, time_ms)
-            if rows[place] == time_ms:
-                self._will_change(rows, place)
-                rows[place + 1] = held_with(rows[place + 1], value, matched=matched)
-                return
-            rows[place:place] = (time_ms, kept)
+            if rows is None:
+                rows = self._load(key)
+            if len(rows) == FIRST or rows[LAST] < time_ms:
+                rows.append(time_ms)
+                rows.append(kept)
+            else:
+                place = first_from(rows, time_ms)
+                if rows[place] == time_ms:
+                    self._will_change(rows, place)
+                    rows[place + 1] = held_with(rows[place + 1], value, matched=matched)
+                    return
+                rows[place:place] = (time_ms, kept)
         new = self._new
         new.keys.append(key)
         new.rows.append(rows)
         new.times.append(time_ms)
         new.held.append(kept)
-        self._watch(rows, time_ms)
         if self._marks and not matched:
             self._alone.add(Alone(time_ms, rows))
 
@@ -217,6 +221,7 @@ class HeldStore(Generic[K]):
             columns.keys += map(add, encoded, map(pack_start, new.times))
             columns.values += new.held
             columns.timestamps_ms += new.times
+        self._count += len(new)
         self._flushed.extend(new)
 
     def _log(self, changed: Iterable[tuple[Rows, int]]) -> None:
@@ -242,13 +247,15 @@ class HeldStore(Generic[K]):
         writes = Writes()
         self._delete_rows(writes)
         changed, self._flushed = self._flushed, Changed()
+        self._watch(changed)
         for key, time_ms in self._before:
             changed.rows.append(self.rows[key])
             changed.times.append(time_ms)
         self._before.clear()
         self._changed_keys = [rows[0] for rows in changed.rows] if self._count > self._entries_max else []
-        changed.latest_ms = max(changed.times, default=-1)
-        self._behind.append(changed)
+        if changed.times:
+            changed.latest_ms = max(changed.times)
+            self._behind.append(changed)
         self._let_go()
         self._checkpoint = checkpoint
         if self._count > self._entries_max:
@@ -347,7 +354,6 @@ class HeldStore(Generic[K]):
         for rows, time_ms in (*self._flushed, *self._new):
             place = first_from(rows, time_ms)
             del rows[place : place + 2]
-            self._count -= 1
             if len(rows) == FIRST:
                 self._emptied.add(rows[0])
         self._new, self._flushed, self._touched, self._before = New(), Changed(), {}, {}
@@ -367,29 +373,40 @@ class HeldStore(Generic[K]):
             if changing not in self._before:
                 self._before[changing] = _held.encode(rows[place + 1])
 
-    def _watch(self, rows: Rows, time_ms: int) -> None:
-        """Counts a record, and has it go when its slice has passed."""
+    def _watch(self, changed: Changed) -> None:
+        """Has records go when their slice of time has passed: those of one commit together, where times are near."""
+        if changed.times:
+            latest_ms = max(changed.times)
+            if latest_ms - min(changed.times) <= self._near_ms:
+                self._slice(latest_ms).extend(changed.rows)
+            else:
+                for rows, time_ms in changed:
+                    self._slice(time_ms).append(rows)
+            self._watched += len(changed)
+
+    def _slice(self, time_ms: int) -> list[Rows]:
         number = time_ms // self._slice_ms
         found = self._slices.get(number)
         if found is None:
-            self._slices[number] = [rows]
+            found = self._slices[number] = []
             heappush(self._order, number)
-        else:
-            found.append(rows)
-        self._watched += 1
-        self._count += 1
+        return found
+
+    def _watch_all(self, rows: Rows) -> None:
+        """The same of all records of a key, which are counted here, too."""
+        for time_ms, kept in by_time(rows):
+            self._slice(time_ms).append(rows)
+            self._watched += 1
+            self._count += 1
+            if self._marks and not is_matched(kept):
+                self._alone.add(Alone(time_ms, rows))
 
     def _watch_anew(self) -> None:
         """The same of all that is cached."""
-        self._slices, self._order, self._alone, self._count, self._watched = {}, [], Ends(), 0, 0
+        self._slices, self._order, self._alone, self._watched = {}, [], Ends(), 0
+        self._count = -len(self._new)  # which are counted with their flush
         for rows in self.rows.values():
             self._watch_all(rows)
-
-    def _watch_all(self, rows: Rows) -> None:
-        for time_ms, kept in by_time(rows):
-            self._watch(rows, time_ms)
-            if self._marks and not is_matched(kept):
-                self._alone.add(Alone(time_ms, rows))
 
     def _forget_gone(self) -> None:
         # What is gone is met when its slice has passed. Evicting and loading the same keys again and again must not let

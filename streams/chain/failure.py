@@ -144,7 +144,7 @@ def _where(error: Exception) -> str | None:
     """The record that was run when the error came, as topic-partition@offset; None where there was none."""
     found: str | None = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code in _OF_RECORDS:
+        if frame.f_code in _OF_RECORDS and "record" in frame.f_locals:  # else several run together: the context knows
             found = f"{frame.f_locals['self'].partition}@{frame.f_locals['record'].offset}"
         elif frame.f_code in _OF_TIME:
             return None

@@ -163,6 +163,7 @@ class Outputs:
         record that goes wrong as others do; the log would refuse its whole batch, again and again.
         """
         columns = self.columns(topic)
+        keys, values, times, headers = columns.keys, columns.values, columns.timestamps_ms, columns.headers
 
         def to_topic(key: Any, value: Any, timestamp_ms: int) -> None:
             # Both before either is appended: what cannot be encoded may be dropped, and the columns go on.
@@ -172,12 +173,12 @@ class Outputs:
                 key_bytes = None
             else:
                 raise _null_key(topic, place)
-            columns.values.append(None if value is None else encode_value(value))
-            columns.keys.append(key_bytes)
-            columns.timestamps_ms.append(timestamp_ms)
+            values.append(None if value is None else encode_value(value))
+            keys.append(key_bytes)
+            times.append(timestamp_ms)
             record = context.record
-            columns.headers.append(() if record is None else record.headers)
-            if len(columns.values) >= _ROWS_MAX:
+            headers.append(() if record is None else record.headers)
+            if len(values) >= _ROWS_MAX:
                 self.sent += len(columns.values)
                 columns.send(self._producer)
 

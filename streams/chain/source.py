@@ -17,6 +17,7 @@ from datetime import datetime
 from itertools import chain, islice
 from math import inf
 from operator import attrgetter, length_hint
+from types import NoneType
 from typing import Any
 
 from tailrace.log.client import FetchedBatch
@@ -326,8 +327,10 @@ class SourceInput:
             return 0
         if set(map(type, times)) != {int} or min(times) < 0 or max(times) >= min(_TIME_MAX, self.limit_ms):
             return 0
+        if NoneType in {*map(type, keys), *map(type, values)}:  # JSON has a null of its own
+            return 0
         context.source = self.partition
-        taken = together(keys, times)
+        taken = together(keys, values, times, records)
         if taken:
             context.record = records[taken - 1]
         return taken

@@ -15,6 +15,7 @@ Session and sliding windows depend on a key's other records: see session.py and 
 from collections.abc import Sequence
 from typing import Any
 
+from tailrace.log.record import RawRecord
 from tailrace.state.store import Entry
 from tailrace.state.window import WindowStore
 from tailrace.streams.chain.clocks import NEVER
@@ -198,7 +199,7 @@ class AlignedAggregate:
         current_ms = NEVER
         window: dict[Any, Entry[Any]] = {}
 
-        def count(keys: Sequence[Any], times: Sequence[int]) -> int:
+        def count(keys: Sequence[Any], _: Sequence[Any], times: Sequence[int], __: Sequence[RawRecord]) -> int:
             nonlocal current_ms, window
             taken, origin_ms, next_ms = 0, context.origin_ms, min(context.next_close_ms, calls.next_ms)
             for key, timestamp_ms in zip(keys, times, strict=True):

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from typing import Any
 
+from tailrace.log.errors import EncodeError
+from tailrace.log.record import RawRecord
 from tailrace.state.held import VALUE_AT, HeldValues, held_values, is_matched
 from tailrace.state.held_rows import FIRST, LAST, first_from
 from tailrace.state.held_store import HeldStore
 from tailrace.streams.chain.chain import Chain, Sides
 from tailrace.streams.chain.context import FAR, TaskContext
 from tailrace.streams.operators.join import StreamJoin
-from tailrace.streams.program.topology import Forward, Node
+from tailrace.streams.program.topology import Forward, Node, Together
 from tailrace.streams.values.codec import TypeCodec, guarded
 
 Pair = Callable[[Any, Any], Any]
@@ -175,22 +177,27 @@ def build_join(chain: Chain, node: Node, operator: StreamJoin) -> Forward | Side
     sending = [side for side in (right, left) if side.marks]
     if sending:
         left.closing = Closing(context, sending, forward)
+    left_probe = _probe(context, left, right, window.before_ms, window.after_ms, f, forward)
+    right_probe = _probe(context, right, left, window.after_ms, window.before_ms, flipped, forward)
     links = (
         _one(
             context,
             left,
-            _probe(context, left, right, window.before_ms, window.after_ms, f, forward),
+            left_probe,
             _unkeyed(context, [alone] * left.marks, forward),
             late,
         ),
         _one(
             context,
             right,
-            _probe(context, right, left, window.after_ms, window.before_ms, flipped, forward),
+            right_probe,
             _unkeyed(context, [alone_right] * right.marks, forward),
             late,
         ),
     )
+    if not sending and not context.goes_on:
+        chain.together[links[0]] = _together(context, left, left_probe)
+        chain.together[links[1]] = _together(context, right, right_probe)
     return Sides(links)
 
 
@@ -231,6 +238,38 @@ def _one(context: TaskContext, side: JoinSide, probe: Probe, unkeyed: Forward, l
         late(key, value, timestamp_ms)
 
     return join_link
+
+
+def _together(context: TaskContext, side: JoinSide, probe: Probe) -> Together:
+    """What takes many records of one side as its link does one, where nothing is sent without a partner.
+
+    What `SourceInput` does for each record, and the calls, is a tenth of a join.
+    """
+    store, open_ms, keep, encode_value = side.store, side.open_ms, side.keep(), side.codec.encode
+    calls, cache_key = context.stream_calls, None if store.hashable else store.cache_key
+
+    def join_together(
+        keys: Sequence[Any], values: Sequence[Any], times: Sequence[int], records: Sequence[RawRecord]
+    ) -> int:
+        try:
+            encoded = list(map(encode_value, values))
+        except EncodeError:
+            return 0  # it will come again, for the record that it is about
+        taken, origin_ms = 0, context.origin_ms
+        for key, value, timestamp_ms, data, record in zip(keys, values, times, encoded, records, strict=True):
+            if timestamp_ms > origin_ms:
+                if timestamp_ms >= context.next_close_ms or timestamp_ms >= calls.next_ms:
+                    break
+                context.origin_ms = context.stream_time_ms = origin_ms = timestamp_ms
+            elif timestamp_ms + open_ms < origin_ms:
+                break
+            context.record = record
+            cached = key if cache_key is None else cache_key(key)
+            keep(cached, timestamp_ms, data, probe(key, cached, value, data, timestamp_ms) is True)
+            taken += 1
+        return taken
+
+    return join_together
 
 
 def _both(
@@ -284,8 +323,9 @@ def _probe(
         closed_before_ms = closed_before(context.origin_ms) if marks else 0
         found, refused = False, False
         to_ms = timestamp_ms + after_ms
-        first = FIRST if rows[FIRST] >= from_ms else first_from(rows, from_ms)
-        end = len(rows) if rows[LAST] <= to_ms else first_from(rows, to_ms + 1)
+        first = end = len(rows) if rows[LAST] <= to_ms else first_from(rows, to_ms + 1)
+        while first > FIRST and rows[first + LAST] >= from_ms:
+            first -= 2
         for place in range(first, end, 2):
             start_ms, kept = rows[place], rows[place + 1]
             if marks and not is_matched(kept):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from tailrace.log.errors import TopologyError
+from tailrace.log.record import RawRecord
 from tailrace.state.changelog import Layout
 from tailrace.streams.program import describe
 from tailrace.streams.program.global_table import GlobalTable
@@ -25,9 +26,10 @@ from tailrace.streams.values.place import Place
 Forward = Callable[[Any, Any, int], None]
 """One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
 
-Together = Callable[[Sequence[Any], Sequence[int]], int]
-"""Takes records by their keys and times in ms, in order; returns how many, from the first on, and has moved the task's
-clock with these. It stops before one that needs more than being taken: what closes a window, what is late."""
+Together = Callable[[Sequence[Any], Sequence[Any], Sequence[int], Sequence[RawRecord]], int]
+"""Takes records by their keys, values (neither is None), times in ms and as they came, in order; returns how many, from
+the first on, and has moved the task's clock with these. It stops before one that needs more than being taken: what
+closes a window, what is late."""
 
 Output = str
 """Which of an operator's outputs: most have "main" alone, some "late" or "errors" too, a split one for each branch."""

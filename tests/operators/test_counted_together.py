@@ -14,6 +14,7 @@ from tailrace.streams import task
 from tailrace.streams.app import App
 from tailrace.streams.chain.source import SourceInput
 from tailrace.streams.program.options import OnError
+from tailrace.streams.values.codec import json
 from tailrace.tests.support.engine import contents
 from tailrace.windows.duration import milliseconds
 from tailrace.windows.tumbling import tumbling
@@ -73,3 +74,17 @@ def test_a_plain_count_takes_them_together(monkeypatch: pytest.MonkeyPatch) -> N
     del taken[:]
     outcome([(b"a", at(time_ms)) for time_ms in (1, 100, 1, 101)], "update", "fail")
     assert 2 <= sum(taken) < 4, "what is late is taken by itself, and so is what follows it in its stretch"
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_a_null_of_jsons_own_is_no_value(on_error: OnError) -> None:
+    with Log.open("memory:") as log:
+        log.create_topic("in")
+        with log.producer() as producer:
+            producer.send_many("in", [b"1", b"null", b"2"], keys=[b"a"] * 3, timestamps_ms=[1, 2, 3])
+        app = App("app", log=log, on_error=on_error)
+        stream = app.stream(app.topic("in", key=str, codec=json(int | None)))
+        counts = stream.group_by_key().windowed_by(tumbling(milliseconds(10))).count(store="counts")
+        counts.changes().map_kv(lambda w, n: (w.key, n)).to(app.topic("out", key=str, value=int))
+        assert app.run(until="end").dropped == {"null_value": 1}
+        assert [row.value for row in contents(log, "out")] == [(2).to_bytes(8, "big")]

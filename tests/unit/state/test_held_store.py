@@ -222,11 +222,13 @@ def test_keys_with_zero_bytes_and_common_beginnings_are_apart() -> None:
 
 
 def test_where_nobody_asks_for_those_without_a_partner_they_are_not_looked_for() -> None:
-    store = opened(MemoryBackend(), marks=False)
+    backend = MemoryBackend()
+    store = opened(backend, marks=False)
     store.put("A", 7, b"x", False)
     assert store.first_alone(0) is None
     assert store.closing(100) == []
-    assert store.watched == 1
+    commit(backend, store)
+    assert store.watched == 1, "what is to expire"
 
 
 def test_what_is_watched_does_not_grow_by_evicting_and_loading() -> None:
