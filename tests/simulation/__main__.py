@@ -1,6 +1,7 @@
 """`python -m tailrace.tests.simulation SEED`: replays a seed with its trace; `--seeds N`: runs N of them.
 
 `--each-sync SEED`: plays a short life of a seed, ended at each sync and each change of a name, one after the other.
+`--program NAME` has any seed play that program, and not the one that it would choose.
 """
 
 import argparse

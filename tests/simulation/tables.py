@@ -113,5 +113,5 @@ PROGRAMS: Final = [
     Program("grouped table", _grouped, comes_to(_group_sizes), emits=("update",), **_exactly),
     Program("held table", _held, comes_to(_rows), emits=("update",), **_exactly),
     Program("throttled table", _throttled, comes_to(_rows), emits=("update",), **_exactly),
-    Program("throttled counts", _throttled_counts, comes_to(_sizes), emits=("update",), **_exactly),
+    Program("throttled counts", _throttled_counts, comes_to(_sizes, adds_up=True), emits=("update",)),
 ]

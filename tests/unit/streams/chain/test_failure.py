@@ -7,6 +7,8 @@ import pytest
 
 from tailrace import App, Stream, seconds, tumbling
 from tailrace.errors import TaskError
+from tailrace.streams.chain.failure import Nodes
+from tailrace.streams.values.place import Place
 from tailrace.testing import TopologyDriver
 
 Make = Callable[[Stream[str, str]], object]
@@ -74,3 +76,14 @@ def test_a_window_that_a_record_closes_is_not_that_records() -> None:
             TaskError, match=r"at a result of a window or a cache \(key Windowed\(key='k', .*\), at 1 ms\): no;"
         ):
             driver.pipe("in", "v", key="other", timestamp_ms=5_000)
+
+
+def test_a_node_that_is_gone_leaves_its_id_to_another() -> None:
+    nodes, gone, place = Nodes(), object(), Place("here", 1)
+    nodes.add(gone, "first", place)
+    nodes.add(fails, "other", place)
+    nodes.forget(gone)
+    assert nodes.of(gone) is None
+    nodes.add(gone, "second", place)
+    assert nodes.of(gone) == ("second", "here:1")
+    assert nodes.of(fails) == ("other", "here:1")
