@@ -199,10 +199,7 @@ class HeldStore(Generic[K]):
     def expire(self, before_ms: int) -> None:
         """Lets go of all that is earlier: for who reads at once, on disk with the next commit."""
         before_ms = min(before_ms, _TIME_MAX)
-        if before_ms > self.expired_before_ms:
-            self.expired_before_ms = before_ms
-            if before_ms > self._uncached_until_ms:
-                self._complete = True
+        self.expired_before_ms = max(self.expired_before_ms, before_ms)
 
     # ------------------------------------------------------------ commits
 
@@ -295,6 +292,8 @@ class HeldStore(Generic[K]):
                 writes.delete(row_key(encoded, time_ms, time_ms))
             writes.delete_range(low, high)
         self._deleted_before_ms = before_ms
+        if before_ms > self._uncached_until_ms:
+            self._complete = True
 
     def _let_go(self) -> None:
         """Frees what is cached of slices that have expired."""
@@ -359,7 +358,6 @@ class HeldStore(Generic[K]):
         self._new, self._flushed, self._touched, self._before = New(), Changed(), {}, {}
         self._changelog = ChangelogColumns()
         self.expired_before_ms = self._deleted_before_ms
-        self._complete = self._uncached_until_ms < self.expired_before_ms
         self._watch_anew()
 
     # ------------------------------------------------------------ within
@@ -420,7 +418,7 @@ class HeldStore(Generic[K]):
         prefix = rows_of(self._encoded(key))
         for found, row in self._keyspace.range(prefix, prefix + AFTER_TIMES):
             time_ms, _ = row_bounds(found)
-            if time_ms >= self.expired_before_ms:
+            if time_ms >= self._deleted_before_ms:  # what has expired since may be taken back
                 rows += (time_ms, _held.decode(row[8:]))
         self._watch_all(rows)
         if len(rows) == FIRST:

@@ -133,6 +133,8 @@ class Runner:
         if self._member is not None:
             self._member.hand_over = self._hand_over
         self._follow()
+        if self._gives_way is not None:
+            self._gives_way.begin()
 
     def _follow(self) -> None:
         """Goes on with the tasks that the plan has now."""

@@ -410,10 +410,12 @@ def _check_small_files(disk: Disk, directory: str, report: Report) -> dict[Topic
     """The log's own files; returns the offsets below which partitions were on disk, as they say."""
     if disk.exists(join(directory, checkpoint.META_PROPERTIES)):
         try:
-            check_format(disk, directory)
+            ours = check_format(disk, directory) == OURS
         except CorruptError as error:
+            ours = True
             report.damage.append(Damage(error.file, error.position, str(error.expected), str(error.found)))
-        _check_ids(disk, join(directory, checkpoint.META_PROPERTIES), report)
+        if ours:
+            _check_ids(disk, join(directory, checkpoint.META_PROPERTIES), report)
     points = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.RECOVERY_POINTS)))
     starts = _readable(report, lambda: checkpoint.read_offsets(disk, join(directory, checkpoint.LOG_STARTS)))
     promised = dict(points or {})
@@ -423,6 +425,7 @@ def _check_small_files(disk: Disk, directory: str, report: Report) -> dict[Topic
 
 
 def _check_ids(disk: Disk, file: str, report: Report) -> None:
+    """Of a log of ours: `kafka-storage format` takes any text for a cluster id."""
     properties = checkpoint.read_properties(disk, file) or {}
     for name in IDS:
         if not checkpoint.is_id(properties.get(name, "")) and name in properties:

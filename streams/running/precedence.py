@@ -84,12 +84,16 @@ class GivingWay:
         self._first = precedence_on(log)
         self._share = share
         self._clock = clock
-        self._since = clock.monotonic()
+        self.begin()
 
     @property
     def beside(self) -> bool:
         """Whether there is anybody to give way to."""
         return self._first.running > 0
+
+    def begin(self) -> None:
+        """A piece begins here: what was done before, such as restoring stores, was none, and earns no rest."""
+        self._since = self._clock.monotonic()
 
     def pause(self, wait: Callable[[float], object]) -> None:
         """Where a piece may end, and does if it has had its time; `wait` waits for so many seconds."""
@@ -99,7 +103,7 @@ class GivingWay:
         elif now - self._since >= PIECE_S:
             wait((now - self._since) * (1 / self._share - 1))
             self._first.wait_for_rest(PATIENCE_S)
-            self._since = self._clock.monotonic()
+            self.begin()
 
 
 @contextmanager

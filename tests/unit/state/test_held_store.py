@@ -209,6 +209,19 @@ def test_what_comes_and_goes_between_two_commits_is_written_nowhere() -> None:
     assert kept(opened(backend)) == {("A", 9): ([b"y"], False)}
 
 
+def test_what_expired_and_is_taken_back_is_not_lost_for_keys_that_were_not_cached() -> None:
+    backend = MemoryBackend()
+    store = opened(backend)
+    for key in "ABC":
+        store.put(key, 0, b"x", False)
+    commit(backend, store, 0)
+    store.expire(1)
+    store.put("A", 1, b"y", False)
+    store.look("B")
+    store.discard()
+    assert kept(store) == {(key, 0): ([b"x"], False) for key in "ABC"}
+
+
 def test_keys_with_zero_bytes_and_common_beginnings_are_apart() -> None:
     backend = MemoryBackend()
     store = opened(backend)

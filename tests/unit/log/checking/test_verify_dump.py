@@ -116,6 +116,14 @@ def test_offsets_that_are_missing_in_the_active_segment_of_a_follower() -> None:
     assert note.startswith(f"{SECOND} has offset 34 at byte {9 * BATCH}, where 29 would follow: it was copied")
 
 
+@pytest.mark.parametrize(("ours", "damaged"), [({}, False), ({"tailrace.format": "1"}, True)])
+def test_ids_are_any_text_in_a_log_of_kafkas(ours: dict[str, str], damaged: bool) -> None:
+    """`kafka-storage format --cluster-id production` is taken."""
+    disk, file = a_log(), f"/log/{checkpoint.META_PROPERTIES}"
+    checkpoint.write_properties(disk, file, {"version": "1", "cluster.id": "production", **ours})
+    assert ((file, -1) in found(disk)) == damaged
+
+
 def test_a_time_index_that_names_an_offset_between_batches() -> None:
     """As of a compacted topic whose last batch has got another base offset."""
     disk = MemoryDisk()

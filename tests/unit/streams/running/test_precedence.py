@@ -115,6 +115,16 @@ def test_an_app_is_at_work_while_it_runs_records_and_a_replay_is_not(log: Log) -
     assert precedence_on(log).running == 0
 
 
+def test_what_restoring_took_before_the_run_is_not_rested_for(log: Log) -> None:
+    clock = ManualClock()
+    way, wait = GivingWay(log, 0.5, clock), Waits(clock)
+    app = copying(log, "again", [])
+    clock.advance(60_000)
+    with precedence_on(log).run(), started(app.describe(), app.options, app.clock, gives_way=way):
+        way.pause(wait)
+    assert wait.waited == []
+
+
 def test_it_may_be_given_way_in_the_middle_of_a_commit(log: Log) -> None:
     states: list[tuple[int, int]] = []
 
