@@ -17,7 +17,6 @@ from datetime import datetime
 from itertools import chain, islice
 from math import inf
 from operator import attrgetter, length_hint
-from types import NoneType
 from typing import Any
 
 from tailrace.log.client import FetchedBatch
@@ -326,8 +325,6 @@ class SourceInput:
         except Exception:  # noqa: BLE001 - the user's functions: it will come again, and is reported there
             return 0
         if set(map(type, times)) != {int} or min(times) < 0 or max(times) >= min(_TIME_MAX, self.limit_ms):
-            return 0
-        if NoneType in {*map(type, keys), *map(type, values)}:  # JSON has a null of its own
             return 0
         context.source = self.partition
         taken = together(keys, values, times, records)

@@ -199,10 +199,12 @@ class AlignedAggregate:
         current_ms = NEVER
         window: dict[Any, Entry[Any]] = {}
 
-        def count(keys: Sequence[Any], _: Sequence[Any], times: Sequence[int], __: Sequence[RawRecord]) -> int:
+        def count(keys: Sequence[Any], values: Sequence[Any], times: Sequence[int], _: Sequence[RawRecord]) -> int:
             nonlocal current_ms, window
             taken, origin_ms, next_ms = 0, context.origin_ms, min(context.next_close_ms, calls.next_ms)
-            for key, timestamp_ms in zip(keys, times, strict=True):
+            for key, value, timestamp_ms in zip(keys, values, times, strict=True):
+                if key is None or value is None:
+                    break
                 start_ms = timestamp_ms - timestamp_ms % size_ms
                 if timestamp_ms > origin_ms:
                     if timestamp_ms >= next_ms:

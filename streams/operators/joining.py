@@ -251,12 +251,14 @@ def _together(context: TaskContext, side: JoinSide, probe: Probe) -> Together:
     def join_together(
         keys: Sequence[Any], values: Sequence[Any], times: Sequence[int], records: Sequence[RawRecord]
     ) -> int:
-        try:
-            encoded = list(map(encode_value, values))
-        except EncodeError:
-            return 0  # it will come again, for the record that it is about
         taken, origin_ms = 0, context.origin_ms
-        for key, value, timestamp_ms, data, record in zip(keys, values, times, encoded, records, strict=True):
+        for key, value, timestamp_ms, record in zip(keys, values, times, records, strict=True):
+            if key is None or value is None:
+                break
+            try:
+                data = encode_value(value)
+            except EncodeError:
+                break  # it will come again, and is reported there
             if timestamp_ms > origin_ms:
                 if timestamp_ms >= context.next_close_ms or timestamp_ms >= calls.next_ms:
                     break

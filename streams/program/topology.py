@@ -27,9 +27,9 @@ Forward = Callable[[Any, Any, int], None]
 """One link of a task's chain: takes (key, value, timestamp in ms) and returns nothing."""
 
 Together = Callable[[Sequence[Any], Sequence[Any], Sequence[int], Sequence[RawRecord]], int]
-"""Takes records by their keys, values (neither is None), times in ms and as they came, in order; returns how many, from
-the first on, and has moved the task's clock with these. It stops before one that needs more than being taken: what
-closes a window, what is late."""
+"""Takes records by their keys, values, times in ms and as they came, in order; returns how many, from the first on, and
+has moved the task's clock with these. It stops before one that needs more than being taken: what closes a window, what
+is late, what has no key or no value (JSON has a null of its own)."""
 
 Output = str
 """Which of an operator's outputs: most have "main" alone, some "late" or "errors" too, a split one for each branch."""
