@@ -421,7 +421,7 @@ class Runner:
 
             self._account.ran(in_turn(task, self._plan.tasks, self._run_slice, wait, _SLICE, enough))
         else:
-            self._account.ran(self._rounds.run(self._plan.lanes, self._run_slice))
+            self._account.ran(self._rounds.run(self._plan.lanes, self._run_slice, self._slice_s))
         self._pause()
         if self._plan.handed_over() != handed_over:
             self._pace.sent_ahead()

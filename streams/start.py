@@ -82,7 +82,7 @@ def started(
         own = _identity(state, name, log, number)
         stack.callback(own.release)
         stores = Stores(state, clock)
-        attempts = _Attempts(topology, options, log, clock, stores, own, progress)
+        attempts = _Attempts(topology, options, log, clock, stores, own, progress, gives_way=gives_way)
         stack.callback(attempts.member.close)
         stack.push(attempts.end)
         yield Runner(
@@ -174,6 +174,8 @@ class _Attempts:
         own: Identity,
         progress: Callable[[str], Progress] | None,
         new_loader: NewLoader = Loader,
+        *,
+        gives_way: GivingWay | None = None,
     ) -> None:
         self._topology = topology
         self._options = options
@@ -181,6 +183,7 @@ class _Attempts:
         self._stores = stores
         self._own = own
         self._progress = progress
+        self._gives_way = gives_way
         self._planner = Planner(topology, log, options, stores.open, clock, own.topics)
         self._stack = ExitStack()
         self._timeout_ms = TRANSACTION_TIMEOUT_MS
@@ -221,6 +224,8 @@ class _Attempts:
         self._planner.add(plan, loaded)
 
     def _load(self, unit: Unit, unwanted: threading.Event) -> Loaded:
+        if self._gives_way is not None:  # to open a store stops every other thread for 10 ms
+            self._gives_way.let_first()
         return self._planner.load(unit, self._progress, unwanted)
 
     def _producer(self) -> Producer:

@@ -3,7 +3,7 @@
 All of a process share one interpreter. Who waits for it gets it when the one at work has had it for a while, or comes
 to the end of a call of compiled code, and so for each file that a commit writes.
 
-1. Beside running apps a replay works in pieces of about PIECE_S, in its slices as in its commits.
+1. Beside running apps a replay works in pieces of about PIECE_S: slices, the steps of a commit, stores to be opened.
 2. After a piece it rests for as long as its share of the time says, and on until none of them is at work: PATIENCE_S at
    most, so that it goes on beside apps that are never done.
 3. An app is at work from where it has looked for records to where it waits for some, commits included.
@@ -95,6 +95,11 @@ class GivingWay:
         """A piece begins here: what was done before, such as restoring stores, was none, and earns no rest."""
         self._since = self._clock.monotonic()
 
+    def let_first(self) -> None:
+        """Waits until none of them is at work: before something that no other thread can interrupt."""
+        if self.beside:
+            self._first.wait_for_rest(PATIENCE_S)
+
     def pause(self, wait: Callable[[float], object]) -> None:
         """Where a piece may end, and does if it has had its time; `wait` waits for so many seconds."""
         now = self._clock.monotonic()
@@ -102,7 +107,7 @@ class GivingWay:
             self._since = now
         elif now - self._since >= PIECE_S:
             wait((now - self._since) * (1 / self._share - 1))
-            self._first.wait_for_rest(PATIENCE_S)
+            self.let_first()
             self.begin()
 
 

@@ -2,7 +2,7 @@
 
 1. Nothing of a lane is touched by two threads at once: within a round a lane has one thread, and between two rounds,
    where all is read, committed and handed over, none is at work.
-2. A round lasts until every lane has had a slice, and until `ROUND_S` is over; lanes that are quicker go on with slices
+2. A round lasts until every lane has had a slice, and until its time is over; lanes that are quicker go on with slices
    meanwhile, as far as there are records.
 3. A task has no slice more in a round in which one of its inputs has run out: there may be older records to fetch than
    those that wait in the others.
@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from tailrace.log.clock import Clock
 from tailrace.streams.planning.plan import Lane
 from tailrace.streams.task import Task
-
-ROUND_S = 0.02
 
 RunSlice = Callable[[Task, int], int]
 """Runs a slice of a task of the lane with this number; returns how many records."""
@@ -34,12 +32,12 @@ class Rounds:
         self._first_slices = 0
         self._failed = False
 
-    def run(self, lanes: Sequence[Lane], run_slice: RunSlice) -> int:
-        """One round; returns how many records ran. Raises what `run_slice` raises."""
+    def run(self, lanes: Sequence[Lane], run_slice: RunSlice, round_s: float) -> int:
+        """One round, of so many seconds; returns how many records ran. Raises what `run_slice` raises."""
         self._lanes = lanes
         waiting = [number for number, lane in enumerate(self._lanes) if oldest(lane.tasks) is not None]
         self._first_slices, self._failed = len(waiting), False
-        until = self._clock.monotonic() + ROUND_S
+        until = self._clock.monotonic() + round_s
         done = [self._pool.submit(self._run_lane, number, run_slice, until) for number in waiting]
         wait(done)
         # The first error, in the order of the lanes, is the one that is raised.

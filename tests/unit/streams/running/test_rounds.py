@@ -13,6 +13,9 @@ from tailrace.streams.planning.plan import Lane
 from tailrace.streams.running.rounds import Rounds
 from tailrace.streams.task import Task, TaskId
 
+# As the runner has them.
+ROUND_S = 0.02
+
 
 def task(number: int, waiting: int) -> Task:
     """One with so many slices of a record to run, if `run` takes them off."""
@@ -53,9 +56,9 @@ def test_a_lane_that_is_quick_goes_on_while_another_is_at_its_first_slice() -> N
         return 10
 
     given = lanes(4, 5)
-    assert rounds.run(given, run_slice) == 60
+    assert rounds.run(given, run_slice, ROUND_S) == 60
     assert ran == {0: 1, 1: 5}, "the slow one had its slice, and the time was over"
-    assert rounds.run(given, run_slice) == 10
+    assert rounds.run(given, run_slice, ROUND_S) == 10
     assert ran[0] == 2, "the quick one has nothing left"
     rounds.close()
 
@@ -68,9 +71,9 @@ def test_lanes_without_records_have_no_thread() -> None:
         ran[lane] += 1
         return 1
 
-    assert rounds.run(lanes(0, 3, 0), run_slice) == 3
+    assert rounds.run(lanes(0, 3, 0), run_slice, ROUND_S) == 3
     assert ran == {1: 3}
-    assert rounds.run(lanes(0, 0, 0), run_slice) == 0
+    assert rounds.run(lanes(0, 0, 0), run_slice, ROUND_S) == 0
     rounds.close()
 
 
@@ -87,9 +90,9 @@ def test_a_task_that_has_run_an_input_out_waits_for_what_may_be_fetched_there() 
         source.head_ms = source.head_ms if source.position else None
         return 1
 
-    assert rounds.run(given, run_slice) == 3
+    assert rounds.run(given, run_slice, ROUND_S) == 3
     assert ran == [0, 2, 2]
-    assert rounds.run(given, run_slice) == 3, "nothing had come there"
+    assert rounds.run(given, run_slice, ROUND_S) == 3, "nothing had come there"
     assert ran[3:] == [1, 1, 1]
     rounds.close()
 
@@ -107,6 +110,6 @@ def test_an_error_is_raised_when_all_have_come_to_the_end_of_their_slices() -> N
         return 1
 
     with pytest.raises(ValueError, match="broken"):
-        rounds.run(lanes(1, 1), run_slice)
+        rounds.run(lanes(1, 1), run_slice, ROUND_S)
     assert ended == [1]
     rounds.close()
