@@ -17,7 +17,7 @@ Session layouts stand in `session`, beside the store that needs them.
 
 import struct
 from collections.abc import Iterable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from tailrace.log.record import RawRecord
 from tailrace.state.store import ROWS
@@ -38,9 +38,12 @@ _START_FROM, _START_TO = -12, -4
 class Layout(Protocol):
     """How one kind of store lays changelog records out as rows.
 
-    The last record of a changelog key decides about its rows, and about none of another key: those before it may be
-    left out, and the order of different keys is free.
+    Records of one changelog key decide about its rows, and about none of another key: the order of different keys is
+    free.
     """
+
+    last_decides: ClassVar[bool]
+    """Whether the last record of a changelog key decides alone: then those before it may be left out."""
 
     def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /) -> int:
         """Add the rows of `records` to `into` (None deletes); returns how many records were read.
@@ -52,6 +55,8 @@ class Layout(Protocol):
 
 class KeyValueLayout:
     """Key-value stores: nothing expires."""
+
+    last_decides: ClassVar[bool] = True
 
     def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], _expire_before_ms: int, /) -> int:
         """See `Layout`. A record without a key is no entry of a store: left out."""
@@ -67,6 +72,8 @@ class KeyValueLayout:
 
 class WindowLayout:
     """Window stores: time first, so that expiry is one range delete."""
+
+    last_decides: ClassVar[bool] = True
 
     def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /) -> int:
         """See `Layout`: windows that start before `expire_before_ms` are left out."""

@@ -138,7 +138,7 @@ def restore(
         progress(0, total)
     records, next_offset = 0, begin
     leader_epoch = checkpoint.leader_epoch if checkpoint else -1
-    piece, stands_for = _Piece(layout, expire_before_ms, repeats=True), begin if checkpoint else None
+    piece, stands_for = _Piece(layout, expire_before_ms, repeats=layout.last_decides), begin if checkpoint else None
     # Until the end is reached, what follows is as old as the store was; one from nothing is as it is read from now on.
     as_of_ms = checkpoint.written_ms if checkpoint else now_ms
     for batch in changelog.batches(begin) if total else ():
@@ -171,7 +171,10 @@ class _Piece:
     __slots__ = ("_expire_before_ms", "_held", "_layout", "_records", "_repeats", "_waiting")
 
     def __init__(self, layout: Layout, expire_before_ms: int, *, repeats: bool) -> None:
-        """`repeats`: whether keys are thought to repeat; looked at once the piece has so many records."""
+        """`repeats`: whether keys are thought to repeat, so that it pays (and is right) to take the last records alone.
+
+        It is looked at once the piece has some records.
+        """
         self._layout = layout
         self._expire_before_ms = expire_before_ms
         self._repeats = repeats
@@ -204,7 +207,7 @@ class _Piece:
     def rows(self) -> dict[bytes, bytes | None]:
         """All of them, None for what is deleted; the piece is done with."""
         rows = self._newest() if self._repeats else self._each()
-        self._repeats = self._are_repeated(len(rows))
+        self._repeats = self._layout.last_decides and self._are_repeated(len(rows))
         return rows
 
     def following(self) -> "_Piece":

@@ -11,7 +11,7 @@ start, sequence number (4, zero)` (WindowKeySchema).
 
 import struct
 from collections.abc import Iterable
-from typing import cast
+from typing import ClassVar, cast
 
 from tailrace.log.record import RawRecord
 from tailrace.state.changelog import NO_SEQUENCE, pack_int64, unpack_int64
@@ -30,6 +30,8 @@ _unpack_times = struct.Struct(">qq").unpack_from
 
 class SessionLayout:
     """Rows of sessions, or of windows of the one length `difference_ms`, and records of their changelog."""
+
+    last_decides: ClassVar[bool] = True
 
     def __init__(self, difference_ms: int | None = None) -> None:
         self.difference_ms = difference_ms

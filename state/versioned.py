@@ -64,6 +64,8 @@ _from_ms = attrgetter("from_ms")
 class VersionedLayout:
     """Every version is a row of its own, with an entry in the index."""
 
+    last_decides: ClassVar[bool] = True
+
     def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], _expire_before_ms: int, /) -> int:
         """See `Layout`. What is past its history goes with the first commit."""
         count = 0

@@ -13,7 +13,7 @@ Beside the store stands its changelog's topic, which stays empty: it has the not
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tailrace.log.client import FetchedBatch, Log
 from tailrace.log.errors import TopologyError
@@ -38,6 +38,8 @@ class Backing(NamedTuple):
 
 class SourceLayout:
     """Rows of a key-value store from the records of the topic that its table is read from."""
+
+    last_decides: ClassVar[bool] = False  # one that cannot be read leaves the row as it was
 
     def __init__(self, source: Backing, values: Codec[Any]) -> None:
         """`values` is the store's."""

@@ -1,11 +1,14 @@
 """Restoring: from the checkpoint, or from the beginning where it does not fit, and why."""
 
 import logging
+from collections.abc import Iterable
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace.log.record import RawRecord
 from tailrace.state import restore as restoring
 from tailrace.state.changelog import KeyValueLayout, WindowLayout, pack_int64
 from tailrace.state.checkpoint import Checkpoint
@@ -186,6 +189,28 @@ def test_the_last_record_of_a_key_counts_wherever_a_piece_ends_and_whatever_wait
     assert dict(backend.keyspace("s").range(ROWS, after(ROWS))) == {
         ROWS + key: pack_int64(time) + value for key, (time, value) in last.items() if value is not None
     }
+
+
+class SkippingLayout(KeyValueLayout):
+    """As that of a table that is read from its own topic: a record that cannot be read leaves the row as it was."""
+
+    last_decides: ClassVar[bool] = False
+
+    def rows(self, records: Iterable[RawRecord], into: dict[bytes, bytes | None], expire_before_ms: int, /) -> int:
+        kept = [record for record in records if record.value != b"bad"]
+        super().rows(kept, into, expire_before_ms)
+        return len(kept)
+
+
+@pytest.mark.parametrize("piece_rows", [2, 4, 100])
+def test_where_the_last_record_does_not_decide_alone_all_are_read(
+    piece_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "PIECE_ROWS", piece_rows)
+    backend = MemoryBackend()
+    log = changelog("a=1", "b=1", "a=2", "a=bad", "b=2", "b=bad", *["a=bad"] * 9)
+    restore(backend, "s", SkippingLayout(), log)
+    assert contents(backend) == {"a": "2", "b": "2"}
 
 
 def test_so_many_records_wait(monkeypatch: pytest.MonkeyPatch) -> None:
