@@ -23,23 +23,22 @@ from itertools import islice
 from operator import add
 from typing import Any, Generic, TypeVar, cast
 
-from tailrace.state.changelog import pack_int64, pack_start, unpack_int64
+from tailrace.state.changelog import pack_int64, pack_start
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.ends import Ends
 from tailrace.state.held import HeldCodec, HeldValues, held, held_matched, held_with, is_matched
 from tailrace.state.held_rows import FIRST, LAST, Alone, Changed, New, Rows, by_time, first_from
 from tailrace.state.session_rows import (
-    AFTER_TIMES,
     INDEX,
     SessionLayout,
-    indexed,
-    row_bounds,
+    first_stored_end,
+    last_stored_end,
     row_key,
-    row_owner,
     rows_at,
-    rows_of,
+    stored_ends,
+    stored_rows,
 )
-from tailrace.state.store import ROWS, ChangelogColumns, Codec, Keyspace, Writes, WriteSet
+from tailrace.state.store import ChangelogColumns, Codec, Keyspace, Writes, WriteSet
 
 K = TypeVar("K")
 
@@ -94,12 +93,12 @@ class HeldStore(Generic[K]):
         self._changelog = ChangelogColumns()
         self._deleted_before_ms = 0
         """The commit before has deleted what was earlier."""
-        last = keyspace.first(INDEX, INDEX + AFTER_TIMES, reverse=True)
-        self._stored_until_ms = -1 if last is None else cast("int", unpack_int64(last[0], 1)[0])
+        last_ms = last_stored_end(keyspace)
+        self._stored_until_ms = -1 if last_ms is None else last_ms
         """No row is later."""
         self._uncached_until_ms = self._stored_until_ms
         """No row whose key is not cached is later."""
-        self._complete = last is None
+        self._complete = last_ms is None
 
     @property
     def dirty(self) -> int:
@@ -188,13 +187,10 @@ class HeldStore(Generic[K]):
 
     def first_alone(self, from_ms: int) -> int | None:
         """A time before which nothing without a partner is, from from_ms on; None: there is nothing at all."""
-        first_ms = self._alone.first()
-        times = [] if first_ms is None else [first_ms]
+        times = [self._alone.first()]
         if not self._complete:
-            row = self._keyspace.first(INDEX + pack_int64(max(from_ms, self.expired_before_ms)), INDEX + AFTER_TIMES)
-            if row is not None:
-                times.append(cast("int", unpack_int64(row[0], 1)[0]))
-        return min(times, default=None)
+            times.append(first_stored_end(self._keyspace, max(from_ms, self.expired_before_ms)))
+        return min((each for each in times if each is not None), default=None)
 
     def expire(self, before_ms: int) -> None:
         """Lets go of all that is earlier: for who reads at once, on disk with the next commit."""
@@ -286,11 +282,9 @@ class HeldStore(Generic[K]):
         """Deletes what has expired since the last commit from the keyspace."""
         low_ms, before_ms = self._deleted_before_ms, self.expired_before_ms
         if before_ms > low_ms and self._stored_until_ms >= low_ms:
-            low, high = INDEX + pack_int64(low_ms), INDEX + pack_int64(before_ms)
-            for found, _ in self._keyspace.range(low, high):
-                time_ms, _, encoded = indexed(found)
+            for time_ms, _, encoded in stored_ends(self._keyspace, low_ms, before_ms):
                 writes.delete(row_key(encoded, time_ms, time_ms))
-            writes.delete_range(low, high)
+            writes.delete_range(INDEX + pack_int64(low_ms), INDEX + pack_int64(before_ms))
         self._deleted_before_ms = before_ms
         if before_ms > self._uncached_until_ms:
             self._complete = True
@@ -415,9 +409,7 @@ class HeldStore(Generic[K]):
     def _load(self, key: Any) -> Rows:
         """The records of a key that is not cached, from the keyspace into the cache."""
         rows = self.rows[key] = [key]
-        prefix = rows_of(self._encoded(key))
-        for found, row in self._keyspace.range(prefix, prefix + AFTER_TIMES):
-            time_ms, _ = row_bounds(found)
+        for _, time_ms, _, row in stored_rows(self._keyspace, self._encoded(key)):
             if time_ms >= self._deleted_before_ms:  # what has expired since may be taken back
                 rows += (time_ms, _held.decode(row[8:]))
         self._watch_all(rows)
@@ -428,15 +420,13 @@ class HeldStore(Generic[K]):
     def _uncached(self) -> Iterator[tuple[bytes, int, HeldValues]]:
         """Encoded key, time and what is held of the keys that are not cached."""
         if not self._complete:
-            for found, row in self._keyspace.range(ROWS, INDEX):
-                encoded = row_owner(found)
+            for encoded, time_ms, _, row in stored_rows(self._keyspace, None):
                 if self._cached(encoded) not in self.rows:
-                    yield encoded, row_bounds(found)[0], _held.decode(row[8:])
+                    yield encoded, time_ms, _held.decode(row[8:])
 
     def _index(self, from_ms: int, before_ms: int) -> Iterator[tuple[bytes, int]]:
         """Encoded key and time, from_ms <= time < before_ms, of the keys that are not cached."""
-        for found, _ in self._keyspace.range(INDEX + pack_int64(from_ms), INDEX + pack_int64(max(before_ms, 0))):
-            time_ms, _, encoded = indexed(found)
+        for time_ms, _, encoded in stored_ends(self._keyspace, from_ms, before_ms):
             if self._cached(encoded) not in self.rows:
                 yield encoded, time_ms
 

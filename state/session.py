@@ -28,17 +28,15 @@ from tailrace.state.changelog import pack_int64, unpack_int64
 from tailrace.state.checkpoint import Checkpoint
 from tailrace.state.ends import Ends
 from tailrace.state.session_rows import (
-    AFTER_TIMES,
-    INDEX,
     SessionLayout,
+    first_stored_end,
     index_key,
-    indexed,
-    row_bounds,
+    last_stored_end,
     row_key,
-    row_owner,
-    rows_of,
+    stored_ends,
+    stored_rows,
 )
-from tailrace.state.store import ROWS, Change, ChangelogRow, Codec, Entry, Keyspace, Writes, WriteSet, with_old
+from tailrace.state.store import Change, ChangelogRow, Codec, Entry, Keyspace, Writes, WriteSet, with_old
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -268,13 +266,10 @@ class SessionStore(Generic[K, V]):
 
     def first_end(self, from_ms: int) -> int | None:
         """A time that no window which ends at or after `from_ms` ends before, mostly the first end; None: no window."""
-        first_ms = self._open.first()
-        ends = [] if first_ms is None else [first_ms]
+        ends = [self._open.first()]
         if not self._complete:
-            row = self._keyspace.first(INDEX + pack_int64(max(from_ms, self.expired_before_ms)), INDEX + AFTER_TIMES)
-            if row is not None:
-                ends.append(cast("int", unpack_int64(row[0], 1)[0]))
-        return min(ends, default=None)
+            ends.append(first_stored_end(self._keyspace, max(from_ms, self.expired_before_ms)))
+        return min((each for each in ends if each is not None), default=None)
 
     def expire(self, before_ms: int) -> None:
         """Let go of all windows that end before `before_ms`: for who reads at once, on disk with the next commit.
@@ -444,9 +439,9 @@ class SessionStore(Generic[K, V]):
         self._writes = Writes()
         self._open, self._closed, self._spans = Ends(), Ends(), 0
         self.expired_before_ms = self._committed_expiry_ms
-        last = self._keyspace.first(INDEX, INDEX + AFTER_TIMES, reverse=True)
-        self._complete = last is None
-        self._uncached_until_ms = -1 if last is None else cast("int", unpack_int64(last[0], 1)[0])
+        last_ms = last_stored_end(self._keyspace)
+        self._complete = last_ms is None
+        self._uncached_until_ms = -1 if last_ms is None else last_ms
         behind, self._behind = self._behind, {}
         for span, row in behind.items():
             self._behind[self._again(span, row)] = row
@@ -488,29 +483,23 @@ class SessionStore(Generic[K, V]):
             self._closed.prune()
 
     def _stored(self, key: Any) -> list[Span[V]]:
-        prefix = rows_of(self._encoded(key))
-        rows = self._keyspace.range(prefix, prefix + AFTER_TIMES)
-        bounds = ((row_bounds(found), row) for found, row in rows)
-        expired = self.expired_before_ms
-        return [self._decode(key, start, end, row) for (end, start), row in bounds if end >= expired]
+        rows, expired = stored_rows(self._keyspace, self._encoded(key)), self.expired_before_ms
+        return [self._decode(key, start, end, row) for _, end, start, row in rows if end >= expired]
 
     def _uncached(self) -> Iterator[tuple[tuple[bytes, int, int], Any, Span[V]]]:
         """All windows of the keyspace whose key is not cached, in the order of rows."""
         if self._complete:
             return
-        for found, row in self._keyspace.range(ROWS, INDEX):
-            encoded, (end_ms, start_ms) = row_owner(found), row_bounds(found)
+        for encoded, end_ms, start_ms, row in stored_rows(self._keyspace, None):
             key = self._cached(encoded)
             if end_ms >= self.expired_before_ms and key not in self.windows:
                 yield (encoded, end_ms, start_ms), key, self._decode(key, start_ms, end_ms, row)
 
     def _index(self, from_ms: int, before_ms: int) -> Iterator[tuple[int, int, bytes]]:
         """End, start, encoded key of the windows with from_ms <= end < before_ms whose key is not cached."""
-        low = INDEX + pack_int64(max(from_ms, self.expired_before_ms))
-        for found, _ in self._keyspace.range(low, INDEX + pack_int64(max(before_ms, 0))):
-            end_ms, start_ms, encoded = indexed(found)
-            if self._cached(encoded) not in self.windows:
-                yield end_ms, start_ms, encoded
+        for found in stored_ends(self._keyspace, max(from_ms, self.expired_before_ms), before_ms):
+            if self._cached(found[2]) not in self.windows:
+                yield found
 
     def _encoded(self, cache_key: Any) -> bytes:
         return self._keys.encode(cache_key) if self.hashable else cast("bytes", cache_key)

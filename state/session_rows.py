@@ -10,12 +10,12 @@ start, sequence number (4, zero)` (WindowKeySchema).
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, cast
 
 from tailrace.log.record import RawRecord
 from tailrace.state.changelog import NO_SEQUENCE, pack_int64, unpack_int64
-from tailrace.state.store import ROWS, Row
+from tailrace.state.store import ROWS, Keyspace, Row
 
 INDEX = b"\x02"
 """Every key of the index begins with it."""
@@ -103,3 +103,30 @@ def indexed(entry: bytes) -> tuple[int, int, bytes]:
     """End, start and encoded key in the key of an entry of the index."""
     end_ms, start_ms = _unpack_times(entry, 1)
     return end_ms, start_ms, entry[1 + _TIMES_BYTES :]
+
+
+def stored_rows(keyspace: Keyspace, encoded: bytes | None) -> Iterator[tuple[bytes, int, int, bytes]]:
+    """Encoded key, end, start and row of the windows of a key (None: of all), in the order of rows."""
+    prefix = ROWS if encoded is None else rows_of(encoded)
+    for found, row in keyspace.range(prefix, INDEX if encoded is None else prefix + AFTER_TIMES):
+        yield row_owner(found) if encoded is None else encoded, *row_bounds(found), row
+
+
+def stored_ends(keyspace: Keyspace, from_ms: int, before_ms: int) -> Iterator[tuple[int, int, bytes]]:
+    """End, start and encoded key of the windows with from_ms <= end < before_ms, in the order of ends."""
+    for found, _ in keyspace.range(INDEX + pack_int64(from_ms), INDEX + pack_int64(max(before_ms, 0))):
+        yield indexed(found)
+
+
+def first_stored_end(keyspace: Keyspace, from_ms: int) -> int | None:
+    """The first end that is not before from_ms, by one seek; None: there is none."""
+    return _end(keyspace.first(INDEX + pack_int64(from_ms), INDEX + AFTER_TIMES))
+
+
+def last_stored_end(keyspace: Keyspace) -> int | None:
+    """The last end, by one seek; None: there is no window."""
+    return _end(keyspace.first(INDEX, INDEX + AFTER_TIMES, reverse=True))
+
+
+def _end(entry: tuple[bytes, bytes] | None) -> int | None:
+    return None if entry is None else cast("int", unpack_int64(entry[0], 1)[0])

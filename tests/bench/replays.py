@@ -91,7 +91,7 @@ async def _measured(log: Log, app: App, waits: int) -> Values:
                     there += await measured()
                     if not thread.is_alive() and waits >= _MANY:
                         raise AssertionError("the replay was over before the last wait beside it")
-                    done = await anyio.to_thread.run_sync(_committed, job)
+                    done = await anyio.to_thread.run_sync(_committed, job, thread)
                     rates.append(done / (time.perf_counter() - began))
                     await anyio.to_thread.run_sync(thread.join)
                     job.discard()
@@ -99,10 +99,13 @@ async def _measured(log: Log, app: App, waits: int) -> Values:
     return {P99: p99, BESIDE: beside, TIMES: beside / p99, REPLAYED: statistics.median(rates)}
 
 
-def _committed(job: ReplayJob) -> int:
-    """How many records a replay has committed, once it has any."""
-    while not (done := job.progress().records):
+def _committed(job: ReplayJob, thread: threading.Thread) -> int:
+    """How many records a replay has committed, once it has any, or its thread has ended."""
+    while thread.is_alive() and not job.progress().records:
         time.sleep(0.01)
+    done = job.progress().records
+    if not done:
+        raise AssertionError("the replay ended and had committed nothing")
     return done
 
 
